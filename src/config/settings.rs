@@ -1,0 +1,199 @@
+//! The settings as the rest of the program sees them: typed, checked, complete. Only this
+//! folder knows that they come from an INI file.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::mail::address::{Domain, DomainName, Mailbox};
+
+/// Everything that a configuration says, with defaults where it is silent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `[server]`.
+    pub server: Server,
+    /// Each `[listen.NAME]`, in the order of the file. Never empty.
+    pub listeners: Vec<Listener>,
+    /// `[relay] networks`: the clients that may relay without AUTH.
+    pub relay_networks: Vec<IpNet>,
+    /// `[local]`.
+    pub local: Local,
+    /// `[smarthost]`; without it mail goes straight to the MX.
+    pub smarthost: Option<Smarthost>,
+    /// `[queue]`.
+    pub queue: Queue,
+    /// `[dns] servers`; empty: those of the system.
+    pub dns_servers: Vec<SocketAddr>,
+    /// `[log] level`.
+    pub log_level: log::LevelFilter,
+}
+
+/// `[server]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// The name in the greeting, in EHLO and in Received fields.
+    pub hostname: DomainName,
+    /// The domains whose mail is delivered here. Never empty; the first one completes
+    /// addresses that have none.
+    pub domains: LocalDomains,
+    /// The account to run as after binding, when started as root.
+    pub user: String,
+    /// Where the queue lives.
+    pub spool: PathBuf,
+    /// Caches and what else must outlive a restart.
+    pub state: PathBuf,
+    /// Where `sendmail` submits. `None` when switched off (an empty value).
+    pub socket: Option<PathBuf>,
+    /// The largest message, in octets.
+    pub max_message_size: u64,
+    /// The most recipients of one message; at least 100 (RFC 5321 §4.5.3.1.8).
+    pub max_recipients: usize,
+    /// The most sessions at once, over all listeners.
+    pub max_sessions: usize,
+    /// The most sessions at once of one client address.
+    pub max_sessions_per_client: usize,
+    /// How long to wait for the next command.
+    pub session_timeout: Duration,
+    /// The free octets in the spool below which MAIL gets 452.
+    pub min_free_space: u64,
+    /// What VRFY tells.
+    pub vrfy: Vrfy,
+}
+
+/// The domains of `[server] domains`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalDomains {
+    /// The names listed, at least one.
+    pub names: Vec<DomainName>,
+    /// Whether `*` is among them: every domain is delivered here, as `mailwren demo` wants.
+    pub all: bool,
+}
+
+impl LocalDomains {
+    /// Whether mail for `domain` is delivered here. An address literal never is; the session
+    /// replaces its own address by a name first.
+    pub fn contains(&self, domain: &Domain) -> bool {
+        self.all || domain.name().is_some_and(|name| self.names.contains(name))
+    }
+
+    /// The domain of an address that was given without one.
+    pub fn origin(&self) -> &DomainName {
+        &self.names[0]
+    }
+}
+
+/// `[server] vrfy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vrfy {
+    /// 252 for everything.
+    No,
+    /// 250 or 550 for those who may relay, 252 for others.
+    Local,
+    /// 250 or 550 for everybody.
+    Yes,
+}
+
+/// `[listen.NAME]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// The NAME of the section.
+    pub name: String,
+    /// Where to listen.
+    pub address: ListenAddress,
+    /// Only these clients may connect; empty: all.
+    pub networks: Vec<IpNet>,
+    /// What a bare LF in a message means.
+    pub bare_newline: BareNewline,
+}
+
+/// `[listen.NAME] address`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenAddress {
+    /// `host:port` or `[v6]:port`, the host being an address.
+    Tcp(SocketAddr),
+    /// `unix:/path`.
+    Unix(PathBuf),
+}
+
+/// `[listen.NAME] bare_newline`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BareNewline {
+    /// Refuse the message.
+    Reject,
+    /// Turn a bare LF into CRLF; it still ends no message.
+    Accept,
+}
+
+/// `[local]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Local {
+    /// How a mailbox is written.
+    pub format: MailboxFormat,
+    /// Where it is: a path with `{user}`, `{domain}` and `{home}` in it. Not yet expanded.
+    pub path: String,
+    /// Who has a mailbox.
+    pub users: Users,
+    /// The alias file; it need not exist. `None` for an empty value.
+    pub aliases: Option<PathBuf>,
+    /// What separates the user from the detail in a local part (RFC 5233).
+    pub subaddress: Option<char>,
+    /// Who takes mail for unknown local users.
+    pub catch_all: Option<Mailbox>,
+}
+
+/// `[local] format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MailboxFormat {
+    /// One file, messages separated by From_ lines.
+    Mbox,
+    /// A folder, one file per message.
+    Maildir,
+}
+
+/// `[local] users`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Users {
+    /// The accounts of the system (NSS).
+    System,
+    /// Any name that is safe as a file name.
+    Any,
+    /// The names in a file, one a line.
+    File(PathBuf),
+}
+
+/// `[smarthost]`, or the host of a route.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Smarthost {
+    /// Tried in order. Never empty.
+    pub hosts: Vec<HostPort>,
+}
+
+/// `host:port`: the host a name or an address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HostPort {
+    /// A name to look up, or an address.
+    pub host: Domain,
+    /// 25 where none is given.
+    pub port: u16,
+}
+
+impl std::fmt::Display for HostPort {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// `[queue]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// The pauses between tries; the last one repeats. Never empty.
+    pub retry: Vec<Duration>,
+    /// How long a message is kept before it bounces.
+    pub expire: Duration,
+    /// The threads that write into mailboxes, at least 1.
+    pub local_workers: usize,
+    /// The threads that relay, at least 1.
+    pub relay_workers: usize,
+}

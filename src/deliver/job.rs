@@ -1,0 +1,41 @@
+//! What a delivery thread is given, and what it gives back.
+
+use std::sync::Arc;
+
+use crate::deliver::outcome::Outcome;
+use crate::mail::address::Mailbox;
+use crate::route::next_hop::NextHop;
+use crate::spool::id::QueueId;
+use crate::spool::message::StoredMessage;
+
+/// One try: a message, and those of its recipients that share a next hop.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The message, open.
+    pub message: Arc<StoredMessage>,
+    /// Whom to try. Never empty.
+    pub recipients: Vec<Recipient>,
+    /// Where they all go.
+    pub next_hop: NextHop,
+}
+
+/// A recipient and its place in the message's list, where aliases may have added some behind
+/// those of the envelope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipient {
+    /// The place.
+    pub index: usize,
+    /// The address.
+    pub mailbox: Mailbox,
+}
+
+/// What came of a job: exactly one outcome for each of its recipients.
+#[derive(Debug)]
+pub struct Report {
+    /// The message.
+    pub id: QueueId,
+    /// The next hop that was tried.
+    pub next_hop: NextHop,
+    /// By place in the message's list.
+    pub outcomes: Vec<(usize, Outcome)>,
+}

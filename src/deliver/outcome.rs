@@ -1,0 +1,60 @@
+//! What became of one recipient at one try.
+
+use crate::mail::address::Mailbox;
+use crate::mail::status::Status;
+
+/// The result of one try for one recipient. Whether a failure is for now or for good is
+/// decided where its cause is known; nobody guesses later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is in a mailbox, flushed.
+    Delivered {
+        /// The file or folder, for the log.
+        place: String,
+    },
+    /// The next hop took it with a 2yz reply.
+    Relayed {
+        /// The host that took it, `name[address]:port`.
+        remote: String,
+        /// Its reply, for the log.
+        reply: String,
+    },
+    /// It was an alias: these take its place.
+    Expanded(Vec<Mailbox>),
+    /// It did not work now; it is tried again.
+    Deferred(Failure),
+    /// It will never work; the sender is told.
+    Failed(Failure),
+}
+
+/// Why a try failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The enhanced status code, of the remote where it gave one.
+    pub status: Status,
+    /// One sentence for a person. Printable; what a remote said is escaped and bounded.
+    pub text: String,
+    /// The host that refused it, `name[address]:port`, and its reply, where there was one.
+    pub remote: Option<RemoteReply>,
+}
+
+/// What a remote host said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteReply {
+    /// The host's name as we looked it up, or its address.
+    pub host: String,
+    /// Its reply on one line, escaped and bounded.
+    pub reply: String,
+}
+
+impl Failure {
+    /// A failure that no remote host spoke of.
+    pub fn new(status: Status, text: impl Into<String>) -> Self {
+        Self { status, text: text.into(), remote: None }
+    }
+
+    /// The outcome that belongs to the class of the status.
+    pub fn into_outcome(self) -> Outcome {
+        if self.status.is_permanent() { Outcome::Failed(self) } else { Outcome::Deferred(self) }
+    }
+}

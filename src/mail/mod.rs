@@ -1,0 +1,5 @@
+//! What the protocol carries: addresses, headers, dates and reports. Pure: no socket, file,
+//! thread or clock.
+
+pub mod address;
+pub mod status;

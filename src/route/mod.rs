@@ -1,0 +1,3 @@
+//! Where each recipient goes.
+
+pub mod next_hop;

@@ -1,0 +1,3 @@
+//! The protocol with no socket in it: bytes in, events and replies out.
+
+pub mod reply;

@@ -1,0 +1,1 @@
+//! The operating system: users and identities, signals, files, the DNS, the clock.
