@@ -1,0 +1,353 @@
+//! A document into [`Settings`], section by section.
+//!
+//! In each function all values are asked for before the first `?`, so that one mistake does
+//! not hide the next.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+
+use log::LevelFilter;
+
+use super::ini::{self, Document, MAX_FILE};
+use super::mistake::{ConfigError, Mistakes, shown};
+use super::reader::Reader;
+use super::settings::{
+    BareNewline, ListenAddress, Listener, Local, LocalDomains, MailboxFormat, Queue, Server,
+    Settings, Smarthost, Users, Vrfy,
+};
+use super::{addresses, names, paths};
+use crate::mail::address::DomainName;
+
+/// The most listeners, each of which has a thread.
+const MAX_LISTENERS: usize = 64;
+/// The longest name of an account, in octets: that of useradd(8).
+const MAX_USER: usize = 32;
+
+/// Reads the configuration file at `path`. `hostname` is the host's own name, which counts
+/// where the file gives none.
+///
+/// # Errors
+/// Every mistake in the file, or the one that keeps it from being read. The person who
+/// wrote it has to mend it; trying again does not help.
+pub fn load(path: &Path, hostname: &str) -> Result<Settings, ConfigError> {
+    let file_name = path.to_string_lossy();
+    let mut octets = Vec::new();
+    // One octet more than is allowed, so that the parser sees that it is too many.
+    let limit = MAX_FILE as u64 + 16;
+    match File::open(path).and_then(|file| file.take(limit).read_to_end(&mut octets)) {
+        Ok(_) => parse(&file_name, &octets, hostname),
+        Err(error) => Err(ConfigError::of_file(&file_name, unreadable(&error))),
+    }
+}
+
+fn unreadable(error: &std::io::Error) -> String {
+    match error.kind() {
+        ErrorKind::NotFound => {
+            "there is no such file; copy etc/mailwren.ini there, or name yours with --config FILE"
+                .to_owned()
+        }
+        ErrorKind::PermissionDenied => {
+            "it may not be read; make it readable for everybody (chmod 644), it holds no secrets"
+                .to_owned()
+        }
+        ErrorKind::IsADirectory => "it is a folder; name a file with --config FILE".to_owned(),
+        _ => format!("it cannot be read: {error}"),
+    }
+}
+
+/// Reads the text of a configuration; `file_name` is only for the messages. `hostname` is
+/// the host's own name, which counts where the text gives none.
+///
+/// # Errors
+/// Every mistake in the text.
+pub fn parse(file_name: &str, text: &[u8], hostname: &str) -> Result<Settings, ConfigError> {
+    let mut mistakes = Mistakes::default();
+    let document = ini::read(text, &mut mistakes);
+    names::check(&document, &mut mistakes);
+    match settings(&document, hostname, &mut mistakes) {
+        Some(settings) if mistakes.is_empty() => Ok(settings),
+        _ => Err(mistakes.into_error(file_name)),
+    }
+}
+
+impl Settings {
+    /// What an empty file gives on a host of that name.
+    ///
+    /// # Errors
+    /// When `hostname` is no domain name.
+    pub fn default_with(hostname: &str) -> Result<Self, ConfigError> {
+        parse("(no file)", b"", hostname)
+    }
+}
+
+fn settings(document: &Document, hostname: &str, mistakes: &mut Mistakes) -> Option<Settings> {
+    let server = server(&mut Reader::new(document, "server", mistakes), hostname);
+    let listeners = listeners(document, server.as_ref(), mistakes);
+    let networks = Reader::new(document, "relay", mistakes).value("networks", addresses::networks);
+    let origin = server.as_ref().map(|server| server.domains.origin().clone());
+    let local = local(&mut Reader::new(document, "local", mistakes), origin);
+    let smarthost = match document.section("smarthost") {
+        Some(_) => smarthost(&mut Reader::new(document, "smarthost", mistakes)).map(Some),
+        None => Some(None),
+    };
+    let queue = queue(&mut Reader::new(document, "queue", mistakes));
+    let dns = Reader::new(document, "dns", mistakes).value("servers", addresses::dns_servers);
+    let level = log_level(&mut Reader::new(document, "log", mistakes));
+    Some(Settings {
+        server: server?,
+        listeners: listeners?,
+        relay_networks: networks?,
+        local: local?,
+        smarthost: smarthost?,
+        queue: queue?,
+        dns_servers: dns?,
+        log_level: level?,
+    })
+}
+
+fn server(section: &mut Reader<'_>, host: &str) -> Option<Server> {
+    let hostname = hostname(section, host);
+    let domains = match &hostname {
+        Some(hostname) => local_domains(section, hostname),
+        None => None,
+    };
+    let user = section.value("user", user);
+    let spool = section.value("spool", paths::path);
+    let state = section.value("state", paths::path);
+    let socket = section.value("socket", |text| match text {
+        "" => Ok(None),
+        _ => paths::socket(text).map(Some),
+    });
+    let max_message_size = section.number("max_message_size");
+    let max_recipients = section.count("max_recipients");
+    let max_sessions = section.count("max_sessions");
+    let max_sessions_per_client = section.count("max_sessions_per_client");
+    let session_timeout = section.time("session_timeout");
+    let min_free_space = section.number("min_free_space");
+    let vrfy =
+        section.choice("vrfy", &[("no", Vrfy::No), ("local", Vrfy::Local), ("yes", Vrfy::Yes)]);
+    Some(Server {
+        hostname: hostname?,
+        domains: domains?,
+        user: user?,
+        spool: spool?,
+        state: state?,
+        socket: socket?,
+        max_message_size: max_message_size?,
+        max_recipients: max_recipients?,
+        max_sessions: max_sessions?,
+        max_sessions_per_client: max_sessions_per_client?,
+        session_timeout: session_timeout?,
+        min_free_space: min_free_space?,
+        vrfy: vrfy?,
+    })
+}
+
+fn hostname(section: &mut Reader<'_>, host: &str) -> Option<DomainName> {
+    if section.is_set("hostname") {
+        return section.value("hostname", addresses::domain_name);
+    }
+    match host.parse() {
+        Ok(name) => Some(name),
+        Err(_) => {
+            let host = shown(host);
+            section.wrong_section(&format!(
+                "needs a line such as `hostname = mail.home.example`, since the host's own name, \
+                 {host}, is no domain name"
+            ));
+            None
+        }
+    }
+}
+
+fn local_domains(section: &mut Reader<'_>, hostname: &DomainName) -> Option<LocalDomains> {
+    if section.is_set("domains") {
+        return section.value("domains", |text| addresses::local_domains(text, hostname));
+    }
+    let text = format!("{hostname}, localhost");
+    section.value("domains", |_| addresses::local_domains(&text, hostname))
+}
+
+fn user(text: &str) -> Result<String, String> {
+    let is_good = (1..=MAX_USER).contains(&text.len())
+        && !text.starts_with(['-', '.'])
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
+    if is_good {
+        return Ok(text.to_owned());
+    }
+    let text = shown(text);
+    Err(format!("{text} is no name of an account; give up to {MAX_USER} letters, digits, `_`, `-`"))
+}
+
+/// Each `[listen.NAME]`, or the one that holds when there is none.
+fn listeners(
+    document: &Document,
+    server: Option<&Server>,
+    mistakes: &mut Mistakes,
+) -> Option<Vec<Listener>> {
+    let sections = document.sections.iter().filter_map(|section| {
+        let name = section.name.strip_prefix("listen.")?;
+        Some((section.name.as_str(), name))
+    });
+    let mut sections: Vec<_> = sections.collect();
+    if sections.is_empty() {
+        sections.push(("listen.smtp", "smtp"));
+    }
+    let mut taken: Vec<(ListenAddress, String)> = Vec::new();
+    if let Some(socket) = server.and_then(|server| server.socket.clone()) {
+        taken.push((ListenAddress::Unix(socket), "[server] socket".to_owned()));
+    }
+    let mut listeners = Some(Vec::new());
+    for (at, (section, name)) in sections.into_iter().enumerate() {
+        let mut reader = Reader::new(document, section, mistakes);
+        if at == MAX_LISTENERS {
+            reader
+                .wrong_section(&format!("is one too many; keep at most {MAX_LISTENERS} listeners"));
+            return None;
+        }
+        let listener = listener(&mut reader, name);
+        if let Some(listener) = &listener {
+            note_address(&mut reader, &listener.address, &mut taken);
+        }
+        listeners = listeners.zip(listener).map(|(mut listeners, listener)| {
+            listeners.push(listener);
+            listeners
+        });
+    }
+    listeners
+}
+
+/// Refuses an address that another listener has. Port 0 is another one each time.
+fn note_address(
+    section: &mut Reader<'_>,
+    address: &ListenAddress,
+    taken: &mut Vec<(ListenAddress, String)>,
+) {
+    if matches!(address, ListenAddress::Tcp(address) if address.port() == 0) {
+        return;
+    }
+    match taken.iter().find(|(other, _)| other == address) {
+        Some((_, owner)) => {
+            section.wrong("address", &format!("{owner} has this address already; give another"));
+        }
+        None => taken.push((address.clone(), section.heading())),
+    }
+}
+
+fn listener(section: &mut Reader<'_>, name: &str) -> Option<Listener> {
+    let address = section.value("address", addresses::listen_address);
+    let networks = section.value("networks", addresses::networks);
+    let bare_newline = section.choice(
+        "bare_newline",
+        &[("reject", BareNewline::Reject), ("accept", BareNewline::Accept)],
+    );
+    Some(Listener {
+        name: name.to_owned(),
+        address: address?,
+        networks: networks?,
+        bare_newline: bare_newline?,
+    })
+}
+
+fn local(section: &mut Reader<'_>, origin: Option<DomainName>) -> Option<Local> {
+    let format = section
+        .choice("format", &[("mbox", MailboxFormat::Mbox), ("maildir", MailboxFormat::Maildir)]);
+    let users = section.value("users", paths::users);
+    let path = match (format, &users) {
+        (Some(format), Some(users)) => mailbox_path(section, format, users),
+        _ => None,
+    };
+    let aliases = section.value("aliases", paths::optional);
+    let subaddress = section.value("subaddress", subaddress);
+    let catch_all = match origin {
+        Some(origin) => section.value("catch_all", |text| addresses::catch_all(text, &origin)),
+        None => None,
+    };
+    Some(Local {
+        format: format?,
+        path: path?,
+        users: users?,
+        aliases: aliases?,
+        subaddress: subaddress?,
+        catch_all: catch_all?,
+    })
+}
+
+fn mailbox_path(section: &mut Reader<'_>, format: MailboxFormat, users: &Users) -> Option<String> {
+    if section.is_set("path") {
+        return section.value("path", |text| paths::template(text, format, users));
+    }
+    match paths::template(paths::default_template(format), format, users) {
+        Ok(path) => Some(path),
+        Err(_) => {
+            section.wrong(
+                "users",
+                "mailboxes in homes, the default of maildir, need `users = system`; add a line \
+                 such as `path = /var/mail/{user}`",
+            );
+            None
+        }
+    }
+}
+
+fn subaddress(text: &str) -> Result<Option<char>, String> {
+    let mut chars = text.chars();
+    match (chars.next(), chars.next()) {
+        (None, _) => Ok(None),
+        // These four have a meaning of their own in an address or a path.
+        (Some(c), None) if c.is_ascii_punctuation() && !"@/\"\\".contains(c) => Ok(Some(c)),
+        _ => {
+            let text = shown(text);
+            Err(format!("{text} cannot separate; give one character such as + or -, or nothing"))
+        }
+    }
+}
+
+fn smarthost(section: &mut Reader<'_>) -> Option<Smarthost> {
+    let hosts = if section.is_set("host") {
+        section.value("host", addresses::hosts)
+    } else {
+        section.wrong_section("needs a line such as `host = smtp.example.com:587`");
+        None
+    };
+    let tls = smarthost_tls(section);
+    tls.and(hosts).map(|hosts| Smarthost { hosts })
+}
+
+/// Only a person can decide that mail goes in the clear, so nothing but `tls = none` will do.
+fn smarthost_tls(section: &mut Reader<'_>) -> Option<()> {
+    const WHY: &str =
+        "STARTTLS, the default, is not available yet, and `tls = none` sends in the clear";
+    if !section.is_set("tls") {
+        section.wrong_section(&format!("says no `tls = none`: {WHY}"));
+        return None;
+    }
+    section.value("tls", |text| match text {
+        "none" => Ok(()),
+        "starttls" | "implicit" | "opportunistic" => {
+            Err(format!("{} will not do: {WHY}", shown(text)))
+        }
+        _ => Err(format!("{} is not known, and only `none` works now: {WHY}", shown(text))),
+    })
+}
+
+fn queue(section: &mut Reader<'_>) -> Option<Queue> {
+    let retry = section.times("retry");
+    let expire = section.time("expire");
+    let local_workers = section.count("local_workers");
+    let relay_workers = section.count("relay_workers");
+    Some(Queue {
+        retry: retry?,
+        expire: expire?,
+        local_workers: local_workers?,
+        relay_workers: relay_workers?,
+    })
+}
+
+fn log_level(section: &mut Reader<'_>) -> Option<LevelFilter> {
+    let levels = LevelFilter::iter().map(|level| (level.as_str().to_ascii_lowercase(), level));
+    let levels: Vec<_> = levels.collect();
+    let levels: Vec<_> = levels.iter().map(|(name, level)| (name.as_str(), *level)).collect();
+    section.choice("level", &levels)
+}

@@ -1,0 +1,524 @@
+//! The table of every section and key that a configuration may have: what works, and what is
+//! known and does nothing yet. A name is never taken out or given another meaning.
+//!
+//! Bounds have their reasons beside them where a standard gives one; the others keep a slip
+//! of the finger from turning into a server that answers nobody.
+
+use super::keys::{Key, Kind, Section, UNSET, key};
+
+const YES_NO: Kind = Kind::Choice(&["no", "yes"]);
+const NETWORKS: Kind = Kind::Words("networks or addresses, such as 192.168.1.0/24, fd00::/8");
+const DOMAINS: Kind = Kind::Words("domains, such as home.example");
+const ADDRESS: Kind = Kind::Words("an address, such as ann@home.example");
+const PATH: Kind = Kind::Words("an absolute path, such as /var/lib/mailwren");
+const SECRET: Kind = Kind::Words("a secret");
+const TLS: Kind = Kind::Choice(&["none", "starttls", "implicit"]);
+const TLS_OUT: Kind = Kind::Choice(&["none", "opportunistic", "starttls", "implicit"]);
+
+const NO_TLS: &str = "TLS is not built yet";
+const NO_AUTH: &str = "AUTH is not built yet";
+const NO_QUOTA: &str = "quotas are not built yet";
+const NO_REPORTS: &str = "reports are plain and whole for now and cannot be changed yet";
+
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+const YEAR: u64 = 365 * 24 * HOUR;
+const KIB: u64 = 1 << 10;
+const TIB: u64 = 1 << 40;
+
+/// Every section, in the order of the manual.
+pub static REFERENCE: &[Section] = &[
+    Section {
+        name: "server",
+        example: None,
+        help: "The server itself: its name, whose mail it keeps, its folders and its limits.",
+        later: None,
+        own: SERVER,
+        shared: &[],
+    },
+    Section {
+        name: "listen",
+        example: Some("smtp"),
+        help: "Where mail comes in: any number of sections, each with a name of its own. \
+               Without any there is one, on loopback, so that a new server is reachable from \
+               nowhere else.",
+        later: None,
+        own: LISTEN,
+        shared: &[],
+    },
+    Section {
+        name: "relay",
+        example: None,
+        help: "Who may send mail through this server to other places. Everybody else only \
+               reaches the domains that are delivered here.",
+        later: None,
+        own: RELAY,
+        shared: &[],
+    },
+    Section {
+        name: "local",
+        example: None,
+        help: "The mailboxes on this host.",
+        later: None,
+        own: LOCAL,
+        shared: &[],
+    },
+    Section {
+        name: "smarthost",
+        example: None,
+        help: "A mail server that takes everything for other places. Without this section \
+               mail goes straight to the servers of the recipient's domain.",
+        later: None,
+        own: SMARTHOST_OWN,
+        shared: NEXT_HOP,
+    },
+    Section {
+        name: "queue",
+        example: None,
+        help: "What waits: when it is tried again, and by how many threads.",
+        later: None,
+        own: QUEUE,
+        shared: &[],
+    },
+    Section {
+        name: "dns",
+        example: None,
+        help: "Where names are looked up.",
+        later: None,
+        own: &[key(
+            "servers",
+            Kind::Words("addresses with or without a port, such as 192.168.1.1, [fd00::1]:53"),
+            "",
+            "The resolvers to ask, in order. Empty: those of the system.",
+        )],
+        shared: &[],
+    },
+    Section {
+        name: "log",
+        example: None,
+        help: "What is logged, on standard error.",
+        later: None,
+        own: &[key(
+            "level",
+            Kind::Choice(&["off", "error", "warn", "info", "debug", "trace"]),
+            "info",
+            "The least serious lines that are still logged. The variable RUST_LOG overrides it.",
+        )],
+        shared: &[],
+    },
+    Section {
+        name: "tls",
+        example: None,
+        help: "The certificate that listeners show.",
+        later: Some(NO_TLS),
+        own: SERVER_TLS,
+        shared: &[],
+    },
+    Section {
+        name: "auth",
+        example: None,
+        help: "Accounts, and what those who logged in may do.",
+        later: Some(NO_AUTH),
+        own: AUTH,
+        shared: &[],
+    },
+    Section {
+        name: "route",
+        example: Some("office"),
+        help: "Another way for some domains or senders: any number of sections, of which the \
+               first that matches wins.",
+        later: Some("routes are not built yet"),
+        own: ROUTE,
+        shared: NEXT_HOP,
+    },
+    Section {
+        name: "rewrite",
+        example: None,
+        help: "Other addresses for what leaves this host.",
+        later: Some("rewriting is not built yet"),
+        own: REWRITE,
+        shared: &[],
+    },
+    Section {
+        name: "domain",
+        example: Some("example.org"),
+        help: "A domain with users of its own: any number of sections.",
+        later: Some("domains with users of their own are not built yet"),
+        own: DOMAIN,
+        shared: &[],
+    },
+    Section {
+        name: "digest",
+        example: None,
+        help: "Gathers a flood of notifications into one message.",
+        later: Some("digests are not built yet"),
+        own: DIGEST,
+        shared: &[],
+    },
+];
+
+const SERVER: &[Key] = &[
+    key(
+        "hostname",
+        Kind::Words("a domain name, such as mail.home.example"),
+        "",
+        "The name in the greeting, in EHLO and in Received fields, such as mail.home.example. \
+         Empty: the host's own name.",
+    ),
+    key(
+        "domains",
+        Kind::Words("domains, such as home.example, localhost; `*` means all"),
+        "",
+        "The domains whose mail is delivered here; the first one completes addresses that have \
+         none. `*` means every domain. Empty: the hostname and localhost.",
+    ),
+    key(
+        "user",
+        Kind::Words("the name of an account: letters, digits, `_`, `-` and dots"),
+        "mailwren",
+        "The account to run as after binding, when started as root. `root` keeps root.",
+    ),
+    key("spool", PATH, "/var/spool/mailwren", "The folder of the queue."),
+    key(
+        "state",
+        PATH,
+        "/var/lib/mailwren",
+        "The folder of caches and what else must outlive a restart.",
+    ),
+    key(
+        "socket",
+        PATH,
+        "/run/mailwren/submit.sock",
+        "Where the sendmail command submits. Empty: nowhere.",
+    ),
+    key(
+        "max_message_size",
+        // RFC 5321 §4.5.3.1.7: a server takes at least 64K octets.
+        Kind::Size(64 * KIB, TIB),
+        "35M",
+        "The largest message, headers and attachments included.",
+    ),
+    key(
+        "max_recipients",
+        // RFC 5321 §4.5.3.1.8: at least 100.
+        Kind::Count(100, 100_000),
+        "1000",
+        "The most recipients of one message.",
+    ),
+    key(
+        "max_sessions",
+        Kind::Count(1, 65_536),
+        "200",
+        "The most clients at once, over all listeners. One more is asked to come back later.",
+    ),
+    key(
+        "max_sessions_per_client",
+        Kind::Count(1, 65_536),
+        "50",
+        "The most sessions at once from one address.",
+    ),
+    key(
+        "session_timeout",
+        Kind::Time(1, HOUR),
+        "5m",
+        "How long to wait for the next command. RFC 5321 wants 5m.",
+    ),
+    key(
+        "min_free_space",
+        Kind::Size(0, TIB),
+        "64M",
+        "When less than this is free in the spool, clients are asked to come back later.",
+    ),
+    key(
+        "vrfy",
+        Kind::Choice(&["no", "local", "yes"]),
+        "no",
+        "Who is told by VRFY whether a user exists: nobody, those who may relay, or everybody.",
+    ),
+];
+
+const LISTEN: &[Key] = &[
+    key(
+        "address",
+        Kind::Words("ADDRESS:PORT, [IPV6]:PORT or unix:/path; 0.0.0.0 is every IPv4 address"),
+        "127.0.0.1:25",
+        "Where to listen: ADDRESS:PORT, [IPV6]:PORT or unix:/path. 0.0.0.0:25 is port 25 of \
+         every network that the host is in.",
+    ),
+    key(
+        "networks",
+        NETWORKS,
+        "",
+        "Only these clients may connect. Empty: all that can reach the address.",
+    ),
+    key(
+        "bare_newline",
+        Kind::Choice(&["reject", "accept"]),
+        "reject",
+        "What to do with lines that end in LF instead of CRLF: refuse the message, or mend it, \
+         for old devices.",
+    ),
+    key(
+        "protocol",
+        Kind::Choice(&["smtp", "submission", "lmtp", "odmr"]),
+        "smtp",
+        "What is spoken.",
+    )
+    .later("other protocols than smtp are not built yet", &["smtp"]),
+    key("tls", TLS, "none", "Whether connections are encrypted. It will be starttls by default.")
+        .later(NO_TLS, &["none"]),
+    key("auth", Kind::Choice(&["none", "optional", "required"]), "none", "Who has to log in.")
+        .later(NO_AUTH, &["none"]),
+    key("auth_without_tls", YES_NO, "no", "Whether a password may come in the clear.")
+        .later(NO_AUTH, &["no"]),
+    key(
+        "proxy",
+        NETWORKS,
+        "",
+        "The networks whose connections begin with a PROXY header, version 1 or 2.",
+    )
+    .later("the PROXY header is not built yet", UNSET),
+    key("xclient", NETWORKS, "", "The networks that may use XCLIENT.")
+        .later("XCLIENT is not built yet", UNSET),
+];
+
+const RELAY: &[Key] = &[key(
+    "networks",
+    NETWORKS,
+    "127.0.0.0/8, ::1",
+    "The networks that may relay without logging in. For the machines of a LAN add it: \
+     127.0.0.0/8, ::1, 192.168.1.0/24. Never add a network with strangers in it.",
+)];
+
+const LOCAL: &[Key] = &[
+    key(
+        "format",
+        Kind::Choice(&["mbox", "maildir"]),
+        "mbox",
+        "How a mailbox is written: one file, or a folder with a file for each message.",
+    ),
+    key(
+        "path",
+        Kind::Words("an absolute path with {user}, {domain} or {home} in it"),
+        "",
+        "Where a user's mailbox is: a path with {user}, {domain} or, first, {home} in it. \
+         Empty: /var/mail/{user} for mbox, {home}/Maildir for maildir.",
+    ),
+    key(
+        "users",
+        Kind::Words("system, any, or the absolute path of a file of names"),
+        "system",
+        "Who has a mailbox: the accounts of the system, any name, or the names in a file, one \
+         on each line.",
+    ),
+    key(
+        "aliases",
+        PATH,
+        "/etc/aliases",
+        "The alias file, as aliases(5) describes it. It need not exist. Empty: none.",
+    ),
+    key(
+        "subaddress",
+        Kind::Words("one character that is no letter or digit, such as + or -, or nothing"),
+        "+",
+        "What separates a user from the detail in user+detail@domain. Empty: nothing does.",
+    ),
+    key(
+        "catch_all",
+        Kind::Words("an address, such as ann@home.example, or the name of a local user"),
+        "",
+        "Who takes the mail for users that do not exist here. Empty: it is refused.",
+    ),
+    key(
+        "forward",
+        Kind::Words("an absolute path with {user}, {domain} or {home} in it"),
+        "{home}/.forward",
+        "The file in which a user says where the mail goes.",
+    )
+    .later(".forward files are not built yet", UNSET),
+    key(
+        "lmtp",
+        Kind::Words("unix:/path or HOST:PORT"),
+        "",
+        "Hand local mail to an LMTP server instead of writing files.",
+    )
+    .later("LMTP is not built yet", UNSET),
+    key(
+        "unknown",
+        Kind::Words("reject, or an address"),
+        "reject",
+        "What becomes of mail for users that do not exist here.",
+    )
+    .later("only catch_all says this, and nothing else can yet", &["reject", ""]),
+    key("quota", YES_NO, "no", "Whether the Maildir++ quota file counts.").later(NO_QUOTA, &["no"]),
+    key("vacation", YES_NO, "no", "Whether ~/.vacation.msg is sent to people who write.")
+        .later("vacation messages are not built yet", &["no"]),
+];
+
+const SMARTHOST_OWN: &[Key] = &[key(
+    "host",
+    Kind::Words("HOST or HOST:PORT, such as smtp.example.com:587; a list is tried in order"),
+    "",
+    "Its name, or several that are tried in order, with :PORT unless it is 25.",
+)];
+
+/// The keys of everything that mail is relayed to.
+const NEXT_HOP: &[Key] = &[
+    key(
+        "tls",
+        TLS_OUT,
+        "starttls",
+        "Whether the connection must be encrypted. The default is not built yet, so say \
+         `tls = none` for a server in your own network.",
+    )
+    .partly(),
+    key("user", Kind::Words("the name of an account"), "", "The account to log in to.")
+        .later(NO_AUTH, UNSET),
+    key("password", SECRET, "", "The password itself, for a file that nobody else can read.")
+        .later(NO_AUTH, UNSET),
+    key("password_file", PATH, "", "The file that has the password.").later(NO_AUTH, UNSET),
+    key(
+        "password_command",
+        Kind::Words("a command"),
+        "",
+        "The command that prints the password or the token.",
+    )
+    .later(NO_AUTH, UNSET),
+    key("auth_without_tls", YES_NO, "no", "Whether the password may go in the clear.")
+        .later(NO_AUTH, &["no"]),
+    key("ca", PATH, "", "The certificates to trust instead of the system's.").later(NO_TLS, UNSET),
+    key(
+        "fingerprint",
+        Kind::Words("sha256: and 64 hexadecimal digits"),
+        "",
+        "The one certificate to trust, sha256:...",
+    )
+    .later(NO_TLS, UNSET),
+    key(
+        "fallback",
+        Kind::Choice(&["plain"]),
+        "",
+        "With `plain`, opportunistic TLS that fails is followed by a try without.",
+    )
+    .later(NO_TLS, UNSET),
+];
+
+const QUEUE: &[Key] = &[
+    key(
+        "retry",
+        Kind::Times(1, YEAR),
+        "1m, 5m, 15m, 30m, 1h, 2h, 4h",
+        "The pauses between tries; the last one repeats.",
+    ),
+    key(
+        "expire",
+        Kind::Time(MINUTE, YEAR),
+        "5d",
+        "How long a message is tried before it goes back to its sender.",
+    ),
+    key("local_workers", Kind::Count(1, 64), "2", "The threads that write into mailboxes."),
+    key("relay_workers", Kind::Count(1, 64), "4", "The threads that send mail to other servers."),
+    key(
+        "delay_warning",
+        Kind::Time(MINUTE, YEAR),
+        "4h",
+        "When to tell the sender that a message is still waiting.",
+    )
+    .later("delay warnings are not built yet", UNSET),
+    key(
+        "direct",
+        Kind::Time(0, MINUTE),
+        "2s",
+        "How long a client waits for the delivery itself, which spares a flush to disk.",
+    )
+    .later("delivery while the client waits is not built yet", &["0", "0s"]),
+    key(
+        "bounce_size",
+        Kind::Size(0, TIB),
+        "50K",
+        "How much of a message goes back with a report that returns it.",
+    )
+    .later(NO_REPORTS, UNSET),
+    key("double_bounce", ADDRESS, "postmaster", "Who gets the reports that nobody can be sent.")
+        .later(NO_REPORTS, UNSET),
+];
+
+const SERVER_TLS: &[Key] = &[
+    key("certificate", PATH, "/etc/mailwren/cert.pem", "The certificate and its chain, PEM."),
+    key("key", PATH, "/etc/mailwren/key.pem", "The private key of the certificate, PEM."),
+    key(
+        "minimum",
+        Kind::Choice(&["1.0", "1.1", "1.2", "1.3"]),
+        "1.2",
+        "The oldest version of TLS that is spoken.",
+    ),
+];
+
+const AUTH: &[Key] = &[
+    key("users", PATH, "/etc/mailwren/users", "The accounts, as `mailwren passwd` writes them."),
+    key(
+        "mechanisms",
+        Kind::Words("SASL mechanisms, such as SCRAM-SHA-256, PLAIN, LOGIN"),
+        "SCRAM-SHA-256, PLAIN, LOGIN",
+        "The ways to log in that are offered.",
+    ),
+    key("dovecot", PATH, "", "Dovecot's socket, such as /run/dovecot/auth-client."),
+    key(
+        "sender",
+        Kind::Choice(&["own", "any"]),
+        "own",
+        "Whether those who logged in may send under their own address only, or any.",
+    ),
+    key(
+        "trusted_users",
+        Kind::Words("names of accounts"),
+        "root",
+        "The accounts of this host that may send under any address.",
+    ),
+    key(
+        "auth_failures",
+        Kind::Count(1, 100),
+        "5",
+        "After how many wrong passwords a session ends.",
+    ),
+];
+
+const ROUTE: &[Key] = &[
+    key("domains", DOMAINS, "", "The recipients' domains that it is for; *.example.org works."),
+    key("senders", Kind::Words("addresses or domains"), "", "The senders that it is for."),
+    key(
+        "via",
+        Kind::Words("mx, HOST:PORT, lmtp:HOST:PORT, lmtp:unix:/path, local, discard or reject"),
+        "",
+        "Where the mail goes: mx, HOST:PORT, lmtp:HOST:PORT, lmtp:unix:/path, local, discard \
+         or reject.",
+    ),
+];
+
+const REWRITE: &[Key] = &[
+    key("sender", ADDRESS, "", "The address that every local sender gets."),
+    key("masquerade", DOMAINS, "", "The domain that local senders get."),
+    key("map", PATH, "", "A file of addresses and what they become."),
+    key(
+        "name",
+        Kind::Words("a text with {user} and {host} in it"),
+        "{user} on {host}",
+        "The display name of a sender that was rewritten.",
+    ),
+];
+
+const DOMAIN: &[Key] = &[
+    key("users", PATH, "", "The file of its users."),
+    key("aliases", PATH, "", "Its alias file."),
+    key("path", PATH, "", "Where its mailboxes are."),
+];
+
+const DIGEST: &[Key] = &[
+    key(
+        "burst",
+        Kind::Count(1, 100_000),
+        "20",
+        "How many messages of one sender to one recipient go out one by one.",
+    ),
+    key("window", Kind::Time(MINUTE, YEAR), "1h", "In how much time they are counted."),
+];
