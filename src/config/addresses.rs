@@ -67,7 +67,9 @@ pub(super) fn local_domains(text: &str, hostname: &DomainName) -> Result<LocalDo
 pub(super) fn hosts(text: &str) -> Result<Vec<HostPort>, String> {
     let hosts = list(text, host_port)?;
     if hosts.is_empty() {
-        return Err("it is empty; give HOST or HOST:PORT, such as smtp.example.com:587".to_owned());
+        return Err(
+            "it names no host; give HOST or HOST:PORT, such as smtp.example.com:587".to_owned()
+        );
     }
     Ok(hosts)
 }

@@ -205,7 +205,9 @@ mod tests {
     fn everything_is_explained_in_sentences() {
         for section in REFERENCE {
             let texts = section.keys().map(|key| key.help).chain([section.help]);
-            assert!(texts.into_iter().all(|help| help.len() > 15 && help.ends_with('.')));
+            for help in texts {
+                assert!(help.len() > 15 && help.ends_with('.'), "{help}");
+            }
             for key in section.keys() {
                 assert!(!key.kind.to_string().is_empty());
                 if let Some((why, _)) = section.later(key) {

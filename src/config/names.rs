@@ -65,7 +65,7 @@ fn unknown_section(written: &str) -> String {
     let written = bracketed(written);
     let Some(section) = keys::nearest(kind, known()).and_then(keys::section) else {
         let known: Vec<_> = known().collect();
-        return format!("unknown section {written}; known are {}", known.join(", "));
+        return format!("unknown section {written}; known: {}", known.join(", "));
     };
     match section.example {
         Some(_) if !own_name.is_empty() => {
@@ -108,7 +108,7 @@ fn unknown_key(section: &Section, written: &str, key: &str) -> String {
         return format!("{unknown}; it belongs in {}", section.heading());
     }
     let known: Vec<_> = section.keys().map(|key| key.name).collect();
-    format!("{unknown}; known are {}", known.join(", "))
+    format!("{unknown}; known: {}", known.join(", "))
 }
 
 /// Why an entry must not stand there yet. Only a value that is one of a few words is

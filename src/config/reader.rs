@@ -32,13 +32,16 @@ impl<'a> Reader<'a> {
         key: &str,
         read: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
-        match read(self.text(key)) {
-            Ok(value) => Some(value),
-            Err(why) => {
-                self.wrong(key, &why);
-                None
+        let text = self.text(key);
+        match read(text) {
+            Ok(value) => return Some(value),
+            Err(why) if !text.is_empty() => self.wrong(key, &why),
+            Err(_) => {
+                let allowed = self.kind(key).map_or_else(String::new, |kind| kind.to_string());
+                self.wrong(key, &format!("it has no value; give {allowed}, or remove the line"));
             }
         }
+        None
     }
 
     /// Reads one of a few words.

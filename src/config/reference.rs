@@ -5,12 +5,14 @@
 //! of the finger from turning into a server that answers nobody.
 
 use super::keys::{Key, Kind, Section, UNSET, key};
+use super::reserved::{AUTH, DIGEST, DOMAIN, REWRITE, ROUTE, SERVER_TLS};
 
 const YES_NO: Kind = Kind::Choice(&["no", "yes"]);
 const NETWORKS: Kind = Kind::Words("networks or addresses, such as 192.168.1.0/24, fd00::/8");
-const DOMAINS: Kind = Kind::Words("domains, such as home.example");
-const ADDRESS: Kind = Kind::Words("an address, such as ann@home.example");
-const PATH: Kind = Kind::Words("an absolute path, such as /var/lib/mailwren");
+/// Any address.
+pub(super) const ADDRESS: Kind = Kind::Words("an address, such as ann@home.example");
+/// Any path.
+pub(super) const PATH: Kind = Kind::Words("an absolute path, such as /var/lib/mailwren");
 const SECRET: Kind = Kind::Words("a secret");
 const TLS: Kind = Kind::Choice(&["none", "starttls", "implicit"]);
 const TLS_OUT: Kind = Kind::Choice(&["none", "opportunistic", "starttls", "implicit"]);
@@ -18,11 +20,13 @@ const TLS_OUT: Kind = Kind::Choice(&["none", "opportunistic", "starttls", "impli
 const NO_TLS: &str = "TLS is not built yet";
 const NO_AUTH: &str = "AUTH is not built yet";
 const NO_QUOTA: &str = "quotas are not built yet";
-const NO_REPORTS: &str = "reports are plain and whole for now and cannot be changed yet";
+const NO_REPORTS: &str = "reports cannot be adjusted yet";
 
-const MINUTE: u64 = 60;
+/// Seconds in a minute.
+pub(super) const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
-const YEAR: u64 = 365 * 24 * HOUR;
+/// Seconds in a year.
+pub(super) const YEAR: u64 = 365 * 24 * HOUR;
 const KIB: u64 = 1 << 10;
 const TIB: u64 = 1 << 40;
 
@@ -89,7 +93,8 @@ pub static REFERENCE: &[Section] = &[
             "servers",
             Kind::Words("addresses with or without a port, such as 192.168.1.1, [fd00::1]:53"),
             "",
-            "The resolvers to ask, in order. Empty: those of the system.",
+            "The resolvers to ask, in order, such as 192.168.1.1, [fd00::1]:53. Empty: those of \
+             the system.",
         )],
         shared: &[],
     },
@@ -167,14 +172,14 @@ const SERVER: &[Key] = &[
     ),
     key(
         "domains",
-        Kind::Words("domains, such as home.example, localhost; `*` means all"),
+        Kind::Words("domains, such as home.example, localhost"),
         "",
         "The domains whose mail is delivered here; the first one completes addresses that have \
          none. `*` means every domain. Empty: the hostname and localhost.",
     ),
     key(
         "user",
-        Kind::Words("the name of an account: letters, digits, `_`, `-` and dots"),
+        Kind::Words("the name of an account, such as mailwren"),
         "mailwren",
         "The account to run as after binding, when started as root. `root` keeps root.",
     ),
@@ -240,7 +245,7 @@ const SERVER: &[Key] = &[
 const LISTEN: &[Key] = &[
     key(
         "address",
-        Kind::Words("ADDRESS:PORT, [IPV6]:PORT or unix:/path; 0.0.0.0 is every IPv4 address"),
+        Kind::Words("ADDRESS:PORT, [IPV6]:PORT or unix:/path"),
         "127.0.0.1:25",
         "Where to listen: ADDRESS:PORT, [IPV6]:PORT or unix:/path. 0.0.0.0:25 is port 25 of \
          every network that the host is in.",
@@ -249,7 +254,8 @@ const LISTEN: &[Key] = &[
         "networks",
         NETWORKS,
         "",
-        "Only these clients may connect. Empty: all that can reach the address.",
+        "Only these clients may connect, such as 192.168.1.0/24, fd00::/8. Empty: all that can \
+         reach the address.",
     ),
     key(
         "bare_newline",
@@ -262,7 +268,7 @@ const LISTEN: &[Key] = &[
         "protocol",
         Kind::Choice(&["smtp", "submission", "lmtp", "odmr"]),
         "smtp",
-        "What is spoken.",
+        "The protocol that is spoken.",
     )
     .later("other protocols than smtp are not built yet", &["smtp"]),
     key("tls", TLS, "none", "Whether connections are encrypted. It will be starttls by default.")
@@ -308,8 +314,8 @@ const LOCAL: &[Key] = &[
         "users",
         Kind::Words("system, any, or the absolute path of a file of names"),
         "system",
-        "Who has a mailbox: the accounts of the system, any name, or the names in a file, one \
-         on each line.",
+        "Who has a mailbox: `system`, the accounts of this host; `any` name; or the names in a \
+         file, one on each line, whose absolute path stands here.",
     ),
     key(
         "aliases",
@@ -327,7 +333,8 @@ const LOCAL: &[Key] = &[
         "catch_all",
         Kind::Words("an address, such as ann@home.example, or the name of a local user"),
         "",
-        "Who takes the mail for users that do not exist here. Empty: it is refused.",
+        "Who takes the mail for users that do not exist here: an address, or the name of a \
+         local user. Empty: it is refused.",
     ),
     key(
         "forward",
@@ -349,7 +356,10 @@ const LOCAL: &[Key] = &[
         "reject",
         "What becomes of mail for users that do not exist here.",
     )
-    .later("only catch_all says this, and nothing else can yet", &["reject", ""]),
+    .later(
+        "such mail is refused unless catch_all takes it, and this key does nothing yet",
+        &["reject", ""],
+    ),
     key("quota", YES_NO, "no", "Whether the Maildir++ quota file counts.").later(NO_QUOTA, &["no"]),
     key("vacation", YES_NO, "no", "Whether ~/.vacation.msg is sent to people who write.")
         .later("vacation messages are not built yet", &["no"]),
@@ -357,9 +367,10 @@ const LOCAL: &[Key] = &[
 
 const SMARTHOST_OWN: &[Key] = &[key(
     "host",
-    Kind::Words("HOST or HOST:PORT, such as smtp.example.com:587; a list is tried in order"),
+    Kind::Words("HOST or HOST:PORT, such as smtp.example.com:587"),
     "",
-    "Its name, or several that are tried in order, with :PORT unless it is 25.",
+    "Its name, or several that are tried in order, with :PORT unless it is 25, such as \
+     smtp.example.com:587.",
 )];
 
 /// The keys of everything that mail is relayed to.
@@ -368,8 +379,8 @@ const NEXT_HOP: &[Key] = &[
         "tls",
         TLS_OUT,
         "starttls",
-        "Whether the connection must be encrypted. The default is not built yet, so say \
-         `tls = none` for a server in your own network.",
+        "Whether the connection must be encrypted. The default is not built yet, so a line \
+         `tls = none` is needed: mail then goes in the clear, which may do inside your own network.",
     )
     .partly(),
     key("user", Kind::Words("the name of an account"), "", "The account to log in to.")
@@ -441,84 +452,4 @@ const QUEUE: &[Key] = &[
     .later(NO_REPORTS, UNSET),
     key("double_bounce", ADDRESS, "postmaster", "Who gets the reports that nobody can be sent.")
         .later(NO_REPORTS, UNSET),
-];
-
-const SERVER_TLS: &[Key] = &[
-    key("certificate", PATH, "/etc/mailwren/cert.pem", "The certificate and its chain, PEM."),
-    key("key", PATH, "/etc/mailwren/key.pem", "The private key of the certificate, PEM."),
-    key(
-        "minimum",
-        Kind::Choice(&["1.0", "1.1", "1.2", "1.3"]),
-        "1.2",
-        "The oldest version of TLS that is spoken.",
-    ),
-];
-
-const AUTH: &[Key] = &[
-    key("users", PATH, "/etc/mailwren/users", "The accounts, as `mailwren passwd` writes them."),
-    key(
-        "mechanisms",
-        Kind::Words("SASL mechanisms, such as SCRAM-SHA-256, PLAIN, LOGIN"),
-        "SCRAM-SHA-256, PLAIN, LOGIN",
-        "The ways to log in that are offered.",
-    ),
-    key("dovecot", PATH, "", "Dovecot's socket, such as /run/dovecot/auth-client."),
-    key(
-        "sender",
-        Kind::Choice(&["own", "any"]),
-        "own",
-        "Whether those who logged in may send under their own address only, or any.",
-    ),
-    key(
-        "trusted_users",
-        Kind::Words("names of accounts"),
-        "root",
-        "The accounts of this host that may send under any address.",
-    ),
-    key(
-        "auth_failures",
-        Kind::Count(1, 100),
-        "5",
-        "After how many wrong passwords a session ends.",
-    ),
-];
-
-const ROUTE: &[Key] = &[
-    key("domains", DOMAINS, "", "The recipients' domains that it is for; *.example.org works."),
-    key("senders", Kind::Words("addresses or domains"), "", "The senders that it is for."),
-    key(
-        "via",
-        Kind::Words("mx, HOST:PORT, lmtp:HOST:PORT, lmtp:unix:/path, local, discard or reject"),
-        "",
-        "Where the mail goes: mx, HOST:PORT, lmtp:HOST:PORT, lmtp:unix:/path, local, discard \
-         or reject.",
-    ),
-];
-
-const REWRITE: &[Key] = &[
-    key("sender", ADDRESS, "", "The address that every local sender gets."),
-    key("masquerade", DOMAINS, "", "The domain that local senders get."),
-    key("map", PATH, "", "A file of addresses and what they become."),
-    key(
-        "name",
-        Kind::Words("a text with {user} and {host} in it"),
-        "{user} on {host}",
-        "The display name of a sender that was rewritten.",
-    ),
-];
-
-const DOMAIN: &[Key] = &[
-    key("users", PATH, "", "The file of its users."),
-    key("aliases", PATH, "", "Its alias file."),
-    key("path", PATH, "", "Where its mailboxes are."),
-];
-
-const DIGEST: &[Key] = &[
-    key(
-        "burst",
-        Kind::Count(1, 100_000),
-        "20",
-        "How many messages of one sender to one recipient go out one by one.",
-    ),
-    key("window", Kind::Time(MINUTE, YEAR), "1h", "In how much time they are counted."),
 ];

@@ -1,7 +1,7 @@
 //! The whole reference as a configuration file: what is installed, and what a person reads
 //! to learn what can be said. Nothing in it is set, so that it says what an empty file says.
 
-use super::keys::{Key, REFERENCE, Section, Standing};
+use super::keys::{Key, Kind, REFERENCE, Section, Standing};
 
 /// The widest line of a comment, in characters.
 const WIDTH: usize = 78;
@@ -63,15 +63,17 @@ fn render_section(text: &mut String, section: &Section, works: bool) {
         return;
     }
     text.push('\n');
+    let heading = section.heading();
     if works || section.later.is_some() {
         comment(text, section.help);
+        // Where being there means something, a smarthost or a mistake, it is a comment too.
+        let means_something =
+            section.later.is_some() || keys.iter().any(|key| key.standing == Standing::Partly);
+        let mark = if means_something { ";" } else { "" };
+        text.extend([mark, &heading, "\n"]);
+    } else {
+        comment(text, &format!("In {heading}:"));
     }
-    if !works || keys.iter().any(|key| key.standing == Standing::Partly) {
-        // To be there would mean something: a smarthost, or a mistake.
-        text.push(';');
-    }
-    text.push_str(&section.heading());
-    text.push('\n');
     for key in keys {
         render_key(text, section, key);
     }
@@ -80,18 +82,25 @@ fn render_section(text: &mut String, section: &Section, works: bool) {
 fn render_key(text: &mut String, section: &Section, key: &Key) {
     text.push('\n');
     comment(text, key.help);
-    match section.later(key) {
-        None => comment(text, &format!("Allowed: {}.", key.kind)),
-        Some((_, accepted)) if section.later.is_none() => {
-            if let Some(value) = accepted.iter().find(|value| !value.is_empty()) {
-                comment(text, &format!("For now it can only be `{}`.", value));
-            }
-        }
-        Some(_) => {}
+    if let Some(remark) = remark(section, key) {
+        comment(text, &remark);
     }
     let line = format!(";{} = {}", key.name, key.default);
     text.push_str(line.trim_end());
     text.push('\n');
+}
+
+/// What may stand there, unless the help says it or nothing may.
+fn remark(section: &Section, key: &Key) -> Option<String> {
+    match (section.later(key), key.standing, key.kind) {
+        (Some(_), ..) if section.later.is_some() => None,
+        (Some((_, accepted)), ..) => {
+            let value = accepted.iter().find(|value| !value.is_empty())?;
+            Some(format!("For now it can only be `{value}`."))
+        }
+        (None, Standing::Partly, _) | (None, _, Kind::Words(_)) => None,
+        (None, ..) => Some(format!("Allowed: {}.", key.kind)),
+    }
 }
 
 /// Adds `words` as lines of a comment.

@@ -75,7 +75,7 @@ pub(super) fn time(text: &str, least: u64, most: u64) -> Result<Duration, String
 pub(super) fn times(text: &str, least: u64, most: u64) -> Result<Vec<Duration>, String> {
     let times = list(text, |item| time(item, least, most))?;
     if times.is_empty() {
-        return Err(format!("it is empty; give {}", Kind::Times(least, most)));
+        return Err(format!("it names no time; give {}", Kind::Times(least, most)));
     }
     Ok(times)
 }

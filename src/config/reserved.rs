@@ -1,0 +1,93 @@
+//! The keys of the sections of which nothing works yet: a part of the table in
+//! [`reference`](super::reference).
+
+use super::keys::{Key, Kind, key};
+use super::reference::{ADDRESS, MINUTE, PATH, YEAR};
+
+const DOMAINS: Kind = Kind::Words("domains, such as home.example");
+
+/// `[tls]`.
+pub(super) const SERVER_TLS: &[Key] = &[
+    key("certificate", PATH, "/etc/mailwren/cert.pem", "The certificate and its chain, PEM."),
+    key("key", PATH, "/etc/mailwren/key.pem", "The private key of the certificate, PEM."),
+    key(
+        "minimum",
+        Kind::Choice(&["1.0", "1.1", "1.2", "1.3"]),
+        "1.2",
+        "The oldest version of TLS that is spoken.",
+    ),
+];
+
+/// `[auth]`.
+pub(super) const AUTH: &[Key] = &[
+    key("users", PATH, "/etc/mailwren/users", "The accounts, as `mailwren passwd` writes them."),
+    key(
+        "mechanisms",
+        Kind::Words("SASL mechanisms, such as SCRAM-SHA-256, PLAIN, LOGIN"),
+        "SCRAM-SHA-256, PLAIN, LOGIN",
+        "The ways to log in that are offered.",
+    ),
+    key("dovecot", PATH, "", "Dovecot's socket, such as /run/dovecot/auth-client."),
+    key(
+        "sender",
+        Kind::Choice(&["own", "any"]),
+        "own",
+        "Whether those who logged in may send under their own address only, or any.",
+    ),
+    key(
+        "trusted_users",
+        Kind::Words("names of accounts"),
+        "root",
+        "The accounts of this host that may send under any address.",
+    ),
+    key(
+        "auth_failures",
+        Kind::Count(1, 100),
+        "5",
+        "After how many wrong passwords a session ends.",
+    ),
+];
+
+/// `[route.NAME]`, beside the keys of a smarthost.
+pub(super) const ROUTE: &[Key] = &[
+    key("domains", DOMAINS, "", "The recipients' domains that it is for; *.example.org works."),
+    key("senders", Kind::Words("addresses or domains"), "", "The senders that it is for."),
+    key(
+        "via",
+        Kind::Words("mx, HOST:PORT, lmtp:HOST:PORT, lmtp:unix:/path, local, discard or reject"),
+        "",
+        "Where the mail goes: mx, HOST:PORT, lmtp:HOST:PORT, lmtp:unix:/path, local, discard \
+         or reject.",
+    ),
+];
+
+/// `[rewrite]`.
+pub(super) const REWRITE: &[Key] = &[
+    key("sender", ADDRESS, "", "The address that every local sender gets."),
+    key("masquerade", DOMAINS, "", "The domain that local senders get."),
+    key("map", PATH, "", "A file of addresses and what they become."),
+    key(
+        "name",
+        Kind::Words("a text with {user} and {host} in it"),
+        "{user} on {host}",
+        "The display name of a sender that was rewritten.",
+    ),
+];
+
+/// `[domain.NAME]`.
+pub(super) const DOMAIN: &[Key] = &[
+    key("users", PATH, "", "The file with the users of the domain."),
+    key("aliases", PATH, "", "The alias file of the domain."),
+    key("path", PATH, "", "Where the mailboxes of the domain are."),
+];
+
+/// `[digest]`.
+pub(super) const DIGEST: &[Key] = &[
+    key(
+        "burst",
+        Kind::Count(1, 100_000),
+        "20",
+        "How many messages of one sender to one recipient go out one by one.",
+    ),
+    key("window", Kind::Time(MINUTE, YEAR), "1h", "In how much time they are counted."),
+];
