@@ -316,3 +316,135 @@ fn internal(error: impl std::fmt::Display) -> Failure {
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).take(500).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::settings::{Local, MailboxFormat, Users};
+    use std::fs;
+    use std::path::Path;
+
+    fn router(folder: &Path, users: &str, catch_all: Option<&str>) -> LocalRouter {
+        fs::write(folder.join("users"), users).unwrap();
+        let local = Local {
+            format: MailboxFormat::Maildir,
+            path: String::new(),
+            users: Users::File(folder.join("users")),
+            aliases: Some(folder.join("aliases")),
+            subaddress: Some('+'),
+            catch_all: catch_all.map(|text| text.parse().unwrap()),
+        };
+        LocalRouter {
+            domains: LocalDomains {
+                names: vec!["home.test".parse().unwrap(), "b.test".parse().unwrap()],
+                all: false,
+            },
+            users: UserTable::new(&local),
+            aliases: local.aliases.map(|path| WatchedFile::new(path, MAX_ALIAS_FILE)),
+            catch_all: local.catch_all,
+        }
+    }
+
+    fn printed(resolution: &Resolution) -> String {
+        let list = |mailboxes: &[Mailbox]| {
+            mailboxes.iter().map(Mailbox::to_string).collect::<Vec<_>>().join(" ")
+        };
+        match resolution {
+            Resolution::Mailbox(user) => format!("user {}", user.name),
+            Resolution::Expanded(mailboxes) => list(mailboxes),
+            Resolution::MailboxAnd(user, mailboxes) => {
+                format!("user {} and {}", user.name, list(mailboxes))
+            }
+            Resolution::Unknown => "unknown".to_owned(),
+            Resolution::Failed(failure) => failure.status.to_string(),
+        }
+    }
+
+    fn resolve(router: &LocalRouter, address: &str) -> String {
+        printed(&router.resolve(&address.parse().unwrap()))
+    }
+
+    const USERS: &str = "ann\nbob\nroot\n";
+
+    #[test]
+    fn aliases_and_users() {
+        let folder = tempfile::tempdir().unwrap();
+        let router = router(folder.path(), USERS, None);
+        for (aliases, address, expected) in [
+            ("", "ann@home.test", "user ann"),
+            ("", "ANN+x@b.test", "user ann"),
+            ("", "carl@home.test", "unknown"),
+            ("", "\"../x\"@home.test", "unknown"),
+            ("", "Postmaster@home.test", "user root"),
+            ("root: ann", "postmaster@home.test", "ann@home.test"),
+            ("postmaster: bob", "POSTMASTER@home.test", "bob@home.test"),
+            (
+                "r: ann, c@x.test, ANN, s\ns: bob, c@x.test",
+                "R+d@b.test",
+                "ann@home.test c@x.test bob@home.test",
+            ),
+            ("r: s@b.test\ns: bob", "r@home.test", "bob@home.test"),
+            ("r: s@x.test\ns: bob", "r@home.test", "s@x.test"),
+            ("a+b: ann\na: bob", "a+b@home.test", "ann@home.test"),
+            ("root: root, ann", "root@home.test", "user root and ann@home.test"),
+            ("root: \\root", "root@home.test", "user root"),
+            ("p: root, bob\nroot: root, ann", "p@home.test", "root@home.test bob@home.test"),
+            ("ann: bob\nbob: ann", "ann@home.test", "user ann"),
+            ("c: d\nd: c", "c@home.test", "5.4.6"),
+            ("c: c", "c@home.test", "5.4.6"),
+            ("c: c, ann", "c@home.test", "ann@home.test"),
+            ("z: a\na: b\nb: a", "z@home.test", "a@home.test"),
+            ("r: \"|cmd\"", "r@home.test", "4.3.5"),
+            ("r: s\ns: ann, :include:/x", "r@home.test", "4.3.5"),
+            ("r: s\ns: ann, :include:/x", "ann@home.test", "user ann"),
+        ] {
+            fs::write(folder.path().join("aliases"), aliases).unwrap();
+            assert_eq!(resolve(&router, address), expected, "{aliases:?} {address}");
+        }
+    }
+
+    #[test]
+    fn depth_and_number_are_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let router = router(folder.path(), USERS, None);
+        let chain: String = (0..10_000).map(|n| format!("a{n}: a{}\n", n + 1)).collect();
+        fs::write(folder.path().join("aliases"), chain).unwrap();
+        assert_eq!(resolve(&router, "a0@home.test"), "5.4.6");
+        assert_eq!(resolve(&router, "a9990@home.test"), "a10000@home.test");
+        let wide: Vec<_> = (0..=MAX_ADDRESSES).map(|n| format!("u{n}")).collect();
+        fs::write(folder.path().join("aliases"), format!("w: {}", wide.join(", "))).unwrap();
+        assert_eq!(resolve(&router, "w@home.test"), "5.4.6");
+    }
+
+    #[test]
+    fn a_broken_file_changes_nothing_and_without_one_before_mail_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("aliases");
+        let router = router(folder.path(), USERS, None);
+        fs::write(&path, "a: ann\nbroken\n").unwrap();
+        assert_eq!(resolve(&router, "ann@home.test"), "4.3.5");
+        let Resolution::Failed(failure) = router.resolve(&"a@home.test".parse().unwrap()) else {
+            panic!("a broken file must not tell who is unknown");
+        };
+        assert!(failure.text.contains("aliases:2: "), "{}", failure.text);
+        fs::write(&path, "a: ann\n").unwrap();
+        assert_eq!(resolve(&router, "a@home.test"), "ann@home.test");
+        fs::write(&path, "a: bob\nbroken again\n").unwrap();
+        assert_eq!(resolve(&router, "a@home.test"), "ann@home.test");
+        fs::remove_file(&path).unwrap();
+        assert_eq!(resolve(&router, "a@home.test"), "unknown");
+    }
+
+    #[test]
+    fn the_catch_all_takes_the_unknown() {
+        let folder = tempfile::tempdir().unwrap();
+        let known = router(folder.path(), USERS, Some("ann@home.test"));
+        assert_eq!(resolve(&known, "carl@home.test"), "ann@home.test");
+        assert_eq!(resolve(&known, "bob@home.test"), "user bob");
+        let away = router(folder.path(), USERS, Some("x@other.test"));
+        assert_eq!(resolve(&away, "carl@home.test"), "x@other.test");
+        let gone = router(folder.path(), USERS, Some("dan@home.test"));
+        assert_eq!(resolve(&gone, "carl@home.test"), "unknown");
+        assert_eq!(resolve(&gone, "dan@home.test"), "unknown");
+    }
+}
