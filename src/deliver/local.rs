@@ -192,14 +192,17 @@ struct Head {
 
 impl Head {
     fn read(message: &StoredMessage) -> io::Result<Self> {
+        let size = usize::try_from(message.size_octets()).unwrap_or(usize::MAX);
+        let wanted = size.min(MAX_HEADER);
         let mut octets = Vec::new();
         let mut reader = message.reader();
         loop {
-            let searched = octets.len().saturating_sub(3);
-            let count = reader.by_ref().take(HEADER_CHUNK as u64).read_to_end(&mut octets)?;
-            let has_end = memmem::find(&octets[searched..], b"\r\n\r\n").is_some();
-            if count < HEADER_CHUNK || has_end || octets.len() >= MAX_HEADER {
-                let is_whole = octets.len() as u64 == message.size_octets();
+            let known = octets.len();
+            octets.resize(wanted.min(known + HEADER_CHUNK), 0);
+            reader.read_exact(&mut octets[known..])?;
+            let unsearched = &octets[known.saturating_sub(3)..];
+            if octets.len() == wanted || memmem::find(unsearched, b"\r\n\r\n").is_some() {
+                let is_whole = octets.len() == size;
                 return Ok(Self { octets, is_whole });
             }
         }

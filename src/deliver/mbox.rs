@@ -80,7 +80,7 @@ fn try_lock<'a>(
         Attempt::Busy => return Ok(None),
         Attempt::Impossible => None,
     };
-    let (file, is_new) = open(folder, &place.name, path)?;
+    let Some((file, is_new)) = open(folder, &place.name, path)? else { return Ok(None) };
     check(&file, owner, path)?;
     if !filelock::try_lock(&file).map_err(lock_failure)? {
         return Ok(None);
@@ -96,8 +96,8 @@ fn try_lock<'a>(
 }
 
 /// Opens the mbox without following a link, and makes it where it is missing. Whether it was
-/// made comes second.
-fn open(folder: &OwnedFd, name: &str, path: &Path) -> Result<(File, bool), Failure> {
+/// made comes second. `None` when somebody else made it at that moment.
+fn open(folder: &OwnedFd, name: &str, path: &Path) -> Result<Option<(File, bool)>, Failure> {
     // Without NONBLOCK a FIFO could hold us; without NOCTTY a terminal become ours.
     let flags = OFlags::RDWR
         | OFlags::APPEND
@@ -106,13 +106,17 @@ fn open(folder: &OwnedFd, name: &str, path: &Path) -> Result<(File, bool), Failu
         | OFlags::NOCTTY
         | OFlags::CLOEXEC;
     let mode = Mode::RUSR | Mode::WUSR;
-    let opened = match openat(folder, name, flags, mode) {
-        Err(Errno::NOENT) => openat(folder, name, flags | OFlags::CREATE | OFlags::EXCL, mode)
-            .map(|file| (file, true)),
-        result => result.map(|file| (file, false)),
+    let (opened, is_new) = match openat(folder, name, flags, mode) {
+        Err(Errno::NOENT) => {
+            (openat(folder, name, flags | OFlags::CREATE | OFlags::EXCL, mode), true)
+        }
+        result => (result, false),
     };
-    let (file, is_new) = opened.map_err(|errno| failure(&errno.into(), "open the mbox", path))?;
-    Ok((File::from(file), is_new))
+    match opened {
+        Ok(file) => Ok(Some((File::from(file), is_new))),
+        Err(Errno::EXIST) => Ok(None),
+        Err(errno) => Err(failure(&errno.into(), "open the mbox", path)),
+    }
 }
 
 /// Whether it is an ordinary file with one name that belongs to whom it should: anything else
