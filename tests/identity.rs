@@ -158,7 +158,7 @@ fn a_link_swapped_in_while_delivering_is_never_followed() {
                 fs::remove_file(&path).unwrap();
             }
         });
-        for _ in 0..200 {
+        for _ in 0..50 {
             let outcome = deliver_to_daemon(&folder, MailboxFormat::Mbox);
             assert!(!matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
         }

@@ -11,7 +11,7 @@ use std::os::unix::fs::{MetadataExt, chown};
 
 use mailwren::config::settings::{MailboxFormat, Users};
 use mailwren::deliver::outcome::Outcome;
-use mailwren::sys::identity::{Privileges, drop_privileges};
+use mailwren::sys::identity::{Identity, Privileges, drop_privileges};
 use mailwren::sys::users::by_name;
 use rustix::thread::{CapabilitySet, capabilities};
 
@@ -62,6 +62,6 @@ fn root_is_dropped_and_a_mailbox_is_still_written_as_its_owner() {
         });
     });
     assert_eq!(rustix::process::geteuid().as_raw(), nobody.uid);
-    // The folder of another cannot be removed by the temporary folder's owner.
-    let _leave = std::mem::ManuallyDrop::new(folder);
+    let _guard = Identity::of(&daemon).unwrap().assume().unwrap();
+    fs::remove_dir_all(folder.path().join("daemon")).unwrap();
 }

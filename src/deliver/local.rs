@@ -18,7 +18,7 @@ use crate::route::local::{LocalRouter, Resolution};
 use crate::route::users::User;
 use crate::spool::message::StoredMessage;
 use crate::sys::clock;
-use crate::sys::identity::Identity;
+use crate::sys::identity::{Identity, IdentityCache};
 
 /// How long to wait for the locks of an mbox.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
@@ -39,6 +39,7 @@ pub struct LocalDelivery {
     local: Local,
     host: String,
     lock_patience: Duration,
+    identities: IdentityCache,
 }
 
 impl LocalDelivery {
@@ -49,6 +50,7 @@ impl LocalDelivery {
             local: settings.local.clone(),
             host: settings.server.hostname.to_string(),
             lock_patience: LOCK_PATIENCE,
+            identities: IdentityCache::default(),
         }
     }
 
@@ -80,7 +82,11 @@ impl LocalDelivery {
                 Err(failure) => failure.into_outcome(),
             },
             Resolution::MailboxAnd(user, others) => match write(user) {
-                Ok(_) => Outcome::Expanded(others),
+                Ok(place) => {
+                    // The outcome tells only of the others.
+                    log::info!("{} delivered to <{mailbox}> in {place}", message.envelope().id);
+                    Outcome::Expanded(others)
+                }
                 Err(failure) => failure.into_outcome(),
             },
             Resolution::Expanded(mailboxes) => Outcome::Expanded(mailboxes),
@@ -110,14 +116,7 @@ impl LocalDelivery {
         let guard = identity.as_ref().map(Identity::assume).transpose();
         let _guard = guard.map_err(|error| identity_failure(user, &error))?;
         let owner = identity.as_ref().map(|identity| identity.uid);
-        let mut added = Vec::new();
-        let reverse_path = &message.envelope().reverse_path;
-        if self.local.format == MailboxFormat::Mbox {
-            added.extend_from_slice(from_line(reverse_path).as_bytes());
-        }
-        // RFC 5321 §4.4: final delivery puts the reverse-path in front.
-        let fields = format!("Return-Path: {reverse_path}\nDelivered-To: {delivered_to}\n");
-        added.extend_from_slice(fields.as_bytes());
+        let added = self.added_lines(&message.envelope().reverse_path, &delivered_to);
         let mut content: Box<dyn Read> = match head.whole() {
             Some(content) => Box::new(content),
             None => Box::new(message.reader()),
@@ -133,6 +132,17 @@ impl LocalDelivery {
         Ok(printable(&place.path()))
     }
 
+    /// What stands before the content: for an mbox the From_ line, then our trace fields.
+    fn added_lines(&self, reverse_path: &ReversePath, delivered_to: &Mailbox) -> Vec<u8> {
+        let from_line = match self.local.format {
+            MailboxFormat::Mbox => from_line(reverse_path),
+            MailboxFormat::Maildir => String::new(),
+        };
+        // RFC 5321 §4.4: final delivery puts the reverse-path in front.
+        format!("{from_line}Return-Path: {reverse_path}\nDelivered-To: {delivered_to}\n")
+            .into_bytes()
+    }
+
     /// Whose files are written: those of the user's account. With users that are not the
     /// system's they are the daemon's own, and no identity is taken.
     fn identity_for(&self, user: &User, place: &Place) -> Result<Option<Identity>, Failure> {
@@ -140,7 +150,8 @@ impl LocalDelivery {
         else {
             return Ok(None);
         };
-        let mut identity = Identity::of(account).map_err(|error| identity_failure(user, &error))?;
+        let mut identity =
+            self.identities.identity_of(account).map_err(|error| identity_failure(user, &error))?;
         if self.local.format == MailboxFormat::Mbox {
             identity.groups.extend(spool_group(place));
         }

@@ -52,6 +52,9 @@ impl Place {
         let (mut base, pattern) = if is_in_home {
             let account = user.account.as_ref();
             let account = account.ok_or_else(|| wrong("{home} needs users = system"))?;
+            if !account.home.is_absolute() {
+                return Err(wrong(&format!("{} has no home", user.name)));
+            }
             (account.home.clone(), &local.path["{home}".len()..])
         } else {
             let (base, pattern) = split_fixed(&local.path);

@@ -10,8 +10,11 @@
 
 #![expect(unsafe_code, reason = "setfsuid, setfsgid and setres[ug]id have no safe wrapper")]
 
+use std::collections::HashMap;
 use std::io;
 use std::marker::PhantomData;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::process::{getegid, geteuid, getgid, getgroups, getuid};
 use rustix::thread::{
@@ -23,6 +26,12 @@ use crate::sys::users::{self, Account};
 
 /// What is kept for local delivery: to take the identity of a recipient.
 const KEPT: CapabilitySet = CapabilitySet::SETUID.union(CapabilitySet::SETGID);
+
+/// How long the groups of an account are believed. Asking for them reads the whole list of
+/// groups, and may ask other hosts.
+const GROUPS_AGE: Duration = Duration::from_secs(60);
+/// How many accounts' groups are remembered.
+const MAX_REMEMBERED: usize = 256;
 
 /// What [`drop_privileges`] came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,6 +149,41 @@ impl Identity {
     }
 }
 
+/// Remembers the identities of accounts for a minute, so that not each message costs a look
+/// through all groups.
+#[derive(Debug, Default)]
+pub struct IdentityCache {
+    known: Mutex<HashMap<String, (Instant, Identity)>>,
+}
+
+impl IdentityCache {
+    /// The identity of an account, with all its groups.
+    ///
+    /// # Errors
+    /// When the groups cannot be found out.
+    pub fn identity_of(&self, account: &Account) -> io::Result<Identity> {
+        let is_fresh = |(asked, identity): &&(Instant, Identity)| {
+            asked.elapsed() < GROUPS_AGE
+                && (identity.uid, identity.gid) == (account.uid, account.gid)
+        };
+        if let Some((_, identity)) = self.known().get(&account.name).filter(is_fresh) {
+            return Ok(identity.clone());
+        }
+        let identity = Identity::of(account)?;
+        let mut known = self.known();
+        if known.len() >= MAX_REMEMBERED {
+            known.clear();
+        }
+        known.insert(account.name.clone(), (Instant::now(), identity.clone()));
+        Ok(identity)
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<String, (Instant, Identity)>> {
+        // Nothing but whole values is ever put in.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The calling thread has another filesystem identity while this lives. It cannot be sent to
 /// another thread.
 #[derive(Debug)]
@@ -191,5 +235,16 @@ mod tests {
         let groups = getgroups().unwrap().into_iter().map(rustix::fs::Gid::as_raw).collect();
         let own = Identity { uid: geteuid().as_raw(), gid: getegid().as_raw(), groups };
         drop(own.assume().unwrap());
+    }
+
+    #[test]
+    fn an_account_that_changed_is_asked_for_again() {
+        let cache = IdentityCache::default();
+        let mut root = users::by_name("root").unwrap().unwrap();
+        let identity = cache.identity_of(&root).unwrap();
+        assert_eq!(identity, Identity::of(&root).unwrap());
+        assert_eq!(cache.identity_of(&root).unwrap(), identity);
+        root.gid = 4711;
+        assert_eq!(cache.identity_of(&root).unwrap().gid, 4711);
     }
 }
