@@ -1,4 +1,11 @@
 //! The fixed pool of threads that put mail into mailboxes and relay it.
 
+pub mod dot_lock;
 pub mod job;
+pub mod lines;
+pub mod local;
+pub mod maildir;
+pub mod mbox;
 pub mod outcome;
+pub mod place;
+pub mod storage;

@@ -2,4 +2,6 @@
 //! thread or clock.
 
 pub mod address;
+pub mod date;
+pub mod header;
 pub mod status;

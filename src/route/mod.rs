@@ -1,3 +1,6 @@
 //! Where each recipient goes.
 
+pub mod aliases;
+pub mod local;
 pub mod next_hop;
+pub mod users;

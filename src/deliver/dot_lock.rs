@@ -1,0 +1,171 @@
+//! Dot-locks: the file `NAME.lock` beside an mbox keeps other programs away while it is there.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{AtFlags, Mode, OFlags, Stat, fstat, openat, statat, unlinkat};
+use rustix::io::Errno;
+
+/// After this time nobody is at work any more who forgot to remove a lock.
+const STALE_SECONDS: i64 = 300;
+
+/// What came of a try to take a dot-lock.
+#[derive(Debug)]
+pub enum Attempt<'a> {
+    /// It is ours.
+    Taken(DotLock<'a>),
+    /// Somebody else has it.
+    Busy,
+    /// Nobody may create files in this folder, so that there are no dot-locks in it.
+    Impossible,
+}
+
+/// A dot-lock that is ours. It is removed when this is dropped.
+#[derive(Debug)]
+pub struct DotLock<'a> {
+    folder: &'a OwnedFd,
+    name: String,
+    /// Device and inode, to know it again.
+    file: (u64, u64),
+}
+
+impl<'a> DotLock<'a> {
+    /// Tries once to lock the file `name` in `folder`. A lock that was left behind, by the
+    /// clock that stamps the files of this folder, is removed.
+    ///
+    /// # Errors
+    /// When the disk fails or is full.
+    pub fn try_take(folder: &'a OwnedFd, name: &str) -> io::Result<Attempt<'a>> {
+        let name = format!("{name}.lock");
+        for _ in 0..2 {
+            match create(folder, &name) {
+                Ok(mut file) => {
+                    let lock = Self { folder, file: identity(&fstat(&file)?), name };
+                    // The number is for people who wonder whose it is. Other programs look
+                    // only whether the file is there.
+                    file.write_all(format!("{}\n", std::process::id()).as_bytes())?;
+                    return Ok(Attempt::Taken(lock));
+                }
+                Err(Errno::EXIST) if remove_stale(folder, &name)? => {}
+                Err(Errno::EXIST) => return Ok(Attempt::Busy),
+                Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => return Ok(Attempt::Impossible),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(Attempt::Busy)
+    }
+}
+
+impl Drop for DotLock<'_> {
+    fn drop(&mut self) {
+        // Somebody may have thought it stale and put his own there.
+        let is_ours = look(self.folder, &self.name).is_ok_and(|s| identity(&s) == self.file);
+        if is_ours && let Err(errno) = unlinkat(self.folder, &self.name, AtFlags::empty()) {
+            log::warn!("cannot remove the lock {}: {errno}", self.name.escape_default());
+        }
+    }
+}
+
+/// Removes a lock that is too old. Whether the name is free now.
+fn remove_stale(folder: &OwnedFd, name: &str) -> io::Result<bool> {
+    let status = match look(folder, name) {
+        Err(Errno::NOENT) => return Ok(true),
+        status => status?,
+    };
+    if folder_now(folder, name)?.saturating_sub(modified(&status)) < STALE_SECONDS {
+        return Ok(false);
+    }
+    // Another one may have done the same just now; then this is a new lock.
+    let again = look(folder, name)?;
+    if identity(&again) != identity(&status) || modified(&again) != modified(&status) {
+        return Ok(false);
+    }
+    log::warn!("removing the lock {}, left behind by another program", name.escape_default());
+    match unlinkat(folder, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(true),
+        Err(Errno::ACCESS | Errno::PERM | Errno::ISDIR) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// The time by the clock that stamps the files of the folder, which may be another host's.
+fn folder_now(folder: &OwnedFd, name: &str) -> io::Result<i64> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let probe = format!("{name}.{}.{count}", std::process::id());
+    let status = match create(folder, &probe) {
+        Ok(file) => fstat(&file),
+        // Who may not create files cannot remove the lock either.
+        Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => return Ok(i64::MIN),
+        Err(errno) => return Err(errno.into()),
+    };
+    unlinkat(folder, &probe, AtFlags::empty())?;
+    Ok(modified(&status?))
+}
+
+fn create(folder: &OwnedFd, name: &str) -> Result<File, Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(folder, name, flags, Mode::RUSR | Mode::WUSR).map(File::from)
+}
+
+fn look(folder: &OwnedFd, name: &str) -> Result<Stat, Errno> {
+    statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+fn identity(status: &Stat) -> (u64, u64) {
+    (status.st_dev, status.st_ino)
+}
+
+fn modified(status: &Stat) -> i64 {
+    status.st_mtime
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::time::{Duration, SystemTime};
+
+    fn folder() -> (tempfile::TempDir, OwnedFd) {
+        let folder = tempfile::tempdir().unwrap();
+        let descriptor = File::open(folder.path()).unwrap().into();
+        (folder, descriptor)
+    }
+
+    fn is_taken(folder: &OwnedFd) -> bool {
+        matches!(DotLock::try_take(folder, "ann").unwrap(), Attempt::Taken(_))
+    }
+
+    #[test]
+    fn only_one_has_it_and_it_goes_when_dropped() {
+        let (path, folder) = folder();
+        let Attempt::Taken(lock) = DotLock::try_take(&folder, "ann").unwrap() else { panic!() };
+        assert!(path.path().join("ann.lock").exists());
+        assert!(!is_taken(&folder));
+        drop(lock);
+        assert!(is_taken(&folder));
+        assert_eq!(fs::read_dir(path.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_lock_left_behind_is_removed_and_a_fresh_one_is_not() {
+        let (path, folder) = folder();
+        let file = File::create(path.path().join("ann.lock")).unwrap();
+        for (age, taken) in [(0, false), (290, false), (310, true)] {
+            file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
+            assert_eq!(is_taken(&folder), taken, "{age}");
+        }
+    }
+
+    #[test]
+    fn a_lock_that_replaced_ours_is_left_alone() {
+        let (path, folder) = folder();
+        let Attempt::Taken(lock) = DotLock::try_take(&folder, "ann").unwrap() else { panic!() };
+        fs::rename(path.path().join("ann.lock"), path.path().join("old")).unwrap();
+        fs::write(path.path().join("ann.lock"), "other").unwrap();
+        drop(lock);
+        assert!(path.path().join("ann.lock").exists());
+    }
+}

@@ -1,0 +1,364 @@
+//! mbox: one file, its messages separated by From_ lines (RFC 4155), shared with mail readers
+//! by way of a dot-lock and an `fcntl` lock. A message that could not be written whole is
+//! cut off again.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat};
+use rustix::io::Errno;
+
+use crate::deliver::dot_lock::{Attempt, DotLock};
+use crate::deliver::lines::{self, CopyError};
+use crate::deliver::outcome::Failure;
+use crate::deliver::place::{Place, flush_entry};
+use crate::deliver::storage::{MAILBOX_UNUSABLE, failure, printable, spool_failure};
+use crate::sys::filelock;
+
+/// The first and the longest pause between two tries at a lock.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(200));
+
+/// Appends one message to the mbox at `place`: `head`, which begins with the From_ line, in
+/// lines that end with LF; then the content. `owner` is who must own the file, where that
+/// matters. Waits no longer than `patience` for the locks of other programs.
+///
+/// # Errors
+/// A temporary failure; the file is as it was then.
+pub fn deliver(
+    place: &Place,
+    owner: Option<u32>,
+    patience: Duration,
+    head: Vec<u8>,
+    content: &mut dyn Read,
+) -> Result<(), Failure> {
+    let path = place.path();
+    let deadline = Instant::now() + patience;
+    let busy = || {
+        let text = format!("the mbox {} is locked by another program", printable(&path));
+        Failure::new(MAILBOX_UNUSABLE, text)
+    };
+    let _turn = Turn::wait(&path, deadline).ok_or_else(busy)?;
+    let folder = place.open_parent()?;
+    let mut pause = PAUSES.0;
+    loop {
+        if let Some(locked) = try_lock(&folder, place, owner, &path)? {
+            return locked.append(&folder, &path, head, content);
+        }
+        if Instant::now() + pause > deadline {
+            return Err(busy());
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(PAUSES.1);
+    }
+}
+
+/// An mbox with all locks taken.
+struct Locked<'a> {
+    file: File,
+    size: u64,
+    is_new: bool,
+    _dot_lock: Option<DotLock<'a>>,
+}
+
+/// Tries once to take both locks. `None` when somebody else has one, or put another file in
+/// the place of the one that was locked.
+fn try_lock<'a>(
+    folder: &'a OwnedFd,
+    place: &Place,
+    owner: Option<u32>,
+    path: &Path,
+) -> Result<Option<Locked<'a>>, Failure> {
+    let lock_failure = |error: io::Error| failure(&error, "lock the mbox", path);
+    let dot_lock = match DotLock::try_take(folder, &place.name).map_err(lock_failure)? {
+        Attempt::Taken(lock) => Some(lock),
+        Attempt::Busy => return Ok(None),
+        Attempt::Impossible => None,
+    };
+    let Some((file, is_new)) = open(folder, &place.name, path)? else { return Ok(None) };
+    check(&file, owner, path)?;
+    if !filelock::try_lock(&file).map_err(lock_failure)? {
+        return Ok(None);
+    }
+    let status = fstat(&file).map_err(|errno| lock_failure(errno.into()))?;
+    let there = statat(folder, &place.name, AtFlags::SYMLINK_NOFOLLOW);
+    let is_same = |there: Stat| (there.st_dev, there.st_ino) == (status.st_dev, status.st_ino);
+    if !there.is_ok_and(is_same) {
+        return Ok(None);
+    }
+    let size = u64::try_from(status.st_size).unwrap_or(0);
+    Ok(Some(Locked { file, size, is_new, _dot_lock: dot_lock }))
+}
+
+/// Opens the mbox without following a link, and makes it where it is missing. Whether it was
+/// made comes second. `None` when somebody else made it at that moment.
+fn open(folder: &OwnedFd, name: &str, path: &Path) -> Result<Option<(File, bool)>, Failure> {
+    // Without NONBLOCK a FIFO could hold us; without NOCTTY a terminal become ours.
+    let flags = OFlags::RDWR
+        | OFlags::APPEND
+        | OFlags::NOFOLLOW
+        | OFlags::NONBLOCK
+        | OFlags::NOCTTY
+        | OFlags::CLOEXEC;
+    let mode = Mode::RUSR | Mode::WUSR;
+    let (opened, is_new) = match openat(folder, name, flags, mode) {
+        Err(Errno::NOENT) => {
+            (openat(folder, name, flags | OFlags::CREATE | OFlags::EXCL, mode), true)
+        }
+        result => (result, false),
+    };
+    match opened {
+        Ok(file) => Ok(Some((File::from(file), is_new))),
+        Err(Errno::EXIST) => Ok(None),
+        Err(errno) => Err(failure(&errno.into(), "open the mbox", path)),
+    }
+}
+
+/// Whether it is an ordinary file with one name that belongs to whom it should: anything else
+/// was put there to have mail written, or read, elsewhere (CVE-2010-2023, CVE-2010-2024).
+fn check(file: &File, owner: Option<u32>, path: &Path) -> Result<(), Failure> {
+    let status = fstat(file).map_err(|errno| failure(&errno.into(), "look at", path))?;
+    let wrong = if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
+        "is no regular file".to_owned()
+    } else if status.st_nlink != 1 {
+        format!("has {} names", status.st_nlink)
+    } else if let Some(owner) = owner.filter(|&owner| owner != status.st_uid) {
+        format!("belongs to user id {} and not to its recipient, {owner}", status.st_uid)
+    } else {
+        return Ok(());
+    };
+    let text =
+        format!("the mbox {} {wrong}: see who put it there, and move it away", printable(path));
+    Err(Failure::new(MAILBOX_UNUSABLE, text))
+}
+
+impl Locked<'_> {
+    fn append(
+        mut self,
+        folder: &OwnedFd,
+        path: &Path,
+        head: Vec<u8>,
+        content: &mut dyn Read,
+    ) -> Result<(), Failure> {
+        let result = self.write(head, content, path).and_then(|()| {
+            if self.is_new {
+                let flush = flush_entry(folder, &self.file);
+                flush.map_err(|error| failure(&error, "create the mbox", path))?;
+            }
+            Ok(())
+        });
+        if result.is_err() {
+            self.cut_off(path);
+        }
+        result
+    }
+
+    fn write(&mut self, head: Vec<u8>, content: &mut dyn Read, path: &Path) -> Result<(), Failure> {
+        let write_failure = |error: &io::Error| failure(error, "write to the mbox", path);
+        let mut text = self.missing_separator().map_err(|error| write_failure(&error))?.to_vec();
+        text.extend(head);
+        lines::copy_quoted(text, content, &mut self.file).map_err(|error| match error {
+            CopyError::Read(error) => spool_failure(&error),
+            CopyError::Write(error) => write_failure(&error),
+        })?;
+        self.file.sync_all().map_err(|error| write_failure(&error))
+    }
+
+    /// What the file lacks of the empty line that a From_ line must follow (RFC 4155
+    /// appendix A): another program may have left it off, or been cut short.
+    fn missing_separator(&self) -> io::Result<&'static [u8]> {
+        let mut end = [b'\n'; 2];
+        let known = usize::try_from(self.size).unwrap_or(2).min(2);
+        self.file.read_exact_at(&mut end[2 - known..], self.size - known as u64)?;
+        Ok(match end {
+            [b'\n', b'\n'] => b"",
+            [_, b'\n'] => b"\n",
+            _ => b"\n\n",
+        })
+    }
+
+    /// Brings the file back to the size that it had.
+    fn cut_off(&self, path: &Path) {
+        let cut = self.file.set_len(self.size).and_then(|()| self.file.sync_all());
+        if let Err(error) = cut {
+            let path = printable(path);
+            log::error!("cannot cut off half a message from {path} at {}: {error}", self.size);
+        }
+    }
+}
+
+/// The mboxes that threads of ours are at work on. Their locks would exclude each other too,
+/// but only by trying again and again.
+static AT_WORK: LazyLock<(Mutex<HashSet<PathBuf>>, Condvar)> = LazyLock::new(Default::default);
+
+/// The right of one thread to work on one mbox.
+struct Turn<'a>(&'a Path);
+
+impl<'a> Turn<'a> {
+    fn wait(path: &'a Path, deadline: Instant) -> Option<Self> {
+        let mut at_work = lock_at_work();
+        while at_work.contains(path) {
+            let left = deadline.checked_duration_since(Instant::now())?;
+            let waited = AT_WORK.1.wait_timeout(at_work, left);
+            at_work = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        at_work.insert(path.to_owned());
+        Some(Self(path))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        lock_at_work().remove(self.0);
+        AT_WORK.1.notify_all();
+    }
+}
+
+fn lock_at_work() -> MutexGuard<'static, HashSet<PathBuf>> {
+    // A set stays a set whatever panics.
+    AT_WORK.0.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+    const NO_PATIENCE: Duration = Duration::from_millis(5);
+
+    struct Spool(tempfile::TempDir);
+
+    impl Spool {
+        fn new() -> Self {
+            Self(tempfile::tempdir().unwrap())
+        }
+
+        fn path(&self) -> PathBuf {
+            self.0.path().join("ann")
+        }
+
+        fn place(&self) -> Place {
+            let base = self.0.path().to_owned();
+            Place { base, folders: Vec::new(), name: "ann".to_owned(), is_in_home: false }
+        }
+
+        fn deliver(&self, patience: Duration, text: &str) -> Result<(), Failure> {
+            let head = b"From x\n".to_vec();
+            deliver(&self.place(), None, patience, head, &mut text.as_bytes())
+        }
+
+        fn text(&self) -> String {
+            fs::read_to_string(self.path()).unwrap()
+        }
+    }
+
+    #[test]
+    fn messages_are_separated_whatever_was_there() {
+        for (before, separator) in
+            [("", ""), ("\n", ""), ("a", "\n\n"), ("a\n", "\n"), ("a\n\n", ""), ("a\n\n\n", "")]
+        {
+            let spool = Spool::new();
+            fs::write(spool.path(), before).unwrap();
+            spool.deliver(PATIENCE, "A: b\r\n\r\nFrom c\r\nd").unwrap();
+            let expected = format!("{before}{separator}From x\nA: b\n\n>From c\nd\n\n");
+            assert_eq!(spool.text(), expected);
+        }
+    }
+
+    #[test]
+    fn a_new_mbox_is_private_and_no_lock_stays() {
+        let spool = Spool::new();
+        spool.deliver(PATIENCE, "a").unwrap();
+        spool.deliver(PATIENCE, "").unwrap();
+        assert_eq!(spool.text(), "From x\na\n\nFrom x\n\n");
+        assert_eq!(fs::metadata(spool.path()).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(spool.0.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_no_plain_file_is_refused() {
+        let secret = tempfile::NamedTempFile::new().unwrap();
+        type Plant<'a> = &'a dyn Fn(&Path);
+        let plants: [(&str, Plant<'_>); 5] = [
+            ("link", &|path| symlink(secret.path(), path).unwrap()),
+            ("link", &|path| symlink("/nowhere", path).unwrap()),
+            ("2 names", &|path| fs::hard_link(secret.path(), path).unwrap()),
+            ("no regular file", &|path| {
+                rustix::fs::mkfifoat(rustix::fs::CWD, path, Mode::RUSR | Mode::WUSR).unwrap();
+            }),
+            ("folder", &|path| fs::create_dir(path).unwrap()),
+        ];
+        for (reason, plant) in plants {
+            let spool = Spool::new();
+            plant(&spool.path());
+            let failure = spool.deliver(NO_PATIENCE, "a").unwrap_err();
+            assert_eq!(failure.status, MAILBOX_UNUSABLE, "{}", failure.text);
+            assert!(failure.text.contains(reason), "{}", failure.text);
+            assert_eq!(fs::read_dir(spool.0.path()).unwrap().count(), 1);
+        }
+        assert_eq!(fs::metadata(secret.path()).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_lock_of_another_is_waited_for_and_then_respected() {
+        let spool = Spool::new();
+        fs::write(spool.path(), "").unwrap();
+        let dot_lock = spool.0.path().join("ann.lock");
+        fs::write(&dot_lock, "").unwrap();
+        let failure = spool.deliver(NO_PATIENCE, "a").unwrap_err();
+        assert!(failure.text.contains("locked"), "{}", failure.text);
+        fs::remove_file(&dot_lock).unwrap();
+
+        let other = File::options().write(true).open(spool.path()).unwrap();
+        assert!(filelock::try_lock(&other).unwrap());
+        assert!(spool.deliver(NO_PATIENCE, "a").unwrap_err().text.contains("locked"));
+        assert_eq!(spool.text(), "");
+        std::thread::scope(|scope| {
+            let delivery = scope.spawn(|| spool.deliver(PATIENCE, "a"));
+            drop(other);
+            delivery.join().unwrap().unwrap();
+        });
+        assert_eq!(spool.text(), "From x\na\n\n");
+        assert!(!dot_lock.exists());
+    }
+
+    #[test]
+    fn threads_take_turns() {
+        let spool = Spool::new();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..10 {
+                        spool.deliver(PATIENCE, "abc\r\n").unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(spool.text(), "From x\nabc\n\n".repeat(40));
+    }
+
+    #[test]
+    fn half_a_message_is_cut_off_again() {
+        struct Broken(usize);
+        impl Read for Broken {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                self.0 = self.0.checked_sub(1).ok_or_else(|| io::Error::other("broken"))?;
+                buffer.fill(b'x');
+                Ok(buffer.len())
+            }
+        }
+        let spool = Spool::new();
+        fs::write(spool.path(), "before\n").unwrap();
+        let head = b"From x\n".to_vec();
+        let failure = deliver(&spool.place(), None, PATIENCE, head, &mut Broken(5)).unwrap_err();
+        assert!(failure.text.contains("spool"), "{}", failure.text);
+        assert_eq!(spool.text(), "before\n");
+    }
+}

@@ -1,0 +1,210 @@
+//! Where a mailbox is: `[local] path` with its variables filled in.
+//!
+//! What stands before the first variable (or the recipient's home) belongs to the
+//! administrator: it must be there, and may be reached through links. What comes after is
+//! made as needed, and a link there is not followed.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags, fsync, mkdirat, openat, syncfs};
+
+use crate::config::settings::Local;
+use crate::deliver::outcome::Failure;
+use crate::deliver::storage::failure;
+use crate::mail::address::Domain;
+use crate::mail::status::Status;
+use crate::route::users::User;
+
+/// The configuration is wrong; mail waits until it is mended.
+const MISCONFIGURED: Status = Status::new(4, 3, 5);
+/// A folder of a mailbox is its owner's alone.
+const FOLDER_MODE: Mode = Mode::RWXU;
+/// To walk through a folder, whether it may be listed or not.
+pub const WALK: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// The place of one mailbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The folder that must be there.
+    pub base: PathBuf,
+    /// The folders below it that are made as needed.
+    pub folders: Vec<String>,
+    /// The mailbox itself, a file or a folder.
+    pub name: String,
+    /// Whether the base is the recipient's home, and not a folder of the administrator.
+    pub is_in_home: bool,
+}
+
+impl Place {
+    /// Fills in the path of `[local]` for `user`, addressed at `domain`.
+    ///
+    /// # Errors
+    /// A temporary failure when the path is unusable: an unknown variable, no name at its
+    /// end, or `{home}` for a user without an account.
+    pub fn of(local: &Local, user: &User, domain: &Domain) -> Result<Self, Failure> {
+        let wrong = |what: &str| {
+            let text = format!("[local] path = {} is unusable: {what}", local.path);
+            Failure::new(MISCONFIGURED, text)
+        };
+        let is_in_home = local.path.split('/').next() == Some("{home}");
+        let (mut base, pattern) = if is_in_home {
+            let account = user.account.as_ref();
+            let account = account.ok_or_else(|| wrong("{home} needs users = system"))?;
+            if !account.home.is_absolute() {
+                return Err(wrong(&format!("{} has no home", user.name)));
+            }
+            (account.home.clone(), &local.path["{home}".len()..])
+        } else {
+            let (base, pattern) = split_fixed(&local.path);
+            (PathBuf::from(base), pattern)
+        };
+        let mut folders = Vec::new();
+        for part in pattern.split('/').filter(|part| !part.is_empty()) {
+            folders
+                .push(fill(part, user, domain).ok_or_else(|| wrong("write {user} or {domain}"))?);
+        }
+        let name = folders.pop().ok_or_else(|| wrong("it names no mailbox"))?;
+        if base.as_os_str().is_empty() {
+            base = PathBuf::from(".");
+        }
+        Ok(Self { base, folders, name, is_in_home })
+    }
+
+    /// The whole path.
+    pub fn path(&self) -> PathBuf {
+        self.base.join(self.folders.join("/")).join(&self.name)
+    }
+
+    /// Opens the folder that the mailbox is in, and makes it where it is missing.
+    ///
+    /// # Errors
+    /// A temporary failure when the base is missing, a part of the path is a link or no
+    /// folder, or it may not be entered.
+    pub fn open_parent(&self) -> Result<OwnedFd, Failure> {
+        let mut path = self.base.clone();
+        let open = openat(CWD, &path, WALK, Mode::empty());
+        let mut folder = open.map_err(|errno| failure(&errno.into(), "open the folder", &path))?;
+        for name in &self.folders {
+            path.push(name);
+            folder = open_or_make(&folder, name, &path)?;
+        }
+        Ok(folder)
+    }
+}
+
+/// Opens the folder `name` in `parent` without following a link, and makes it, for its owner
+/// alone, where it is missing. `path` is what failures call it.
+///
+/// # Errors
+/// A temporary failure when it is a link or no folder, or may not be made.
+pub fn open_or_make(parent: &OwnedFd, name: &str, path: &Path) -> Result<OwnedFd, Failure> {
+    let open = || openat(parent, name, WALK | OFlags::NOFOLLOW, Mode::empty());
+    match open() {
+        Err(rustix::io::Errno::NOENT) => {}
+        result => return result.map_err(|errno| failure(&errno.into(), "open the folder", path)),
+    }
+    let make = || -> io::Result<OwnedFd> {
+        match mkdirat(parent, name, FOLDER_MODE) {
+            // Another delivery was quicker.
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let folder = open()?;
+        flush_entry(
+            parent,
+            &openat(&folder, ".", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?,
+        )?;
+        Ok(folder)
+    };
+    make().map_err(|error| failure(&error, "make the folder", path))
+}
+
+/// Makes sure that `child`, just made in `parent`, is found there after a crash.
+///
+/// # Errors
+/// When the disk fails.
+pub fn flush_entry(parent: &OwnedFd, child: impl AsFd) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match openat(parent, ".", flags, Mode::empty()) {
+        Ok(parent) => fsync(parent)?,
+        // A folder that may be written and not read cannot be flushed alone.
+        Err(_) => syncfs(child)?,
+    }
+    Ok(())
+}
+
+/// Splits a path before the component that has the first variable, or before its last one.
+fn split_fixed(path: &str) -> (&str, &str) {
+    let end = path.find('{').unwrap_or(path.trim_end_matches('/').len());
+    match path[..end].rfind('/') {
+        Some(0) => ("/", &path[1..]),
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => ("", path),
+    }
+}
+
+/// Fills in the variables of one component. `None` for an unknown one, and where the result
+/// is no name.
+fn fill(part: &str, user: &User, domain: &Domain) -> Option<String> {
+    // No value holds a slash, and none begins with a dot.
+    let filled = part
+        .replace("{domain}", &domain.to_string().to_ascii_lowercase())
+        .replace("{user}", "\0")
+        .split('\0')
+        .map(|text| if text.contains(['{', '}']) { None } else { Some(text) })
+        .collect::<Option<Vec<_>>>()?
+        .join(user.name.as_str());
+    if matches!(filled.as_str(), "." | "..") { None } else { Some(filled) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::settings::{MailboxFormat, Users};
+    use crate::sys::users::Account;
+
+    fn place(path: &str) -> Result<Place, Failure> {
+        let local = Local {
+            format: MailboxFormat::Maildir,
+            path: path.to_owned(),
+            users: Users::System,
+            aliases: None,
+            subaddress: None,
+            catch_all: None,
+        };
+        let home = PathBuf::from("/home/ann");
+        let account = Account { name: "ann".to_owned(), uid: 1000, gid: 1000, home };
+        let user = User { name: "a{b".parse().unwrap(), detail: None, account: Some(account) };
+        Place::of(&local, &user, &"X.Test".parse().unwrap())
+    }
+
+    #[test]
+    fn the_path_is_filled_in() {
+        for (path, base, below) in [
+            ("/var/mail/{user}", "/var/mail", "a{b"),
+            ("/var/mail/{domain}/x-{user}/", "/var/mail", "x.test/x-a{b"),
+            ("/srv/m-{domain}/Maildir", "/srv", "m-x.test/Maildir"),
+            ("{home}/Maildir", "/home/ann", "Maildir"),
+            ("{home}//mail/inbox", "/home/ann", "mail/inbox"),
+            ("/{user}", "/", "a{b"),
+            ("/var/mail/all", "/var/mail", "all"),
+            ("/var/mail/all/", "/var/mail", "all"),
+            ("mail/{user}", "mail", "a{b"),
+            ("{user}", ".", "a{b"),
+        ] {
+            let place = place(path).unwrap();
+            assert_eq!(place.base, Path::new(base), "{path}");
+            assert_eq!(place.path(), Path::new(base).join(below), "{path}");
+        }
+    }
+
+    #[test]
+    fn an_unusable_path_defers() {
+        for path in ["", "/", "{home}", "/x/{usr}", "/x/{user", "/x{home}/y", "/x/{user}/.."] {
+            let failure = place(path).unwrap_err();
+            assert_eq!(failure.status, MISCONFIGURED, "{path}");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! A file that is read again when it has changed, such as a list of users or of aliases.
+//!
+//! Looking costs one `stat`. Nothing is locked while the file is read, so two threads may
+//! both read a new version; either result is good.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A file and what its content means.
+#[derive(Debug)]
+pub struct WatchedFile<T> {
+    path: PathBuf,
+    max_octets: u64,
+    last: Mutex<Option<(Stamp, Arc<T>)>>,
+}
+
+/// What changes when a file does: device, inode, size, modification and status time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp([u64; 3], [i64; 4]);
+
+impl Stamp {
+    fn of(file: &Metadata) -> Self {
+        Self(
+            [file.dev(), file.ino(), file.size()],
+            [file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec()],
+        )
+    }
+}
+
+impl<T> WatchedFile<T> {
+    /// Watches the file at `path`. One with more than `max_octets` is not read.
+    pub fn new(path: PathBuf, max_octets: u64) -> Self {
+        Self { path, max_octets, last: Mutex::new(None) }
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the file means now. When it is new or has changed, `parse` is given its octets
+    /// and what the version before meant.
+    ///
+    /// # Errors
+    /// When the file is missing, unreadable, too large or no regular file.
+    pub fn load(&self, parse: impl FnOnce(&[u8], Option<Arc<T>>) -> Arc<T>) -> io::Result<Arc<T>> {
+        let stamp = Stamp::of(&fs::metadata(&self.path)?);
+        let last = self.last().clone();
+        let before = match last {
+            Some((known, value)) if known == stamp => return Ok(value),
+            last => last.map(|(_, value)| value),
+        };
+        let (stamp, octets) = self.read()?;
+        let value = parse(&octets, before);
+        *self.last() = Some((stamp, Arc::clone(&value)));
+        Ok(value)
+    }
+
+    fn read(&self) -> io::Result<(Stamp, Vec<u8>)> {
+        let mut file = File::open(&self.path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::other("it is no regular file"));
+        }
+        let mut octets = Vec::new();
+        file.by_ref().take(self.max_octets + 1).read_to_end(&mut octets)?;
+        if octets.len() as u64 > self.max_octets {
+            let text = format!("it has more than {} octets", self.max_octets);
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+        }
+        Ok((Stamp::of(&metadata), octets))
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<(Stamp, Arc<T>)>> {
+        // Nothing panics while it is locked, and a whole value is all that is ever put in.
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(file: &WatchedFile<String>) -> io::Result<String> {
+        let parse = |octets: &[u8], before: Option<Arc<String>>| {
+            let before = before.as_deref().map_or("", String::as_str);
+            Arc::new(format!("{before}[{}]", String::from_utf8_lossy(octets)))
+        };
+        file.load(parse).map(|value| value.to_string())
+    }
+
+    #[test]
+    fn a_file_is_read_again_only_when_it_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("list");
+        let file = WatchedFile::new(path.clone(), 8);
+        assert_eq!(load(&file).unwrap_err().kind(), io::ErrorKind::NotFound);
+        fs::write(&path, "one").unwrap();
+        assert_eq!(load(&file).unwrap(), "[one]");
+        assert_eq!(load(&file).unwrap(), "[one]");
+        fs::write(&path, "three").unwrap();
+        assert_eq!(load(&file).unwrap(), "[one][three]");
+        fs::write(&path, "123456789").unwrap();
+        assert_eq!(load(&file).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(load(&file).is_err());
+    }
+}

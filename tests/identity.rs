@@ -1,0 +1,226 @@
+//! The identity promises: a mailbox is written as its owner, and nothing that another user
+//! has planted is followed or written through. These tests change identities, so they run as
+//! root.
+
+#![expect(clippy::unwrap_used, reason = "a test ends where it panics")]
+
+mod local_support;
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mailwren::config::settings::{MailboxFormat, Users};
+use mailwren::deliver::local::LocalDelivery;
+use mailwren::deliver::outcome::Outcome;
+use mailwren::sys::users::{Account, by_name};
+
+use local_support::{Folder, deferred, deliver, files, settings};
+
+const BOTH: [MailboxFormat; 2] = [MailboxFormat::Mbox, MailboxFormat::Maildir];
+const MESSAGE: &[u8] = b"Subject: hello\r\n\r\nbody\r\n";
+
+/// The recipient of most tests, and somebody else.
+fn accounts() -> (Account, Account) {
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "run these tests as root: they change identities"
+    );
+    (by_name("daemon").unwrap().unwrap(), by_name("bin").unwrap().unwrap())
+}
+
+fn own(path: &Path, account: &Account, mode: u32) {
+    chown(path, Some(account.uid), Some(account.gid)).unwrap();
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+fn deliver_to_daemon(folder: &Folder, format: MailboxFormat) -> Outcome {
+    deliver(&folder.delivery(format, Users::System), MESSAGE, "daemon@home.test")
+}
+
+fn is_delivered(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Delivered { .. })
+}
+
+#[test]
+fn files_belong_to_the_recipient_and_the_thread_gets_its_identity_back() {
+    let (daemon, bin) = accounts();
+    let folder = Folder::new();
+    for format in BOTH {
+        for account in [&daemon, &bin] {
+            let delivery = folder.delivery(format, Users::System);
+            let outcome = deliver(&delivery, MESSAGE, &format!("{}@home.test", account.name));
+            assert!(is_delivered(&outcome), "{outcome:?}");
+            let path = folder.path().join(&account.name);
+            assert_eq!(fs::metadata(&path).unwrap().uid(), account.uid);
+            if format == MailboxFormat::Maildir {
+                let file = fs::metadata(&files(&path.join("new"))[0]).unwrap();
+                assert_eq!(
+                    (file.uid(), file.gid(), file.mode() & 0o777),
+                    (account.uid, account.gid, 0o600)
+                );
+                fs::remove_dir_all(path).unwrap();
+            } else {
+                fs::remove_file(path).unwrap();
+            }
+        }
+    }
+    let mine = folder.path().join("mine");
+    fs::write(&mine, "").unwrap();
+    assert_eq!(fs::metadata(mine).unwrap().uid(), 0);
+}
+
+#[test]
+fn root_has_a_mailbox_like_everybody() {
+    accounts();
+    let folder = Folder::new();
+    let delivery = folder.delivery(MailboxFormat::Mbox, Users::System);
+    assert!(is_delivered(&deliver(&delivery, MESSAGE, "root@home.test")));
+    assert_eq!(fs::metadata(folder.path().join("root")).unwrap().uid(), 0);
+}
+
+#[test]
+fn the_group_of_the_spool_folder_makes_locks_and_files_possible() {
+    let (daemon, bin) = accounts();
+    let folder = Folder::new();
+    chown(folder.path(), Some(0), Some(bin.gid)).unwrap();
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o2775)).unwrap();
+    for _ in 0..2 {
+        let outcome = deliver_to_daemon(&folder, MailboxFormat::Mbox);
+        assert!(is_delivered(&outcome), "{outcome:?}");
+    }
+    let file = fs::metadata(folder.path().join("daemon")).unwrap();
+    assert_eq!((file.uid(), file.gid()), (daemon.uid, bin.gid));
+    assert_eq!(files(folder.path()).len(), 1);
+    // It is no way into a folder of Maildirs, whose files need no lock.
+    fs::remove_file(folder.path().join("daemon")).unwrap();
+    deferred(deliver_to_daemon(&folder, MailboxFormat::Maildir));
+}
+
+#[test]
+fn without_a_place_for_a_dot_lock_the_fcntl_lock_does() {
+    let (daemon, _) = accounts();
+    let folder = Folder::new();
+    fs::write(folder.path().join("daemon"), "").unwrap();
+    own(&folder.path().join("daemon"), &daemon, 0o600);
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    assert!(is_delivered(&deliver_to_daemon(&folder, MailboxFormat::Mbox)));
+}
+
+#[test]
+fn what_another_user_planted_is_not_written_through() {
+    let (_, bin) = accounts();
+    type Plant<'a> = &'a dyn Fn(&Path, &Path);
+    let plants: [(MailboxFormat, &str, Plant<'_>); 5] = [
+        (MailboxFormat::Mbox, "link", &|secret, path| symlink(secret, path).unwrap()),
+        (MailboxFormat::Mbox, "names", &|secret, path| fs::hard_link(secret, path).unwrap()),
+        (MailboxFormat::Mbox, "belongs to", &|_, path| {
+            fs::write(path, "").unwrap();
+            own(path, &bin, 0o666);
+        }),
+        (MailboxFormat::Maildir, "belongs to", &|_, path| {
+            fs::create_dir(path).unwrap();
+            own(path, &bin, 0o777);
+        }),
+        (MailboxFormat::Maildir, "link", &|secret, path| {
+            symlink(secret.parent().unwrap(), path).unwrap();
+        }),
+    ];
+    for (format, reason, plant) in plants {
+        let (folder, elsewhere) = (Folder::new(), Folder::new());
+        let secret = elsewhere.path().join("secret");
+        fs::write(&secret, "secret").unwrap();
+        fs::set_permissions(&secret, Permissions::from_mode(0o666)).unwrap();
+        plant(&secret, &folder.path().join("daemon"));
+        let failure = deferred(deliver_to_daemon(&folder, format));
+        assert!(failure.text.contains(reason), "{}", failure.text);
+        assert_eq!(fs::read(&secret).unwrap(), b"secret");
+        assert_eq!((files(folder.path()).len(), files(elsewhere.path()).len()), (1, 1));
+    }
+}
+
+#[test]
+fn a_link_swapped_in_while_delivering_is_never_followed() {
+    let (daemon, _) = accounts();
+    let (folder, elsewhere) = (Folder::new(), Folder::new());
+    let secret = elsewhere.path().join("secret");
+    fs::write(&secret, "").unwrap();
+    own(&secret, &daemon, 0o600);
+    let (path, link) = (folder.path().join("daemon"), folder.path().join("link"));
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                symlink(&secret, &link).unwrap();
+                fs::rename(&link, &path).unwrap();
+                fs::remove_file(&path).unwrap();
+            }
+        });
+        for _ in 0..50 {
+            let outcome = deliver_to_daemon(&folder, MailboxFormat::Mbox);
+            assert!(!matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(fs::metadata(secret).unwrap().len(), 0);
+}
+
+#[test]
+fn a_home_that_is_away_defers_and_one_that_is_there_is_used() {
+    let (daemon, _) = accounts();
+    // The home of `nobody` is /nonexistent on Debian, as if its disk were not mounted.
+    let nobody = by_name("nobody").unwrap().unwrap();
+    assert!(!nobody.home.exists(), "nobody has a home at {}", nobody.home.display());
+    for format in BOTH {
+        let delivery = LocalDelivery::new(&settings(format, "{home}/Mail", Users::System));
+        let failure = deferred(deliver(&delivery, MESSAGE, "nobody@home.test"));
+        assert!(failure.text.contains("mount"), "{}", failure.text);
+        // That of `daemon` is /usr/sbin, where it may not write.
+        let failure = deferred(deliver(&delivery, MESSAGE, "daemon@home.test"));
+        assert!(failure.text.contains("may write"), "{}", failure.text);
+        assert!(!daemon.home.join("Mail").exists());
+    }
+}
+
+/// A file system with next to no room, unmounted when dropped.
+struct TinyDisk(Folder);
+
+impl TinyDisk {
+    fn new() -> Self {
+        let folder = Folder::new();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=256k,mode=1777", "tmpfs"]).arg(folder.path());
+        assert!(mount.status().unwrap().success(), "mounting a tmpfs needs CAP_SYS_ADMIN");
+        Self(folder)
+    }
+}
+
+impl Drop for TinyDisk {
+    fn drop(&mut self) {
+        assert!(Command::new("umount").arg(self.0.path()).status().unwrap().success());
+    }
+}
+
+#[test]
+fn a_full_disk_leaves_nothing_of_the_message() {
+    let (daemon, _) = accounts();
+    let disk = TinyDisk::new();
+    let path = disk.0.path().join("daemon");
+    let large = [b"A: b\r\n\r\n".to_vec(), b"line\r\n".repeat(100_000)].concat();
+    fs::write(&path, "From x\n\nbefore\n\n").unwrap();
+    own(&path, &daemon, 0o600);
+    let delivery = disk.0.delivery(MailboxFormat::Mbox, Users::System);
+    let failure = deferred(deliver(&delivery, &large, "daemon@home.test"));
+    assert_eq!(failure.status.to_string(), "4.3.1", "{}", failure.text);
+    assert_eq!(fs::read_to_string(&path).unwrap(), "From x\n\nbefore\n\n");
+    assert!(is_delivered(&deliver(&delivery, MESSAGE, "daemon@home.test")));
+
+    fs::remove_file(&path).unwrap();
+    let delivery = disk.0.delivery(MailboxFormat::Maildir, Users::System);
+    let failure = deferred(deliver(&delivery, &large, "daemon@home.test"));
+    assert_eq!(failure.status.to_string(), "4.3.1", "{}", failure.text);
+    assert_eq!((files(&path.join("tmp")).len(), files(&path.join("new")).len()), (0, 0));
+    assert!(is_delivered(&deliver(&delivery, MESSAGE, "daemon@home.test")));
+}

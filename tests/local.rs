@@ -1,0 +1,222 @@
+//! Local delivery promises: a message that is delivered is whole in the mailbox, with its
+//! trace fields, and in a form that other programs read; what cannot be delivered is kept.
+
+#![expect(clippy::unwrap_used, reason = "a test ends where it panics")]
+
+mod local_support;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use mailwren::config::settings::{MailboxFormat, Users};
+use mailwren::deliver::local::LocalDelivery;
+use mailwren::deliver::outcome::Outcome;
+
+use local_support::{Folder, deferred, deliver, files, job, settings};
+
+const MESSAGE: &[u8] = b"Subject: hello\r\n\r\nFrom here\r\n>From there\r\n\xff\r\n";
+
+fn delivered(place: &Path) -> Outcome {
+    Outcome::Delivered { place: place.display().to_string() }
+}
+
+#[test]
+fn a_maildir_gets_one_whole_file() {
+    let folder = Folder::new();
+    let delivery = folder.delivery(MailboxFormat::Maildir, Users::Any);
+    let outcome = deliver(&delivery, MESSAGE, "Ann+x@Home.test");
+    assert_eq!(outcome, delivered(&folder.path().join("ann")));
+    let found = files(&folder.path().join("ann/new"));
+    assert_eq!(found.len(), 1);
+    let expected = b"Return-Path: <ann@x.test>\nDelivered-To: ann@Home.test\n\
+        Subject: hello\n\nFrom here\n>From there\n\xff\n";
+    assert_eq!(fs::read(&found[0]).unwrap(), expected);
+}
+
+#[test]
+fn an_mbox_gets_a_from_line_and_quotes() {
+    let folder = Folder::new();
+    let delivery = folder.delivery(MailboxFormat::Mbox, Users::Any);
+    for _ in 0..2 {
+        let outcome = deliver(&delivery, MESSAGE, "ann@home.test");
+        assert_eq!(outcome, delivered(&folder.path().join("ann")));
+    }
+    let text = fs::read(folder.path().join("ann")).unwrap();
+    let text = text.escape_ascii().to_string();
+    let messages: Vec<_> = text.split("From ann@x.test ").collect();
+    assert_eq!((messages.len(), messages[0], messages[1]), (3, "", messages[2]));
+    // The date is `Sun Nov 22 03:46:52 2026`.
+    let (date, rest) = messages[1].split_at(24);
+    assert!(
+        date.is_ascii() && date.as_bytes()[13] == b':' && date.as_bytes()[16] == b':',
+        "{date}"
+    );
+    let expected = "\\nReturn-Path: <ann@x.test>\\nDelivered-To: ann@home.test\\n\
+        Subject: hello\\n\\n>From here\\n>>From there\\n\\xff\\n\\n";
+    assert_eq!(rest, expected);
+}
+
+#[test]
+fn a_large_message_is_whole_in_both_forms() {
+    let folder = Folder::new();
+    let line = "0123456789abcdef From \u{e4}\r\n";
+    let content = format!("A: b\r\n\r\n{}", line.repeat(40_000));
+    let expected = format!("A: b\n\n{}", line.replace('\r', "").repeat(40_000));
+    for (format, user) in [(MailboxFormat::Mbox, "ann"), (MailboxFormat::Maildir, "bob")] {
+        let delivery = folder.delivery(format, Users::Any);
+        deliver(&delivery, content.as_bytes(), &format!("{user}@home.test"));
+    }
+    assert!(
+        fs::read_to_string(folder.path().join("ann")).unwrap().ends_with(&format!("{expected}\n"))
+    );
+    let file = &files(&folder.path().join("bob/new"))[0];
+    assert!(fs::read_to_string(file).unwrap().ends_with(&expected));
+}
+
+#[test]
+fn each_recipient_has_its_own_outcome() {
+    let folder = Folder::new();
+    let aliases = folder.path().join("aliases");
+    fs::write(&aliases, "all: ann, carl@x.test\nroot: root, ann\nscript: |run\n").unwrap();
+    let pattern = format!("{}/{{user}}", folder.path().display());
+    let mut settings = settings(MailboxFormat::Maildir, &pattern, Users::Any);
+    settings.local.aliases = Some(aliases);
+    let delivery = LocalDelivery::new(&settings);
+    let recipients = [
+        "ann@home.test",
+        "all@home.test",
+        "\"../x\"@home.test",
+        "root@home.test",
+        "script@home.test",
+    ];
+    let outcomes = delivery.deliver(&job(MESSAGE, &recipients));
+    let indexes: Vec<_> = outcomes.iter().map(|(index, _)| *index).collect();
+    assert_eq!(indexes, [0, 1, 2, 3, 4]);
+    let ann = || "ann@home.test".parse().unwrap();
+    assert_eq!(outcomes[0].1, delivered(&folder.path().join("ann")));
+    assert_eq!(outcomes[1].1, Outcome::Expanded(vec![ann(), "carl@x.test".parse().unwrap()]));
+    let Outcome::Failed(failure) = &outcomes[2].1 else { panic!("{outcomes:?}") };
+    assert_eq!(failure.status.to_string(), "5.1.1");
+    assert_eq!(outcomes[3].1, Outcome::Expanded(vec![ann()]));
+    assert_eq!(files(&folder.path().join("root/new")).len(), 1);
+    let failure = deferred(outcomes[4].1.clone());
+    assert!(
+        failure.text.contains("aliases:3") && failure.text.contains("|run"),
+        "{}",
+        failure.text
+    );
+}
+
+#[test]
+fn mail_that_was_here_before_is_a_loop() {
+    let folder = Folder::new();
+    let delivery = folder.delivery(MailboxFormat::Maildir, Users::Any);
+    let padding = "X: y\r\n".repeat(5000);
+    for (content, is_loop) in [
+        ("Delivered-To: ann@home.test\r\n\r\n".to_owned(), true),
+        (format!("{padding}delivered-to:\r\n ANN@Home.Test\r\n\r\n"), true),
+        ("Delivered-To: bob@home.test\r\n\r\n".to_owned(), false),
+        ("A: b\r\n\r\nDelivered-To: ann@home.test\r\n".to_owned(), false),
+        ("X-Delivered-To: ann@home.test\r\n\r\n".to_owned(), false),
+    ] {
+        match deliver(&delivery, content.as_bytes(), "ann+x@home.test") {
+            Outcome::Failed(failure) => {
+                assert!(is_loop && failure.status.to_string() == "5.4.6", "{content}");
+            }
+            outcome => assert!(!is_loop, "{content} {outcome:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_folder_that_is_away_defers() {
+    let folder = Folder::new();
+    for format in [MailboxFormat::Maildir, MailboxFormat::Mbox] {
+        let pattern = format!("{}/disk/{{user}}", folder.path().display());
+        let delivery = LocalDelivery::new(&settings(format, &pattern, Users::Any));
+        let failure = deferred(deliver(&delivery, MESSAGE, "ann@home.test"));
+        assert!(
+            failure.text.contains("/disk") && failure.text.contains("mount"),
+            "{}",
+            failure.text
+        );
+    }
+    assert!(files(folder.path()).is_empty());
+}
+
+fn python(script: &str, argument: &Path) -> Command {
+    let mut command = Command::new("python3");
+    command.arg("-c").arg(script).arg(argument);
+    command
+}
+
+#[test]
+fn python_reads_both_forms() {
+    const SCRIPT: &str = "\
+import mailbox, sys
+for box in mailbox.mbox(sys.argv[1] + '/ann'), mailbox.Maildir(sys.argv[1] + '/bob'):
+    for message in box:
+        print(message['Subject'], message['Return-Path'], repr(message.get_payload()))
+";
+    let folder = Folder::new();
+    for (format, user) in [(MailboxFormat::Mbox, "ann"), (MailboxFormat::Maildir, "bob")] {
+        let delivery = folder.delivery(format, Users::Any);
+        for n in 1..=2 {
+            let content = format!("Subject: {n}\r\n\r\nFrom {n}\r\n\r\n");
+            deliver(&delivery, content.as_bytes(), &format!("{user}@home.test"));
+        }
+    }
+    let output = python(SCRIPT, folder.path()).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut lines: Vec<_> = text.lines().collect();
+    lines.sort_unstable();
+    // Python takes the quotes as they are, and one empty line as part of the separator.
+    assert_eq!(
+        lines,
+        [
+            "1 <ann@x.test> '>From 1\\n\\n'",
+            "1 <ann@x.test> 'From 1\\n\\n'",
+            "2 <ann@x.test> '>From 2\\n\\n'",
+            "2 <ann@x.test> 'From 2\\n\\n'",
+        ]
+    );
+}
+
+#[test]
+fn the_fcntl_lock_of_another_program_is_respected() {
+    const SCRIPT: &str = "\
+import fcntl, sys
+box = open(sys.argv[1], 'r+b')
+fcntl.lockf(box, fcntl.LOCK_EX)
+print('locked', flush=True)
+sys.stdin.read()
+";
+    let folder = Folder::new();
+    let path = folder.path().join("ann");
+    fs::write(&path, "").unwrap();
+    let mut reader =
+        python(SCRIPT, &path).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(reader.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "locked\n");
+
+    let delivery = folder.delivery(MailboxFormat::Mbox, Users::Any);
+    let hasty = folder.delivery(MailboxFormat::Mbox, Users::Any);
+    let hasty = hasty.with_lock_patience(Duration::from_millis(20));
+    let failure = deferred(deliver(&hasty, MESSAGE, "ann@home.test"));
+    assert_eq!(failure.status.to_string(), "4.2.0");
+    assert!(failure.text.contains("locked by another program"), "{}", failure.text);
+    assert_eq!(fs::metadata(&path).unwrap().len(), 0);
+
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| deliver(&delivery, MESSAGE, "ann@home.test"));
+        let mut stdin = reader.stdin.take().unwrap();
+        stdin.flush().unwrap();
+        drop(stdin);
+        reader.wait().unwrap();
+        assert_eq!(waiting.join().unwrap(), delivered(&path));
+    });
+}

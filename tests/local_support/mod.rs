@@ -1,0 +1,129 @@
+//! What the tests of local delivery share: settings, messages, and a folder to deliver into.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mailwren::config::settings::{
+    Local, LocalDomains, MailboxFormat, Queue, Server, Settings, Users, Vrfy,
+};
+use mailwren::deliver::job::{Job, Recipient};
+use mailwren::deliver::local::LocalDelivery;
+use mailwren::deliver::outcome::{Failure, Outcome};
+use mailwren::mail::address::ReversePath;
+use mailwren::route::next_hop::NextHop;
+use mailwren::spool::envelope::{Body, Envelope};
+use mailwren::spool::id::QueueId;
+use mailwren::spool::message::StoredMessage;
+
+/// Settings that deliver for home.test.
+pub(crate) fn settings(format: MailboxFormat, path: &str, users: Users) -> Settings {
+    let hostname: mailwren::mail::address::DomainName = "mx.home.test".parse().unwrap();
+    let server = Server {
+        hostname,
+        domains: LocalDomains { names: vec!["home.test".parse().unwrap()], all: false },
+        user: "root".to_owned(),
+        spool: PathBuf::new(),
+        state: PathBuf::new(),
+        socket: None,
+        max_message_size: 1 << 20,
+        max_recipients: 100,
+        max_sessions: 10,
+        max_sessions_per_client: 10,
+        session_timeout: Duration::from_secs(1),
+        min_free_space: 0,
+        vrfy: Vrfy::No,
+    };
+    let local = Local {
+        format,
+        path: path.to_owned(),
+        users,
+        aliases: None,
+        subaddress: Some('+'),
+        catch_all: None,
+    };
+    let queue = Queue {
+        retry: vec![Duration::from_secs(1)],
+        expire: Duration::from_secs(1),
+        local_workers: 1,
+        relay_workers: 1,
+    };
+    Settings {
+        server,
+        listeners: Vec::new(),
+        relay_networks: Vec::new(),
+        local,
+        smarthost: None,
+        queue,
+        dns_servers: Vec::new(),
+        log_level: log::LevelFilter::Off,
+    }
+}
+
+/// A message from `<ann@x.test>` in a spool file, to be tried for these.
+pub(crate) fn job(content: &[u8], recipients: &[&str]) -> Job {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(b"envelope\n").unwrap();
+    file.write_all(content).unwrap();
+    let mailboxes: Vec<_> = recipients.iter().map(|text| text.parse().unwrap()).collect();
+    let envelope = Envelope {
+        id: QueueId::generate(1, 1),
+        received_at: 0,
+        client: "local".to_owned(),
+        reverse_path: "<ann@x.test>".parse::<ReversePath>().unwrap(),
+        recipients: mailboxes.clone(),
+        body: Body::EightBitMime,
+    };
+    let message = StoredMessage::new(file, 9..9 + content.len() as u64, envelope);
+    let recipients = mailboxes.into_iter().enumerate();
+    Job {
+        message: Arc::new(message),
+        recipients: recipients.map(|(index, mailbox)| Recipient { index, mailbox }).collect(),
+        next_hop: NextHop::Local,
+    }
+}
+
+/// A folder that anybody may put files into, as /var/mail on some hosts.
+pub(crate) struct Folder(tempfile::TempDir);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+        Self(folder)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Delivers to `FOLDER/{user}`.
+    pub(crate) fn delivery(&self, format: MailboxFormat, users: Users) -> LocalDelivery {
+        let pattern = format!("{}/{{user}}", self.path().display());
+        LocalDelivery::new(&settings(format, &pattern, users))
+            .with_lock_patience(Duration::from_secs(20))
+    }
+}
+
+/// The one outcome of a delivery to one recipient.
+pub(crate) fn deliver(delivery: &LocalDelivery, content: &[u8], recipient: &str) -> Outcome {
+    let mut outcomes = delivery.deliver(&job(content, &[recipient]));
+    assert_eq!(outcomes.len(), 1);
+    outcomes.remove(0).1
+}
+
+/// The failure of an outcome that keeps the mail.
+pub(crate) fn deferred(outcome: Outcome) -> Failure {
+    match outcome {
+        Outcome::Deferred(failure) => failure,
+        outcome => panic!("should be deferred: {outcome:?}"),
+    }
+}
+
+/// The files in a folder.
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
+    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
