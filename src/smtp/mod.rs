@@ -1,3 +1,5 @@
 //! The protocol with no socket in it: bytes in, events and replies out.
 
+pub mod dot_stuffing;
 pub mod reply;
+pub mod reply_parser;
