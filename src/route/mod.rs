@@ -1,3 +1,4 @@
 //! Where each recipient goes.
 
+pub mod mx;
 pub mod next_hop;
