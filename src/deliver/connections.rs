@@ -58,7 +58,7 @@ impl Connections {
     /// Keeps a connection for the next message; where it has served its time, or there are
     /// enough already, says QUIT.
     pub fn put(&self, next_hop: &NextHop, connection: Connection) {
-        let is_spent = connection.messages >= MAX_MESSAGES || !connection.session.is_reusable();
+        let is_spent = connection.messages >= MAX_MESSAGES || !connection.session.is_sound();
         let left_over = if is_spent { Some(connection) } else { self.push(next_hop, connection) };
         if let Some(connection) = left_over {
             connection.session.quit();

@@ -194,13 +194,17 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
         }
     }
 
+    /// Whether another message can be sent, as far as is known without asking the system.
+    pub fn is_sound(&self) -> bool {
+        !self.is_broken && self.parser.is_empty()
+    }
+
     /// Whether another message can be sent: the session is sound, and the peer has neither
     /// closed it nor said anything since.
     pub fn is_reusable(&self) -> bool {
         let mut octet = [0; 1];
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        !self.is_broken
-            && self.parser.is_empty()
+        self.is_sound()
             && matches!(
                 rustix::net::recv(&self.stream, &mut octet[..], flags),
                 Err(rustix::io::Errno::AGAIN)

@@ -116,35 +116,35 @@ impl Relay {
     ) -> Result<Vec<Outcome>, Failure> {
         let end = Instant::now() + SEARCH_TIME;
         let mut tried = 0;
-        let mut unroutable = None;
-        let mut deferred = None;
+        let mut failures = Failures::default();
         for host in hosts {
             let addresses = match self.addresses(&host.host) {
                 Ok(addresses) => addresses,
                 Err(error) => {
-                    let failure = no_address(&job.next_hop, host, &error);
-                    let kept =
-                        if failure.status.is_permanent() { &mut unroutable } else { &mut deferred };
-                    *kept = Some(failure);
-                    continue;
+                    failures.add(no_address(&job.next_hop, host, &error));
+                    Vec::new()
                 }
             };
             for address in addresses {
-                if tried == MAX_ADDRESSES || (tried > 0 && Instant::now() > end) {
-                    break;
-                }
                 tried += 1;
                 let sent = self
                     .connect(host, SocketAddr::new(address, host.port))
                     .and_then(|connection| self.send(connection, job, recipients));
                 match sent {
-                    Err(trouble) if trouble.is_of_host => deferred = Some(trouble.failure),
+                    Err(trouble) if trouble.is_of_host => failures.add(trouble.failure),
                     result => return result.map_err(|trouble| trouble.failure),
                 }
+                if tried == MAX_ADDRESSES || Instant::now() > end {
+                    return Err(failures.into_verdict());
+                }
+            }
+            if Instant::now() > end {
+                // There may be better hosts further down, so nothing is final.
+                failures.add(Failure::new(Status::new(4, 4, 1), "no time to try all hosts"));
+                break;
             }
         }
-        let nothing = || Failure::new(Status::new(4, 4, 4), "there is no host to try");
-        Err(deferred.or(unroutable).unwrap_or_else(nothing))
+        Err(failures.into_verdict())
     }
 
     fn hosts(&self, next_hop: &NextHop) -> Result<Vec<HostPort>, Failure> {
@@ -218,6 +218,27 @@ impl Relay {
         connection.messages += 1;
         self.connections.put(&job.next_hop, connection);
         Ok(outcomes)
+    }
+}
+
+/// What went wrong with the hosts tried so far. One that might do later makes it temporary.
+#[derive(Default)]
+struct Failures {
+    temporary: Option<Failure>,
+    permanent: Option<Failure>,
+}
+
+impl Failures {
+    fn add(&mut self, failure: Failure) {
+        match failure.status.is_permanent() {
+            true => self.permanent = Some(failure),
+            false => self.temporary = Some(failure),
+        }
+    }
+
+    fn into_verdict(self) -> Failure {
+        let nothing = || Failure::new(Status::new(4, 4, 4), "there is no host to try");
+        self.temporary.or(self.permanent).unwrap_or_else(nothing)
     }
 }
 

@@ -220,7 +220,6 @@ impl Engine {
         let mut options = ResolverOpts::default();
         options.timeout = timeout;
         options.attempts = 1;
-        options.case_randomization = true;
         let pool = NameServerPool::from_config(
             servers.iter().map(name_server),
             Arc::new(PoolContext::new(options, tls)),
