@@ -342,3 +342,90 @@ fn is_worth_a_retry(error: &io::Error) -> bool {
     use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
     matches!(error.kind(), Interrupted | TimedOut | WouldBlock)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::mail::address::Mailbox;
+
+    fn open(replies: &str) -> (Result<SmtpConnection<UnixStream>, ConnectionError>, UnixStream) {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(replies.as_bytes()).unwrap();
+        (SmtpConnection::open(ours, &"me.test".parse().unwrap(), Timeouts::default()), theirs)
+    }
+
+    fn send(
+        connection: &mut SmtpConnection<UnixStream>,
+        content: &[u8],
+    ) -> Result<Vec<RecipientResult>, ConnectionError> {
+        let recipient: Mailbox = "bob@there.test".parse().unwrap();
+        let transaction = Transaction {
+            reverse_path: &"<>".parse().unwrap(),
+            recipients: &[&recipient],
+            is_eight_bit: false,
+            size_octets: content.len() as u64,
+        };
+        connection.send(&transaction, &mut &*content)
+    }
+
+    fn told(mut peer: UnixStream) -> String {
+        let mut text = String::new();
+        peer.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn a_session_over_a_unix_socket() {
+        let (opened, peer) = open(
+            "220 mx\r\n250-mx\r\n250 PIPELINING\r\n250 ok\r\n250 ok\r\n354 go\r\n250 taken\r\n221 bye\r\n",
+        );
+        let mut connection = opened.unwrap();
+        let results = send(&mut connection, b".a\r\n").unwrap();
+        assert!(matches!(&results[..], [RecipientResult::Taken(reply)] if reply.code() == 250));
+        connection.quit();
+        assert_eq!(
+            told(peer),
+            "EHLO me.test\r\nMAIL FROM:<>\r\nRCPT TO:<bob@there.test>\r\nDATA\r\n..a\r\n.\r\nQUIT\r\n"
+        );
+    }
+
+    #[test]
+    fn a_server_that_refuses_is_told_quit() {
+        let (opened, peer) = open("554 no\r\n");
+        let error = opened.unwrap_err();
+        assert!(matches!(error.cause, Cause::Ended(Ending::Refused(_))), "{error:?}");
+        assert_eq!(told(peer), "QUIT\r\n");
+    }
+
+    #[test]
+    fn an_error_tells_whether_the_content_was_sent() {
+        let envelope = "220 mx\r\n250 mx\r\n250 ok\r\n250 ok\r\n";
+        for (replies, is_content_sent) in
+            [(envelope.to_owned(), false), (format!("{envelope}354 go\r\n"), true)]
+        {
+            let (opened, peer) = open(&replies);
+            let mut connection = opened.unwrap();
+            peer.shutdown(std::net::Shutdown::Write).unwrap();
+            let error = send(&mut connection, b"a\r\n").unwrap_err();
+            assert_eq!(error.is_content_sent, is_content_sent);
+            assert!(matches!(error.cause, Cause::Closed(_)), "{error:?}");
+            assert!(!connection.is_reusable());
+        }
+    }
+
+    #[test]
+    fn only_a_quiet_and_open_connection_is_reusable() {
+        let greeting = "220 mx\r\n250 mx\r\n";
+        let (opened, mut peer) = open(greeting);
+        let connection = opened.unwrap();
+        assert!(connection.is_reusable());
+        peer.write_all(b"421 bye\r\n").unwrap();
+        assert!(!connection.is_reusable());
+        let (opened, peer) = open(greeting);
+        let connection = opened.unwrap();
+        drop(peer);
+        assert!(!connection.is_reusable());
+    }
+}

@@ -30,6 +30,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const SEARCH_TIME: Duration = Duration::from_secs(180);
 /// The most addresses that are tried at one try. RFC 5321 §5.1 wants at least two.
 const MAX_ADDRESSES: usize = 10;
+/// The most addresses of one host that are tried, so that there is room for another host.
+const MAX_ADDRESSES_OF_HOST: usize = 5;
 /// The most recipients of one transaction; RFC 5321 §4.5.3.1.8 promises only 100, and a server
 /// that takes fewer than these says so with 452.
 const MAX_RECIPIENTS: usize = 1000;
@@ -125,7 +127,7 @@ impl Relay {
                     Vec::new()
                 }
             };
-            for address in addresses {
+            for address in addresses.into_iter().take(MAX_ADDRESSES_OF_HOST) {
                 tried += 1;
                 let sent = self
                     .connect(host, SocketAddr::new(address, host.port))

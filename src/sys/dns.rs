@@ -125,29 +125,22 @@ impl Resolver {
         Ok(exchangers)
     }
 
-    /// The IPv6 and IPv4 addresses of `host`, at least one and at most [`MAX_RECORDS`].
+    /// The IPv6 and IPv4 addresses of `host` in turns, so that a family which does not work
+    /// here never hides the other: at least one, and at most [`MAX_RECORDS`].
     ///
     /// # Errors
     /// [`DnsError`]; where one family has addresses, trouble with the other is none.
     pub fn addresses(&self, host: &DomainName) -> Result<Vec<IpAddr>, DnsError> {
-        let mut addresses = local_addresses(host);
-        if !addresses.is_empty() {
-            return Ok(addresses);
+        let local = local_addresses(host);
+        if !local.is_empty() {
+            return Ok(local);
         }
         let answers = [self.look_up(host, RecordType::AAAA), self.look_up(host, RecordType::A)];
-        let mut error = DnsError::NoRecords;
-        for answer in answers {
-            match answer {
-                Ok(records) => addresses.extend(records.iter().filter_map(RData::ip_addr)),
-                Err(why @ DnsError::Temporary(_)) => error = why,
-                Err(DnsError::NoSuchDomain) if error == DnsError::NoRecords => {
-                    error = DnsError::NoSuchDomain;
-                }
-                Err(_) => {}
-            }
-        }
-        addresses.truncate(MAX_RECORDS);
-        if addresses.is_empty() { Err(error) } else { Ok(addresses) }
+        let [v6, v4] = match answers {
+            [Err(v6), Err(v4)] => return Err(worse(v6, v4)),
+            answers => answers.map(Result::unwrap_or_default),
+        };
+        Ok(in_turns(&v6, &v4).into_iter().filter_map(RData::ip_addr).take(MAX_RECORDS).collect())
     }
 
     /// The records of one kind, CNAMEs followed: at least one.
@@ -259,6 +252,21 @@ impl Engine {
             }),
         }
     }
+}
+
+/// What is known of a name when neither of two questions about it was answered well.
+fn worse(one: DnsError, other: DnsError) -> DnsError {
+    match (one, other) {
+        (why @ DnsError::Temporary(_), _) | (_, why @ DnsError::Temporary(_)) => why,
+        (DnsError::NoSuchDomain, _) | (_, DnsError::NoSuchDomain) => DnsError::NoSuchDomain,
+        _ => DnsError::NoRecords,
+    }
+}
+
+/// One of each in turns, and then what is left of the longer list.
+fn in_turns<'a, T>(first: &'a [T], second: &'a [T]) -> Vec<&'a T> {
+    let length = first.len().max(second.len());
+    (0..length).flat_map(|at| first.get(at).into_iter().chain(second.get(at))).collect()
 }
 
 /// What an error of the resolver says about the name.
@@ -396,6 +404,21 @@ mod tests {
         let expected: Vec<IpAddr> = vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
         assert_eq!(found("mX.test"), expected);
         assert!(found("mx2.test").is_empty());
+    }
+
+    #[test]
+    fn families_take_turns() {
+        assert_eq!(in_turns(&[1, 2, 3], &[9]), [&1, &9, &2, &3]);
+        assert_eq!(in_turns(&[], &[8, 9]), [&8, &9]);
+    }
+
+    #[test]
+    fn trouble_with_one_question_is_trouble() {
+        let trouble = || DnsError::Temporary("x".into());
+        assert_eq!(worse(DnsError::NoSuchDomain, trouble()), trouble());
+        assert_eq!(worse(trouble(), DnsError::NoRecords), trouble());
+        assert_eq!(worse(DnsError::NoRecords, DnsError::NoSuchDomain), DnsError::NoSuchDomain);
+        assert_eq!(worse(DnsError::NoRecords, DnsError::NoRecords), DnsError::NoRecords);
     }
 
     #[test]
