@@ -1,5 +1,7 @@
 //! The fixed pool of threads that put mail into mailboxes and relay it.
 
+pub mod connections;
+pub mod conversation;
 pub mod dot_lock;
 pub mod job;
 pub mod lines;
@@ -8,4 +10,5 @@ pub mod maildir;
 pub mod mbox;
 pub mod outcome;
 pub mod place;
+pub mod relay;
 pub mod storage;

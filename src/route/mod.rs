@@ -2,5 +2,6 @@
 
 pub mod aliases;
 pub mod local;
+pub mod mx;
 pub mod next_hop;
 pub mod users;

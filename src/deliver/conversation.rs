@@ -1,0 +1,431 @@
+//! An SMTP session over a stream: does what the client's machine in [`crate::smtp::client`]
+//! says, and keeps the time.
+//!
+//! The stream is anything with a descriptor, so the same code relays over TCP and submits over
+//! the Unix socket. Every reply and every block of the content has a deadline (RFC 5321
+//! §4.5.3.2) that holds against a peer that sends one octet a minute, too: the kernel's
+//! time-out bounds each call, and the clock is looked at between the calls.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use rustix::net::RecvFlags;
+use rustix::net::sockopt::{self, Timeout};
+
+use crate::mail::address::DomainName;
+use crate::smtp::client::{Action, Awaited, Client, Ending, RecipientResult, Transaction};
+use crate::smtp::dot_stuffing::DotStuffing;
+use crate::smtp::reply_parser::{PeerReply, ReplyError, ReplyParser};
+
+/// How much of the content is read and sent at once, in octets.
+const BLOCK: usize = 64 * 1024;
+/// How much of the replies is read at once, in octets.
+const REPLY_BLOCK: usize = 4096;
+
+/// How long the peer may take, each time. The defaults are the minima of RFC 5321 §4.5.3.2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For the greeting (§4.5.3.2.1).
+    pub greeting: Duration,
+    /// For EHLO, MAIL, RCPT and RSET (§4.5.3.2.2 and .3).
+    pub command: Duration,
+    /// For the 354 after DATA (§4.5.3.2.4).
+    pub data: Duration,
+    /// To take a block of 64 KiB, or a group of commands (§4.5.3.2.5).
+    pub block: Duration,
+    /// For the reply to the content (§4.5.3.2.6).
+    pub content: Duration,
+    /// For the reply to QUIT, on which nothing depends.
+    pub quit: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        Self {
+            greeting: minutes(5),
+            command: minutes(5),
+            data: minutes(2),
+            block: minutes(3),
+            content: minutes(10),
+            quit: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Timeouts {
+    fn reply_to(&self, awaited: Awaited) -> Duration {
+        match awaited {
+            Awaited::Greeting => self.greeting,
+            Awaited::Ehlo | Awaited::Helo | Awaited::Reset => self.command,
+            Awaited::Mail | Awaited::Recipient(_) => self.command,
+            Awaited::Data => self.data,
+            Awaited::Content => self.content,
+            Awaited::Quit => self.quit,
+        }
+    }
+
+    /// What the kernel's time-outs are set to: less than any of these, so that they need no
+    /// change for most calls.
+    fn tick(&self) -> Duration {
+        let shortest = [self.greeting, self.command, self.data, self.block, self.content]
+            .into_iter()
+            .min()
+            .unwrap_or_default();
+        (shortest / 2).max(Duration::from_millis(1))
+    }
+}
+
+/// Why a session broke off. It is of no use afterwards.
+#[derive(Debug)]
+pub struct ConnectionError {
+    /// What happened.
+    pub cause: Cause,
+    /// Whether the server may have the whole message: then trying again at once could deliver
+    /// it twice.
+    pub is_content_sent: bool,
+}
+
+/// What broke a session off.
+#[derive(Debug)]
+pub enum Cause {
+    /// The peer did not answer this, or did not take it, in time.
+    TooSlow(Awaited),
+    /// The peer closed the connection instead of answering this.
+    Closed(Awaited),
+    /// The connection failed.
+    Io(io::Error),
+    /// The peer does not speak SMTP.
+    NoReply(ReplyError),
+    /// The peer refused to go on, or nobody knows what its reply is to.
+    Ended(Ending),
+    /// The content could not be read. The peer is not to blame.
+    Content(io::Error),
+}
+
+/// A predicate behind the name of the host.
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooSlow(Awaited::Greeting) => f.write_str("sent no greeting in time"),
+            Self::TooSlow(awaited) => write!(f, "took too long over {awaited}"),
+            Self::Closed(Awaited::Greeting) => f.write_str("closed the connection at once"),
+            Self::Closed(awaited) => {
+                write!(f, "closed the connection instead of answering {awaited}")
+            }
+            Self::Io(error) => write!(f, "lost the connection: {error}"),
+            Self::NoReply(error) => write!(f, "does not speak SMTP: {error}"),
+            Self::Ended(Ending::Refused(reply)) => write!(f, "will not talk to us: {reply}"),
+            Self::Ended(Ending::OutOfStep(awaited, reply)) => {
+                write!(f, "gave an answer to {awaited} that makes no sense: {reply}")
+            }
+            Self::Ended(Ending::Quit) => f.write_str("ended the session"),
+            Self::Content(error) => write!(f, "got no message, since it cannot be read: {error}"),
+        }
+    }
+}
+
+/// A session with a server, between two transactions.
+#[derive(Debug)]
+pub struct SmtpConnection<S> {
+    stream: S,
+    client: Client,
+    parser: ReplyParser,
+    timeouts: Timeouts,
+    /// What the kernel's time-outs are set to, for reading and for writing.
+    kernel_timeouts: [Duration; 2],
+    is_content_sent: bool,
+    is_broken: bool,
+}
+
+impl<S: Read + Write + AsFd> SmtpConnection<S> {
+    /// Greets the server on a connected stream. `helo_name` is this host's name.
+    ///
+    /// # Errors
+    /// [`ConnectionError`]; the stream is closed.
+    pub fn open(
+        stream: S,
+        helo_name: &DomainName,
+        timeouts: Timeouts,
+    ) -> Result<Self, ConnectionError> {
+        let mut connection = Self {
+            stream,
+            client: Client::new(helo_name),
+            parser: ReplyParser::new(),
+            timeouts,
+            kernel_timeouts: [Duration::ZERO; 2],
+            is_content_sent: false,
+            is_broken: false,
+        };
+        match connection.run(&mut io::empty(), 0) {
+            Ok(None) => Ok(connection),
+            Ok(Some(ending)) => {
+                // RFC 5321 §3.1: a server that refuses us still waits for QUIT. It is not
+                // worth an error if that cannot be sent.
+                let _ = connection.write(b"QUIT\r\n", Awaited::Quit, timeouts.quit);
+                Err(connection.error(Cause::Ended(ending)))
+            }
+            Err(cause) => Err(connection.error(cause)),
+        }
+    }
+
+    /// Sends one message: a result for each recipient, in their order.
+    ///
+    /// # Errors
+    /// [`ConnectionError`] where the session broke off before every recipient had a result;
+    /// what it says of the content tells whether the message may be sent again.
+    pub fn send(
+        &mut self,
+        transaction: &Transaction<'_>,
+        content: &mut dyn Read,
+    ) -> Result<Vec<RecipientResult>, ConnectionError> {
+        self.is_content_sent = false;
+        self.client.begin(transaction);
+        let ended = self.run(content, transaction.size_octets);
+        if !matches!(ended, Ok(None)) {
+            self.is_broken = true;
+        }
+        match (self.client.results(), ended) {
+            (Some(results), _) => Ok(results),
+            (None, Err(cause)) => Err(self.error(cause)),
+            (None, Ok(ending)) => Err(self.error(Cause::Ended(ending.unwrap_or(Ending::Quit)))),
+        }
+    }
+
+    /// Whether another message can be sent, as far as is known without asking the system.
+    pub fn is_sound(&self) -> bool {
+        !self.is_broken && self.parser.is_empty()
+    }
+
+    /// Whether another message can be sent: the session is sound, and the peer has neither
+    /// closed it nor said anything since.
+    pub fn is_reusable(&self) -> bool {
+        let mut octet = [0; 1];
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        self.is_sound()
+            && matches!(
+                rustix::net::recv(&self.stream, &mut octet[..], flags),
+                Err(rustix::io::Errno::AGAIN)
+            )
+    }
+
+    /// Says QUIT and closes. Whatever the peer does then is no longer of interest.
+    pub fn quit(mut self) {
+        if !self.is_broken {
+            self.client.quit();
+            let _ = self.run(&mut io::empty(), 0);
+        }
+    }
+
+    fn error(&self, cause: Cause) -> ConnectionError {
+        ConnectionError { cause, is_content_sent: self.is_content_sent }
+    }
+
+    /// Does what the machine says until nothing is under way (`None`) or the session is over.
+    fn run(&mut self, content: &mut dyn Read, size_octets: u64) -> Result<Option<Ending>, Cause> {
+        loop {
+            match self.client.next_action() {
+                Action::Send(octets) => {
+                    self.write(&octets, Awaited::Mail, self.timeouts.block)?;
+                }
+                Action::Read(awaited) => {
+                    let reply = self.read_reply(awaited)?;
+                    self.client.on_reply(reply);
+                }
+                Action::SendContent => self.send_content(content, size_octets)?,
+                Action::Ready => return Ok(None),
+                Action::Close(ending) => return Ok(Some(ending)),
+            }
+        }
+    }
+
+    /// Sends the content. A server that has had enough may refuse and close before the end:
+    /// then its reply counts, not the broken pipe.
+    fn send_content(&mut self, content: &mut dyn Read, size_octets: u64) -> Result<(), Cause> {
+        let Err(cause) = self.write_content(content, size_octets) else { return Ok(()) };
+        self.is_broken = true;
+        if matches!(cause, Cause::Io(_)) {
+            match self.read_reply(Awaited::Content) {
+                Ok(reply) if reply.is_failure() => {
+                    self.client.on_reply(reply);
+                    return Ok(());
+                }
+                _ => {}
+            }
+        }
+        Err(cause)
+    }
+
+    fn write_content(&mut self, content: &mut dyn Read, size_octets: u64) -> Result<(), Cause> {
+        let size = usize::try_from(size_octets).unwrap_or(BLOCK);
+        let mut block = vec![0; size.clamp(1, BLOCK)];
+        let mut wire = Vec::with_capacity(block.len() + block.len() / 32 + 16);
+        let mut stuffing = DotStuffing::new();
+        loop {
+            match content.read(&mut block) {
+                Ok(0) => break,
+                Ok(count) => stuffing.encode(&block[..count], &mut wire),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Cause::Content(error)),
+            }
+            if wire.len() >= BLOCK {
+                self.write(&wire, Awaited::Content, self.timeouts.block)?;
+                wire.clear();
+            }
+        }
+        stuffing.finish(&mut wire);
+        // From here on the server may have it all, whatever the write says.
+        self.is_content_sent = true;
+        self.write(&wire, Awaited::Content, self.timeouts.block)
+    }
+
+    fn read_reply(&mut self, awaited: Awaited) -> Result<PeerReply, Cause> {
+        let deadline = Instant::now() + self.timeouts.reply_to(awaited);
+        let mut block = [0; REPLY_BLOCK];
+        loop {
+            if let Some(reply) = self.parser.next_reply().map_err(Cause::NoReply)? {
+                return Ok(reply);
+            }
+            self.await_at_most(Timeout::Recv, deadline, awaited)?;
+            match self.stream.read(&mut block) {
+                Ok(0) => return Err(Cause::Closed(awaited)),
+                Ok(count) => self.parser.feed(&block[..count]),
+                Err(error) if is_worth_a_retry(&error) => {}
+                Err(error) => return Err(Cause::Io(error)),
+            }
+        }
+    }
+
+    fn write(&mut self, octets: &[u8], awaited: Awaited, limit: Duration) -> Result<(), Cause> {
+        let deadline = Instant::now() + limit;
+        let mut left = octets;
+        while !left.is_empty() {
+            self.await_at_most(Timeout::Send, deadline, awaited)?;
+            match self.stream.write(left) {
+                Ok(count) => left = &left[count..],
+                Err(error) if is_worth_a_retry(&error) => {}
+                Err(error) => return Err(Cause::Io(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the next call returns by the deadline. Far from it the kernel's
+    /// time-out stays as it is, and the caller looks again after a tick.
+    fn await_at_most(
+        &mut self,
+        direction: Timeout,
+        deadline: Instant,
+        awaited: Awaited,
+    ) -> Result<(), Cause> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Cause::TooSlow(awaited));
+        }
+        let wanted = left.min(self.timeouts.tick());
+        let current = &mut self.kernel_timeouts[usize::from(direction == Timeout::Send)];
+        if *current != wanted {
+            // The kernel counts in microseconds, and takes zero for never.
+            let timeout = wanted.max(Duration::from_micros(1));
+            sockopt::set_socket_timeout(&self.stream, direction, Some(timeout))
+                .map_err(|error| Cause::Io(error.into()))?;
+            *current = wanted;
+        }
+        Ok(())
+    }
+}
+
+/// Nothing came in the kernel's time, or a signal did.
+fn is_worth_a_retry(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+    matches!(error.kind(), Interrupted | TimedOut | WouldBlock)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::mail::address::Mailbox;
+
+    fn open(replies: &str) -> (Result<SmtpConnection<UnixStream>, ConnectionError>, UnixStream) {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(replies.as_bytes()).unwrap();
+        (SmtpConnection::open(ours, &"me.test".parse().unwrap(), Timeouts::default()), theirs)
+    }
+
+    fn send(
+        connection: &mut SmtpConnection<UnixStream>,
+        content: &[u8],
+    ) -> Result<Vec<RecipientResult>, ConnectionError> {
+        let recipient: Mailbox = "bob@there.test".parse().unwrap();
+        let transaction = Transaction {
+            reverse_path: &"<>".parse().unwrap(),
+            recipients: &[&recipient],
+            is_eight_bit: false,
+            size_octets: content.len() as u64,
+        };
+        connection.send(&transaction, &mut &*content)
+    }
+
+    fn told(mut peer: UnixStream) -> String {
+        let mut text = String::new();
+        peer.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    #[test]
+    fn a_session_over_a_unix_socket() {
+        let (opened, peer) = open(
+            "220 mx\r\n250-mx\r\n250 PIPELINING\r\n250 ok\r\n250 ok\r\n354 go\r\n250 taken\r\n221 bye\r\n",
+        );
+        let mut connection = opened.unwrap();
+        let results = send(&mut connection, b".a\r\n").unwrap();
+        assert!(matches!(&results[..], [RecipientResult::Taken(reply)] if reply.code() == 250));
+        connection.quit();
+        assert_eq!(
+            told(peer),
+            "EHLO me.test\r\nMAIL FROM:<>\r\nRCPT TO:<bob@there.test>\r\nDATA\r\n..a\r\n.\r\nQUIT\r\n"
+        );
+    }
+
+    #[test]
+    fn a_server_that_refuses_is_told_quit() {
+        let (opened, peer) = open("554 no\r\n");
+        let error = opened.unwrap_err();
+        assert!(matches!(error.cause, Cause::Ended(Ending::Refused(_))), "{error:?}");
+        assert_eq!(told(peer), "QUIT\r\n");
+    }
+
+    #[test]
+    fn an_error_tells_whether_the_content_was_sent() {
+        let envelope = "220 mx\r\n250 mx\r\n250 ok\r\n250 ok\r\n";
+        for (replies, is_content_sent) in
+            [(envelope.to_owned(), false), (format!("{envelope}354 go\r\n"), true)]
+        {
+            let (opened, peer) = open(&replies);
+            let mut connection = opened.unwrap();
+            peer.shutdown(std::net::Shutdown::Write).unwrap();
+            let error = send(&mut connection, b"a\r\n").unwrap_err();
+            assert_eq!(error.is_content_sent, is_content_sent);
+            assert!(matches!(error.cause, Cause::Closed(_)), "{error:?}");
+            assert!(!connection.is_reusable());
+        }
+    }
+
+    #[test]
+    fn only_a_quiet_and_open_connection_is_reusable() {
+        let greeting = "220 mx\r\n250 mx\r\n";
+        let (opened, mut peer) = open(greeting);
+        let connection = opened.unwrap();
+        assert!(connection.is_reusable());
+        peer.write_all(b"421 bye\r\n").unwrap();
+        assert!(!connection.is_reusable());
+        let (opened, peer) = open(greeting);
+        let connection = opened.unwrap();
+        drop(peer);
+        assert!(!connection.is_reusable());
+    }
+}

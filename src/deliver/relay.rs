@@ -1,0 +1,344 @@
+//! Relaying: a message to a smarthost, or to the mail exchangers of a domain, over SMTP
+//! (RFC 5321 §5.1).
+//!
+//! Hosts are tried in their order, and each at all of its addresses, until one takes the
+//! session; what it then says about a recipient counts. A host that does not take the session
+//! never costs a message: that is trouble with the host, not with the mail, and the mail is
+//! kept. Two rules guard against delivering twice: once the last octet of a message is on its
+//! way, the message is not tried anywhere else at this try; and only a connection that was
+//! kept from before is replaced by a fresh one to the same host.
+
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use crate::config::settings::{HostPort, Settings};
+use crate::deliver::connections::{Connection, Connections};
+use crate::deliver::conversation::{Cause, ConnectionError, SmtpConnection, Timeouts};
+use crate::deliver::job::{Job, Recipient};
+use crate::deliver::outcome::{Failure, Outcome, RemoteReply};
+use crate::mail::address::{Domain, DomainName, Mailbox};
+use crate::mail::status::Status;
+use crate::route::mx::mail_hosts;
+use crate::route::next_hop::NextHop;
+use crate::smtp::client::{Awaited, Ending, RecipientResult, Transaction};
+use crate::spool::envelope::Body;
+use crate::sys::dns::{DnsError, Resolver};
+
+/// How long a connection may take to be made, for each address.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long addresses are tried, all together; then the rest waits for the next try.
+const SEARCH_TIME: Duration = Duration::from_secs(180);
+/// The most addresses that are tried at one try. RFC 5321 §5.1 wants at least two.
+const MAX_ADDRESSES: usize = 10;
+/// The most addresses of one host that are tried, so that there is room for another host.
+const MAX_ADDRESSES_OF_HOST: usize = 5;
+/// The most recipients of one transaction; RFC 5321 §4.5.3.1.8 promises only 100, and a server
+/// that takes fewer than these says so with 452.
+const MAX_RECIPIENTS: usize = 1000;
+/// Where mail exchangers listen (RFC 5321 §4.5.4.2).
+const SMTP_PORT: u16 = 25;
+
+/// Relays messages, for any number of threads at once.
+#[derive(Debug)]
+pub struct Relay {
+    hostname: DomainName,
+    resolver: Resolver,
+    connections: Connections,
+    timeouts: Timeouts,
+    mx_port: u16,
+}
+
+impl Relay {
+    /// A relay with the host's name and the name servers of the settings.
+    pub fn new(settings: &Settings) -> Self {
+        Self::with_resolver(settings.server.hostname.clone(), Resolver::new(&settings.dns_servers))
+    }
+
+    /// A relay that calls itself `hostname` and looks names up with `resolver`.
+    pub fn with_resolver(hostname: DomainName, resolver: Resolver) -> Self {
+        Self {
+            hostname,
+            resolver,
+            connections: Connections::default(),
+            timeouts: Timeouts::default(),
+            mx_port: SMTP_PORT,
+        }
+    }
+
+    /// The same relay, finding mail exchangers at `port` instead of 25.
+    pub fn with_mx_port(self, port: u16) -> Self {
+        Self { mx_port: port, ..self }
+    }
+
+    /// The same relay with other time-outs than those of RFC 5321.
+    pub fn with_timeouts(self, timeouts: Timeouts) -> Self {
+        Self { timeouts, ..self }
+    }
+
+    /// Tries a job: exactly one outcome for each of its recipients, by place in the message's
+    /// list. May take as long as the time-outs say.
+    pub fn deliver(&self, job: &Job) -> Vec<(usize, Outcome)> {
+        let mut outcomes = Vec::with_capacity(job.recipients.len());
+        for recipients in job.recipients.chunks(MAX_RECIPIENTS) {
+            let places = recipients.iter().map(|recipient| recipient.index);
+            match self.deliver_to(job, recipients) {
+                Ok(found) => outcomes.extend(places.zip(found)),
+                Err(failure) => {
+                    outcomes.extend(places.map(|place| (place, failure.clone().into_outcome())));
+                }
+            }
+        }
+        outcomes
+    }
+
+    /// Ends connections that were idle for too long. Workers call it every few seconds.
+    pub fn close_idle(&self) {
+        self.connections.close_idle();
+    }
+
+    /// One outcome for each recipient in their order, or a failure of them all.
+    fn deliver_to(&self, job: &Job, recipients: &[Recipient]) -> Result<Vec<Outcome>, Failure> {
+        if let Some(connection) = self.connections.take(&job.next_hop) {
+            match self.send(connection, job, recipients) {
+                // The peer had closed it, or was about to. Nobody has the message.
+                Err(trouble) if trouble.is_of_host => {}
+                result => return result.map_err(|trouble| trouble.failure),
+            }
+        }
+        let hosts = self.hosts(&job.next_hop)?;
+        self.search(&hosts, job, recipients)
+    }
+
+    /// Tries one address after the other until a session comes about.
+    fn search(
+        &self,
+        hosts: &[HostPort],
+        job: &Job,
+        recipients: &[Recipient],
+    ) -> Result<Vec<Outcome>, Failure> {
+        let end = Instant::now() + SEARCH_TIME;
+        let mut tried = 0;
+        let mut failures = Failures::default();
+        for host in hosts {
+            let addresses = match self.addresses(&host.host) {
+                Ok(addresses) => addresses,
+                Err(error) => {
+                    failures.add(no_address(&job.next_hop, host, &error));
+                    Vec::new()
+                }
+            };
+            for address in addresses.into_iter().take(MAX_ADDRESSES_OF_HOST) {
+                tried += 1;
+                let sent = self
+                    .connect(host, SocketAddr::new(address, host.port))
+                    .and_then(|connection| self.send(connection, job, recipients));
+                match sent {
+                    Err(trouble) if trouble.is_of_host => failures.add(trouble.failure),
+                    result => return result.map_err(|trouble| trouble.failure),
+                }
+                if tried == MAX_ADDRESSES || Instant::now() > end {
+                    return Err(failures.into_verdict());
+                }
+            }
+            if Instant::now() > end {
+                // There may be better hosts further down, so nothing is final.
+                failures.add(Failure::new(Status::new(4, 4, 1), "no time to try all hosts"));
+                break;
+            }
+        }
+        Err(failures.into_verdict())
+    }
+
+    fn hosts(&self, next_hop: &NextHop) -> Result<Vec<HostPort>, Failure> {
+        match next_hop {
+            NextHop::Local => {
+                Err(Failure::new(Status::new(4, 3, 5), "local mail came to the relay"))
+            }
+            NextHop::Smarthost(smarthost) => Ok(smarthost.hosts.clone()),
+            NextHop::Mx(domain @ Domain::Literal(_)) => {
+                Ok(vec![HostPort { host: domain.clone(), port: self.mx_port }])
+            }
+            NextHop::Mx(Domain::Name(domain)) => self.exchangers(domain),
+        }
+    }
+
+    fn exchangers(&self, domain: &DomainName) -> Result<Vec<HostPort>, Failure> {
+        let records = self.resolver.mx(domain);
+        let hosts = mail_hosts(domain, records, &self.hostname, random)
+            .map_err(|error| Failure::new(error.status(), format!("{domain} {error}")))?;
+        let port = self.mx_port;
+        Ok(hosts.into_iter().map(|host| HostPort { host: Domain::Name(host), port }).collect())
+    }
+
+    fn addresses(&self, host: &Domain) -> Result<Vec<IpAddr>, DnsError> {
+        match host {
+            Domain::Literal(address) => Ok(vec![*address]),
+            Domain::Name(name) => self.resolver.addresses(name),
+        }
+    }
+
+    fn connect(&self, host: &HostPort, address: SocketAddr) -> Result<Connection, Trouble> {
+        let remote = remote_name(&host.host, address);
+        let unreachable = |error: std::io::Error| Trouble {
+            failure: Failure::new(
+                Status::new(4, 4, 1),
+                format!("cannot connect to {remote}: {error}"),
+            ),
+            is_of_host: true,
+        };
+        let stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).map_err(unreachable)?;
+        // Each write is a whole group of commands or a block; waiting to fill a segment would
+        // only add a round trip.
+        stream.set_nodelay(true).map_err(unreachable)?;
+        match SmtpConnection::open(stream, &self.hostname, self.timeouts) {
+            Ok(session) => Ok(Connection { session, remote, messages: 0 }),
+            Err(error) => Err(Trouble::with(&remote, &error)),
+        }
+    }
+
+    /// Sends the message over a connection, and keeps that for the next one.
+    fn send(
+        &self,
+        mut connection: Connection,
+        job: &Job,
+        recipients: &[Recipient],
+    ) -> Result<Vec<Outcome>, Trouble> {
+        let mailboxes: Vec<&Mailbox> =
+            recipients.iter().map(|recipient| &recipient.mailbox).collect();
+        let envelope = job.message.envelope();
+        let transaction = Transaction {
+            reverse_path: &envelope.reverse_path,
+            recipients: &mailboxes,
+            is_eight_bit: envelope.body == Body::EightBitMime,
+            size_octets: job.message.size_octets(),
+        };
+        let results = connection
+            .session
+            .send(&transaction, &mut job.message.reader())
+            .map_err(|error| Trouble::with(&connection.remote, &error))?;
+        let outcomes = results.iter().map(|result| outcome(result, &connection.remote)).collect();
+        connection.messages += 1;
+        self.connections.put(&job.next_hop, connection);
+        Ok(outcomes)
+    }
+}
+
+/// What went wrong with the hosts tried so far. One that might do later makes it temporary.
+#[derive(Default)]
+struct Failures {
+    temporary: Option<Failure>,
+    permanent: Option<Failure>,
+}
+
+impl Failures {
+    fn add(&mut self, failure: Failure) {
+        match failure.status.is_permanent() {
+            true => self.permanent = Some(failure),
+            false => self.temporary = Some(failure),
+        }
+    }
+
+    fn into_verdict(self) -> Failure {
+        let nothing = || Failure::new(Status::new(4, 4, 4), "there is no host to try");
+        self.temporary.or(self.permanent).unwrap_or_else(nothing)
+    }
+}
+
+/// Why a session brought no results.
+struct Trouble {
+    failure: Failure,
+    /// It is the host's, and another one may be tried.
+    is_of_host: bool,
+}
+
+impl Trouble {
+    fn with(remote: &str, error: &ConnectionError) -> Self {
+        let is_ours = matches!(error.cause, Cause::Content(_));
+        let failure = Failure {
+            status: status_of(&error.cause),
+            text: format!("{remote} {}", error.cause),
+            remote: said(&error.cause).map(|reply| RemoteReply { host: remote.to_owned(), reply }),
+        };
+        Self { failure, is_of_host: !is_ours && !error.is_content_sent }
+    }
+}
+
+/// Always temporary: a session that does not come about says nothing about the mail.
+///
+/// RFC 5321 §3.1 lets a server refuse all sessions with 554, which is permanent for that
+/// session only; §5.1 wants the other hosts tried. Where all refuse, the usual cause is a
+/// block list or a wrong setting, on either side, and a person mends it within days: so the
+/// mail waits for that, or expires.
+fn status_of(cause: &Cause) -> Status {
+    match cause {
+        Cause::TooSlow(_) | Cause::Closed(_) | Cause::Io(_) => Status::new(4, 4, 2),
+        Cause::NoReply(_) | Cause::Ended(Ending::OutOfStep(..)) => Status::new(4, 5, 0),
+        Cause::Ended(Ending::Refused(reply)) if reply.status().is_temporary() => reply.status(),
+        Cause::Ended(_) => Status::new(4, 3, 2),
+        Cause::Content(_) => Status::new(4, 3, 0),
+    }
+}
+
+fn said(cause: &Cause) -> Option<String> {
+    match cause {
+        Cause::Ended(Ending::Refused(reply) | Ending::OutOfStep(_, reply)) => {
+            Some(reply.to_string())
+        }
+        _ => None,
+    }
+}
+
+fn outcome(result: &RecipientResult, remote: &str) -> Outcome {
+    let remote = remote.to_owned();
+    let failure = match result {
+        RecipientResult::Taken(reply) => {
+            return Outcome::Relayed { remote, reply: reply.to_string() };
+        }
+        RecipientResult::Refused(refusal) => {
+            let what = match refusal.command {
+                Awaited::Mail => "the sender",
+                Awaited::Recipient(_) => "the recipient",
+                _ => "the message",
+            };
+            let reply = refusal.reply.to_string();
+            Failure {
+                status: refusal.status(),
+                text: format!("{remote} refused {what}: {reply}"),
+                remote: Some(RemoteReply { host: remote, reply }),
+            }
+        }
+        RecipientResult::TooLarge { limit_octets } => Failure::new(
+            Status::new(5, 3, 4),
+            format!("the message is too large for {remote}, which takes {limit_octets} octets"),
+        ),
+    };
+    failure.into_outcome()
+}
+
+fn no_address(next_hop: &NextHop, host: &HostPort, error: &DnsError) -> Failure {
+    let status = match (error, next_hop) {
+        (DnsError::Temporary(_), _) => Status::new(4, 4, 3),
+        // A mistake in our own configuration, or a name that comes with the network, must
+        // not bounce everything.
+        (_, NextHop::Smarthost(_) | NextHop::Local) => Status::new(4, 4, 3),
+        // RFC 5321 §5.1: neither an MX record nor an address.
+        (_, NextHop::Mx(domain)) if *domain == host.host => Status::new(5, 1, 2),
+        (_, NextHop::Mx(_)) => Status::new(5, 4, 4),
+    };
+    Failure::new(status, format!("no address of the host {}: {error}", host.host))
+}
+
+/// `name[address]:port`, or `[address]:port` where no name was looked up.
+fn remote_name(host: &Domain, address: SocketAddr) -> String {
+    let name = host.name().map(DomainName::as_str).unwrap_or_default();
+    format!("{name}[{}]:{}", address.ip(), address.port())
+}
+
+/// A random number; zero where the kernel has none, and then equal hosts keep their order.
+fn random() -> u64 {
+    let mut octets = [0; 8];
+    match rustix::rand::getrandom(&mut octets[..], rustix::rand::GetRandomFlags::NONBLOCK) {
+        Ok(8) => u64::from_ne_bytes(octets),
+        _ => 0,
+    }
+}

@@ -1,0 +1,472 @@
+//! The client's side of an SMTP session (RFC 5321 §3), as a machine without I/O.
+//!
+//! Whoever drives it asks [`Client::next_action`] what to do, does it, and hands each reply to
+//! [`Client::on_reply`], until the action is [`Action::Ready`] or [`Action::Close`]:
+//!
+//! ```text
+//! greeting -> EHLO (or HELO) -> Ready
+//! begin()  -> [RSET] MAIL RCPT... DATA -> content -> Ready, with results()
+//! quit()   -> QUIT -> Close
+//! ```
+//!
+//! Each command that is sent joins the queue of those awaiting a reply, and replies are
+//! matched to them by counting (RFC 2920 §3.1). Where the server offers PIPELINING the whole
+//! envelope with DATA goes out as one group; otherwise a group is one command. There is no
+//! other difference between the two.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::mail::address::{DomainName, Mailbox, ReversePath};
+use crate::mail::status::Status;
+use crate::smtp::reply_parser::PeerReply;
+
+/// The most commands sent before their replies are read. RFC 2920 §3.1 wants a group to fit
+/// into the TCP window, so that both sides never wait to send: 100 replies are a few KiB.
+const MAX_GROUP: usize = 100;
+
+/// What the driver does next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Send these octets.
+    Send(Vec<u8>),
+    /// Read one reply and give it to [`Client::on_reply`].
+    Read(Awaited),
+    /// Send the content, dot-stuffed, up to and with the lone dot.
+    SendContent,
+    /// Nothing is under way: look at the results, begin a transaction, or quit.
+    Ready,
+    /// Close the connection.
+    Close(Ending),
+}
+
+/// What a reply answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Awaited {
+    /// The connection.
+    Greeting,
+    /// EHLO.
+    Ehlo,
+    /// HELO.
+    Helo,
+    /// RSET.
+    Reset,
+    /// MAIL.
+    Mail,
+    /// RCPT for the recipient at this place of the transaction's list.
+    Recipient(usize),
+    /// DATA.
+    Data,
+    /// The content with its lone dot.
+    Content,
+    /// QUIT.
+    Quit,
+}
+
+/// In the words of a log line: "no reply to MAIL".
+impl fmt::Display for Awaited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Greeting => "the connection",
+            Self::Ehlo => "EHLO",
+            Self::Helo => "HELO",
+            Self::Reset => "RSET",
+            Self::Mail => "MAIL",
+            Self::Recipient(_) => "RCPT",
+            Self::Data => "DATA",
+            Self::Content => "the message",
+            Self::Quit => "QUIT",
+        })
+    }
+}
+
+/// Why the session is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The server will not talk to us: its reply to the connection or to HELO, or a 421.
+    Refused(PeerReply),
+    /// A reply that its command cannot have, such as 250 to DATA. Nobody knows any more
+    /// which reply belongs to what.
+    OutOfStep(Awaited, PeerReply),
+    /// We said QUIT.
+    Quit,
+}
+
+/// One message's envelope, as the client needs it.
+#[derive(Clone, Copy, Debug)]
+pub struct Transaction<'a> {
+    /// Where reports go.
+    pub reverse_path: &'a ReversePath,
+    /// Whom it is for. Never empty.
+    pub recipients: &'a [&'a Mailbox],
+    /// Whether the content was declared to have octets above 127.
+    pub is_eight_bit: bool,
+    /// The octets of the content, without dot-stuffing.
+    pub size_octets: u64,
+}
+
+/// What became of one recipient.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecipientResult {
+    /// The server took the message for it, with this reply to the content.
+    Taken(Arc<PeerReply>),
+    /// The server refused it.
+    Refused(Arc<Refusal>),
+    /// Nothing was sent: the message has more octets than the server takes (RFC 1870 §6.1).
+    TooLarge {
+        /// What the server takes.
+        limit_octets: u64,
+    },
+}
+
+/// A command that the server refused, and its reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What was refused.
+    pub command: Awaited,
+    /// The reply: 4yz or 5yz.
+    pub reply: PeerReply,
+}
+
+impl Refusal {
+    /// Whether and why trying again is of use.
+    pub fn status(&self) -> Status {
+        let status = self.reply.status();
+        let too_many = Status::new(5, 5, 3);
+        // RFC 5321 §4.5.3.1.10: a 552 to RCPT means "too many recipients" and is temporary,
+        // unless the enhanced code says that it is something else, such as a full mailbox.
+        let is_unclear = self.reply.stated_status().is_none_or(|stated| stated == too_many);
+        match self.command {
+            Awaited::Recipient(_) if self.reply.code() == 552 && is_unclear => Status::new(4, 5, 3),
+            _ => status,
+        }
+    }
+}
+
+/// What the server offered in its answer to EHLO (RFC 5321 §4.1.1.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Extensions {
+    pipelining: bool,
+    eight_bit_mime: bool,
+    size: bool,
+    /// The most octets of a message; `None` where the server names no limit.
+    limit_octets: Option<u64>,
+}
+
+impl Extensions {
+    /// Reads the lines behind the first one, which is the greeting.
+    fn offered_in(reply: &PeerReply) -> Self {
+        let mut extensions = Self::default();
+        for line in reply.lines().iter().skip(1) {
+            let (keyword, parameter) = line.split_once(' ').unwrap_or((line, ""));
+            match keyword.to_ascii_uppercase().as_str() {
+                "PIPELINING" => extensions.pipelining = true,
+                "8BITMIME" => extensions.eight_bit_mime = true,
+                "SIZE" => {
+                    extensions.size = true;
+                    // RFC 1870 §4: 0, or nothing, is no fixed limit.
+                    let limit = parameter.trim().parse().ok();
+                    extensions.limit_octets = limit.filter(|&limit| limit > 0);
+                }
+                _ => {}
+            }
+        }
+        extensions
+    }
+}
+
+/// What is being done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The greeting comes.
+    Greeting,
+    /// EHLO is the next command.
+    Ehlo,
+    /// EHLO was refused; HELO is the next command.
+    Helo,
+    /// Between transactions.
+    Ready,
+    /// Commands of the envelope are left, or replies to them.
+    Envelope,
+    /// 354 came: the content is next.
+    Content,
+    /// 354 came although no recipient is left: an empty message is next.
+    LoneDot,
+    /// QUIT is the next command.
+    Quit,
+    /// The session is over.
+    Closed(Ending),
+}
+
+/// A session with one server.
+#[derive(Debug)]
+pub struct Client {
+    helo_name: String,
+    phase: Phase,
+    extensions: Extensions,
+    awaiting: VecDeque<Awaited>,
+    envelope: Envelope,
+    /// The server may hold half a transaction.
+    needs_reset: bool,
+}
+
+impl Client {
+    /// A session that has just been connected; the greeting is still to come. `helo_name` is
+    /// this host's name for EHLO.
+    pub fn new(helo_name: &DomainName) -> Self {
+        Self {
+            helo_name: helo_name.to_string(),
+            phase: Phase::Greeting,
+            extensions: Extensions::default(),
+            awaiting: VecDeque::from([Awaited::Greeting]),
+            envelope: Envelope::default(),
+            needs_reset: false,
+        }
+    }
+
+    /// Begins a transaction. Only where the last action was [`Action::Ready`].
+    pub fn begin(&mut self, transaction: &Transaction<'_>) {
+        self.envelope = Envelope::new(transaction, self.extensions);
+        self.phase = Phase::Envelope;
+    }
+
+    /// Ends the session. Only where the last action was [`Action::Ready`].
+    pub fn quit(&mut self) {
+        self.phase = Phase::Quit;
+    }
+
+    /// What became of the last transaction, one result for each recipient in their order; or
+    /// `None` while it is under way, or where the session ended before it did.
+    pub fn results(&self) -> Option<Vec<RecipientResult>> {
+        self.envelope.results.iter().cloned().collect()
+    }
+
+    /// What to do next.
+    pub fn next_action(&mut self) -> Action {
+        if let Phase::Closed(ending) = &self.phase {
+            return Action::Close(ending.clone());
+        }
+        if let Some(&awaited) = self.awaiting.front() {
+            return Action::Read(awaited);
+        }
+        match self.phase {
+            Phase::Ehlo => self.send(Awaited::Ehlo, &format!("EHLO {}\r\n", self.helo_name)),
+            Phase::Helo => self.send(Awaited::Helo, &format!("HELO {}\r\n", self.helo_name)),
+            Phase::Quit => self.send(Awaited::Quit, "QUIT\r\n"),
+            Phase::LoneDot => self.send(Awaited::Content, ".\r\n"),
+            Phase::Content => {
+                self.awaiting.push_back(Awaited::Content);
+                Action::SendContent
+            }
+            Phase::Envelope if !self.envelope.is_settled() => Action::Send(self.next_group()),
+            _ => {
+                self.phase = Phase::Ready;
+                Action::Ready
+            }
+        }
+    }
+
+    fn send(&mut self, awaited: Awaited, command: &str) -> Action {
+        self.awaiting.push_back(awaited);
+        Action::Send(command.as_bytes().to_vec())
+    }
+
+    /// The next commands of the envelope: as many as may be sent at once. DATA ends a group
+    /// (RFC 2920 §3.1).
+    fn next_group(&mut self) -> Vec<u8> {
+        let limit = if self.extensions.pipelining { MAX_GROUP } else { 1 };
+        let mut group = Vec::new();
+        if self.needs_reset && self.envelope.sent == 0 {
+            self.needs_reset = false;
+            self.awaiting.push_back(Awaited::Reset);
+            group.extend_from_slice(b"RSET\r\n");
+        }
+        while self.awaiting.len() < limit {
+            let (awaited, command) = self.envelope.next_command();
+            self.awaiting.push_back(awaited);
+            group.extend_from_slice(command.as_bytes());
+            if awaited == Awaited::Data {
+                break;
+            }
+        }
+        group
+    }
+
+    /// Takes the reply that [`Action::Read`] asked for.
+    pub fn on_reply(&mut self, reply: PeerReply) {
+        let Some(awaited) = self.awaiting.pop_front() else {
+            return;
+        };
+        // RFC 5321 §3.8: with 421 the server leaves, whatever it was asked.
+        let is_leaving = reply.code() == 421;
+        match awaited {
+            Awaited::Quit => self.close(Ending::Quit),
+            Awaited::Content => self.on_content(reply.clone()),
+            _ if is_leaving => {}
+            Awaited::Greeting => self.on_greeting(reply.clone()),
+            Awaited::Ehlo | Awaited::Helo => self.on_hello(awaited, reply.clone()),
+            Awaited::Data => self.on_data(reply.clone()),
+            _ if !(reply.is_success() || reply.is_failure()) => {
+                self.close(Ending::OutOfStep(awaited, reply.clone()));
+            }
+            Awaited::Mail => self.on_mail(reply.clone()),
+            Awaited::Recipient(place) => self.on_recipient(place, reply.clone()),
+            // RSET cannot fail (RFC 5321 §4.1.1.5); where it does, MAIL will show it.
+            Awaited::Reset => {}
+        }
+        if is_leaving && awaited != Awaited::Quit {
+            self.close(Ending::Refused(reply));
+        }
+    }
+
+    fn on_greeting(&mut self, reply: PeerReply) {
+        match reply.is_success() {
+            true => self.phase = Phase::Ehlo,
+            false => self.close(Ending::Refused(reply)),
+        }
+    }
+
+    fn on_hello(&mut self, awaited: Awaited, reply: PeerReply) {
+        if reply.is_success() {
+            if awaited == Awaited::Ehlo {
+                self.extensions = Extensions::offered_in(&reply);
+            }
+            self.phase = Phase::Ready;
+        } else if awaited == Awaited::Ehlo && reply.code() >= 500 {
+            // RFC 5321 §3.2: a server that does not know EHLO gets HELO.
+            self.phase = Phase::Helo;
+        } else {
+            self.close(Ending::Refused(reply));
+        }
+    }
+
+    fn on_mail(&mut self, reply: PeerReply) {
+        if reply.is_failure() {
+            self.envelope.refuse_rest(Awaited::Mail, reply);
+            self.needs_reset = true;
+        }
+    }
+
+    fn on_recipient(&mut self, place: usize, reply: PeerReply) {
+        if reply.is_failure() {
+            self.envelope.refuse(place, reply);
+            self.needs_reset = true;
+        }
+    }
+
+    fn on_data(&mut self, reply: PeerReply) {
+        if reply.is_failure() {
+            self.envelope.refuse_rest(Awaited::Data, reply);
+            self.needs_reset = true;
+        } else if !reply.is_intermediate() {
+            self.close(Ending::OutOfStep(Awaited::Data, reply));
+        } else if self.envelope.is_settled() {
+            // RFC 2920 §3.1: DATA was taken though no recipient was; a single dot ends it.
+            self.phase = Phase::LoneDot;
+        } else {
+            self.phase = Phase::Content;
+        }
+    }
+
+    fn on_content(&mut self, reply: PeerReply) {
+        if !reply.is_success() && !reply.is_failure() {
+            return self.close(Ending::OutOfStep(Awaited::Content, reply));
+        }
+        self.needs_reset = false;
+        self.phase = Phase::Ready;
+        match reply.is_success() {
+            true => self.envelope.take_rest(reply),
+            false => self.envelope.refuse_rest(Awaited::Content, reply),
+        }
+    }
+
+    fn close(&mut self, ending: Ending) {
+        self.awaiting.clear();
+        self.phase = Phase::Closed(ending);
+    }
+}
+
+/// The envelope under way: its commands, and what the server said so far.
+#[derive(Debug, Default)]
+struct Envelope {
+    mail: String,
+    recipients: Vec<String>,
+    /// How many commands were sent: MAIL, then the recipients, then DATA.
+    sent: usize,
+    /// `None` while nothing speaks against a recipient.
+    results: Vec<Option<RecipientResult>>,
+}
+
+impl Envelope {
+    fn new(transaction: &Transaction<'_>, extensions: Extensions) -> Self {
+        let too_large = extensions
+            .limit_octets
+            .filter(|&limit| transaction.size_octets > limit)
+            .map(|limit_octets| RecipientResult::TooLarge { limit_octets });
+        let recipient = |mailbox: &&Mailbox| format!("RCPT TO:<{mailbox}>\r\n");
+        Self {
+            mail: mail_command(transaction, extensions),
+            recipients: transaction.recipients.iter().map(recipient).collect(),
+            sent: 0,
+            results: vec![too_large; transaction.recipients.len()],
+        }
+    }
+
+    fn next_command(&mut self) -> (Awaited, &str) {
+        let at = self.sent;
+        self.sent += 1;
+        if at == 0 {
+            return (Awaited::Mail, &self.mail);
+        }
+        match self.recipients.get(at - 1) {
+            Some(command) => (Awaited::Recipient(at - 1), command),
+            None => (Awaited::Data, "DATA\r\n"),
+        }
+    }
+
+    /// Whether there is a result for every recipient: no content need be sent.
+    fn is_settled(&self) -> bool {
+        self.results.iter().all(Option::is_some)
+    }
+
+    fn refuse(&mut self, place: usize, reply: PeerReply) {
+        let refusal = Refusal { command: Awaited::Recipient(place), reply };
+        if let Some(result) = self.results.get_mut(place) {
+            result.get_or_insert(RecipientResult::Refused(Arc::new(refusal)));
+        }
+    }
+
+    fn refuse_rest(&mut self, command: Awaited, reply: PeerReply) {
+        self.settle(&RecipientResult::Refused(Arc::new(Refusal { command, reply })));
+    }
+
+    fn take_rest(&mut self, reply: PeerReply) {
+        self.settle(&RecipientResult::Taken(Arc::new(reply)));
+    }
+
+    fn settle(&mut self, rest: &RecipientResult) {
+        for result in &mut self.results {
+            result.get_or_insert_with(|| rest.clone());
+        }
+    }
+}
+
+/// MAIL with SIZE (RFC 1870 §3) and BODY (RFC 6152 §2), where the server offers them.
+///
+/// RFC 6152 §3 wants 8-bit content converted for a server without 8BITMIME. It is sent as it
+/// is, as most servers do: the few hosts left without the extension pass it on untouched.
+fn mail_command(transaction: &Transaction<'_>, extensions: Extensions) -> String {
+    let mut command = format!("MAIL FROM:{}", transaction.reverse_path);
+    if extensions.size {
+        command.push_str(&format!(" SIZE={}", transaction.size_octets));
+    }
+    if extensions.eight_bit_mime && transaction.is_eight_bit {
+        command.push_str(" BODY=8BITMIME");
+    }
+    command.push_str("\r\n");
+    command
+}
+
+#[cfg(test)]
+mod tests;
