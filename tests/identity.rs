@@ -13,11 +13,10 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mailwren::config::settings::{MailboxFormat, Users};
-use mailwren::deliver::local::LocalDelivery;
 use mailwren::deliver::outcome::Outcome;
 use mailwren::sys::users::{Account, by_name};
 
-use local_support::{Folder, deferred, deliver, files, settings};
+use local_support::{Folder, deferred, deliver, delivery_by, files, settings};
 
 const BOTH: [MailboxFormat; 2] = [MailboxFormat::Mbox, MailboxFormat::Maildir];
 const MESSAGE: &[u8] = b"Subject: hello\r\n\r\nbody\r\n";
@@ -174,7 +173,7 @@ fn a_home_that_is_away_defers_and_one_that_is_there_is_used() {
     let nobody = by_name("nobody").unwrap().unwrap();
     assert!(!nobody.home.exists(), "nobody has a home at {}", nobody.home.display());
     for format in BOTH {
-        let delivery = LocalDelivery::new(&settings(format, "{home}/Mail", Users::System));
+        let delivery = delivery_by(&settings(format, "{home}/Mail", Users::System));
         let failure = deferred(deliver(&delivery, MESSAGE, "nobody@home.test"));
         assert!(failure.text.contains("mount"), "{}", failure.text);
         // That of `daemon` is /usr/sbin, where it may not write.

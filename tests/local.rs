@@ -12,10 +12,10 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use mailwren::config::settings::{MailboxFormat, Users};
-use mailwren::deliver::local::LocalDelivery;
 use mailwren::deliver::outcome::Outcome;
+use mailwren::deliver::pool::Deliver;
 
-use local_support::{Folder, deferred, deliver, files, job, settings};
+use local_support::{Folder, deferred, deliver, delivery_by, files, job, settings};
 
 const MESSAGE: &[u8] = b"Subject: hello\r\n\r\nFrom here\r\n>From there\r\n\xff\r\n";
 
@@ -84,7 +84,7 @@ fn each_recipient_has_its_own_outcome() {
     let pattern = format!("{}/{{user}}", folder.path().display());
     let mut settings = settings(MailboxFormat::Maildir, &pattern, Users::Any);
     settings.local.aliases = Some(aliases);
-    let delivery = LocalDelivery::new(&settings);
+    let delivery = delivery_by(&settings);
     let recipients = [
         "ann@home.test",
         "all@home.test",
@@ -136,7 +136,7 @@ fn a_folder_that_is_away_defers() {
     let folder = Folder::new();
     for format in [MailboxFormat::Maildir, MailboxFormat::Mbox] {
         let pattern = format!("{}/disk/{{user}}", folder.path().display());
-        let delivery = LocalDelivery::new(&settings(format, &pattern, Users::Any));
+        let delivery = delivery_by(&settings(format, &pattern, Users::Any));
         let failure = deferred(deliver(&delivery, MESSAGE, "ann@home.test"));
         assert!(
             failure.text.contains("/disk") && failure.text.contains("mount"),

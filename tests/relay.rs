@@ -10,6 +10,7 @@ use mailwren::config::settings::{HostPort, Smarthost};
 use mailwren::deliver::conversation::Timeouts;
 use mailwren::deliver::job::{Job, Recipient};
 use mailwren::deliver::outcome::{Failure, Outcome};
+use mailwren::deliver::pool::Deliver;
 use mailwren::deliver::relay::Relay;
 use mailwren::mail::address::Domain;
 use mailwren::route::next_hop::NextHop;

@@ -1,6 +1,7 @@
 //! Delivery into the mailboxes of this host, each with the identity of its owner.
 
 use std::io::{self, Read};
+use std::sync::Arc;
 use std::time::Duration;
 
 use memchr::memmem;
@@ -9,6 +10,7 @@ use crate::config::settings::{Local, MailboxFormat, Settings, Users};
 use crate::deliver::job::{Job, Recipient};
 use crate::deliver::outcome::{Failure, Outcome};
 use crate::deliver::place::Place;
+use crate::deliver::pool::Deliver;
 use crate::deliver::storage::{printable, spool_failure};
 use crate::deliver::{maildir, mbox};
 use crate::mail::address::{LocalPart, Mailbox, ReversePath};
@@ -35,18 +37,31 @@ const LOOP: Status = Status::new(5, 4, 6);
 /// Delivers what is for this host. Any number of threads may use one.
 #[derive(Debug)]
 pub struct LocalDelivery {
-    router: LocalRouter,
+    router: Arc<LocalRouter>,
     local: Local,
     host: String,
     lock_patience: Duration,
     identities: IdentityCache,
 }
 
+impl Deliver for LocalDelivery {
+    /// An outcome may name addresses that the message has already; they must not be added
+    /// twice, or an alias that leads back to itself would go round for ever.
+    fn deliver(&self, job: &Job) -> Vec<(usize, Outcome)> {
+        let head = Head::read(&job.message);
+        let try_one = |recipient: &Recipient| match &head {
+            Ok(head) => self.deliver_to(&job.message, head, &recipient.mailbox),
+            Err(error) => spool_failure(error).into_outcome(),
+        };
+        job.recipients.iter().map(|recipient| (recipient.index, try_one(recipient))).collect()
+    }
+}
+
 impl LocalDelivery {
-    /// Delivers as `[local]` says.
-    pub fn new(settings: &Settings) -> Self {
+    /// Delivers as `[local]` says, to whom `router` knows.
+    pub fn new(settings: &Settings, router: Arc<LocalRouter>) -> Self {
         Self {
-            router: LocalRouter::new(settings),
+            router,
             local: settings.local.clone(),
             host: settings.server.hostname.to_string(),
             lock_patience: LOCK_PATIENCE,
@@ -58,20 +73,6 @@ impl LocalDelivery {
     pub fn with_lock_patience(mut self, patience: Duration) -> Self {
         self.lock_patience = patience;
         self
-    }
-
-    /// Tries each recipient of the job once. The result has one outcome for each, by its place
-    /// in the message's list.
-    ///
-    /// An outcome may name addresses that the message has already; they must not be added
-    /// twice, or an alias that leads back to itself would go round for ever.
-    pub fn deliver(&self, job: &Job) -> Vec<(usize, Outcome)> {
-        let head = Head::read(&job.message);
-        let try_one = |recipient: &Recipient| match &head {
-            Ok(head) => self.deliver_to(&job.message, head, &recipient.mailbox),
-            Err(error) => spool_failure(error).into_outcome(),
-        };
-        job.recipients.iter().map(|recipient| (recipient.index, try_one(recipient))).collect()
     }
 
     fn deliver_to(&self, message: &StoredMessage, head: &Head, mailbox: &Mailbox) -> Outcome {

@@ -2,6 +2,7 @@
 
 pub mod connections;
 pub mod conversation;
+pub mod dispatch;
 pub mod dot_lock;
 pub mod job;
 pub mod lines;
@@ -10,5 +11,6 @@ pub mod maildir;
 pub mod mbox;
 pub mod outcome;
 pub mod place;
+pub mod pool;
 pub mod relay;
 pub mod storage;

@@ -16,6 +16,7 @@ use crate::deliver::connections::{Connection, Connections};
 use crate::deliver::conversation::{Cause, ConnectionError, SmtpConnection, Timeouts};
 use crate::deliver::job::{Job, Recipient};
 use crate::deliver::outcome::{Failure, Outcome, RemoteReply};
+use crate::deliver::pool::Deliver;
 use crate::mail::address::{Domain, DomainName, Mailbox};
 use crate::mail::status::Status;
 use crate::route::mx::mail_hosts;
@@ -48,6 +49,28 @@ pub struct Relay {
     mx_port: u16,
 }
 
+impl Deliver for Relay {
+    /// May take as long as the time-outs say.
+    fn deliver(&self, job: &Job) -> Vec<(usize, Outcome)> {
+        let mut outcomes = Vec::with_capacity(job.recipients.len());
+        for recipients in job.recipients.chunks(MAX_RECIPIENTS) {
+            let places = recipients.iter().map(|recipient| recipient.index);
+            match self.deliver_to(job, recipients) {
+                Ok(found) => outcomes.extend(places.zip(found)),
+                Err(failure) => {
+                    outcomes.extend(places.map(|place| (place, failure.clone().into_outcome())));
+                }
+            }
+        }
+        outcomes
+    }
+
+    /// Closes connections that were idle for too long.
+    fn rest(&self) {
+        self.connections.close_idle();
+    }
+}
+
 impl Relay {
     /// A relay with the host's name and the name servers of the settings.
     pub fn new(settings: &Settings) -> Self {
@@ -73,27 +96,6 @@ impl Relay {
     /// The same relay with other time-outs than those of RFC 5321.
     pub fn with_timeouts(self, timeouts: Timeouts) -> Self {
         Self { timeouts, ..self }
-    }
-
-    /// Tries a job: exactly one outcome for each of its recipients, by place in the message's
-    /// list. May take as long as the time-outs say.
-    pub fn deliver(&self, job: &Job) -> Vec<(usize, Outcome)> {
-        let mut outcomes = Vec::with_capacity(job.recipients.len());
-        for recipients in job.recipients.chunks(MAX_RECIPIENTS) {
-            let places = recipients.iter().map(|recipient| recipient.index);
-            match self.deliver_to(job, recipients) {
-                Ok(found) => outcomes.extend(places.zip(found)),
-                Err(failure) => {
-                    outcomes.extend(places.map(|place| (place, failure.clone().into_outcome())));
-                }
-            }
-        }
-        outcomes
-    }
-
-    /// Ends connections that were idle for too long. Workers call it every few seconds.
-    pub fn close_idle(&self) {
-        self.connections.close_idle();
     }
 
     /// One outcome for each recipient in their order, or a failure of them all.

@@ -44,6 +44,15 @@ impl CivilTime {
         format!("{} {} {day:2} {} {year:04}", self.day_name(), self.month_name(), self.time())
     }
 
+    /// In the form `2026-11-22T03:46:52+01:00` (RFC 3339).
+    pub fn rfc3339(&self) -> impl fmt::Display {
+        let Self { year, month, day, offset_minutes, .. } = *self;
+        let sign = if offset_minutes < 0 { '-' } else { '+' };
+        let (hours, minutes) = (offset_minutes.abs() / 60, offset_minutes.abs() % 60);
+        let time = self.time();
+        format!("{year:04}-{:02}-{day:02}T{time}{sign}{hours:02}:{minutes:02}", month + 1)
+    }
+
     fn day_name(&self) -> &'static str {
         DAYS[self.weekday as usize % DAYS.len()]
     }

@@ -22,28 +22,40 @@ impl Field<'_> {
 /// The fields that `message` begins with, up to the empty line, its end, or the first line
 /// that is neither a field nor the continuation of one. Lines end with CRLF or LF.
 pub fn fields(message: &[u8]) -> Fields<'_> {
-    Fields { rest: message }
+    Fields { rest: message, is_over: false }
 }
 
 /// Iterates over the fields of a header section.
 #[derive(Clone, Debug)]
 pub struct Fields<'a> {
     rest: &'a [u8],
+    is_over: bool,
+}
+
+impl<'a> Fields<'a> {
+    /// What follows the fields seen so far: behind the last one, the empty line and the body,
+    /// or a line that is no field.
+    pub const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
 }
 
 impl<'a> Iterator for Fields<'a> {
     type Item = Field<'a>;
 
     fn next(&mut self) -> Option<Field<'a>> {
+        if self.is_over {
+            return None;
+        }
         let field = &self.rest[..field_end(self.rest)];
-        self.rest = &self.rest[field.len()..];
         let parsed = memchr(b':', field).and_then(|colon| {
             let name = field[..colon].trim_ascii_end();
             let is_name = !name.is_empty() && name.iter().all(u8::is_ascii_graphic);
             is_name.then(|| Field { name, body: &field[colon + 1..] })
         });
-        if parsed.is_none() {
-            self.rest = b"";
+        match parsed {
+            Some(_) => self.rest = &self.rest[field.len()..],
+            None => self.is_over = true,
         }
         parsed
     }

@@ -2,6 +2,10 @@
 //! thread or clock.
 
 pub mod address;
+pub mod address_list;
 pub mod date;
+pub mod dsn;
 pub mod header;
+pub mod hops;
 pub mod status;
+pub mod submission;

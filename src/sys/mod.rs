@@ -3,6 +3,10 @@
 pub mod clock;
 pub mod dns;
 pub mod filelock;
+pub mod files;
 pub mod identity;
+pub mod process;
+pub mod random;
+pub mod signals;
 pub mod users;
 pub mod watched;

@@ -13,7 +13,9 @@ use mailwren::config::settings::{
 use mailwren::deliver::job::{Job, Recipient};
 use mailwren::deliver::local::LocalDelivery;
 use mailwren::deliver::outcome::{Failure, Outcome};
+use mailwren::deliver::pool::Deliver;
 use mailwren::mail::address::ReversePath;
+use mailwren::route::local::LocalRouter;
 use mailwren::route::next_hop::NextHop;
 use mailwren::spool::envelope::{Body, Envelope};
 use mailwren::spool::id::QueueId;
@@ -103,8 +105,7 @@ impl Folder {
     /// Delivers to `FOLDER/{user}`.
     pub(crate) fn delivery(&self, format: MailboxFormat, users: Users) -> LocalDelivery {
         let pattern = format!("{}/{{user}}", self.path().display());
-        LocalDelivery::new(&settings(format, &pattern, users))
-            .with_lock_patience(Duration::from_secs(20))
+        delivery_by(&settings(format, &pattern, users)).with_lock_patience(Duration::from_secs(20))
     }
 }
 
@@ -126,4 +127,9 @@ pub(crate) fn deferred(outcome: Outcome) -> Failure {
 /// The files in a folder.
 pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+/// Delivery by these settings.
+pub(crate) fn delivery_by(settings: &Settings) -> LocalDelivery {
+    LocalDelivery::new(settings, Arc::new(LocalRouter::new(settings)))
 }

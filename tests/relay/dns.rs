@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use mailwren::config::settings::{HostPort, Smarthost};
 use mailwren::deliver::outcome::Outcome;
+use mailwren::deliver::pool::Deliver;
 use mailwren::deliver::relay::Relay;
 use mailwren::route::next_hop::NextHop;
 use mailwren::sys::dns::{DnsError, Resolver};

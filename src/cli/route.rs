@@ -1,0 +1,101 @@
+//! `mailwren route ADDRESS...`: where mail to each address would go, step by step.
+
+use lexopt::Arg;
+
+use super::Invocation;
+use super::output::{say, warn};
+use crate::config::settings::Settings;
+use crate::mail::address::Mailbox;
+use crate::mail::address_list;
+use crate::route::local::{LocalRouter, Resolution};
+use crate::route::next_hop;
+use crate::route::next_hop::NextHop;
+use crate::sys::process::exit;
+
+/// Aliases followed for one address.
+const MAX_STEPS: usize = 100;
+
+/// Explains each address; 67 when one of them is unknown.
+pub(super) fn run(invocation: &mut Invocation) -> Result<u8, lexopt::Error> {
+    let mut addresses = Vec::new();
+    while let Some(argument) = invocation.next_argument()? {
+        match argument {
+            Arg::Value(value) => addresses.push(value.to_string_lossy().into_owned()),
+            other => return Err(other.unexpected()),
+        }
+    }
+    if addresses.is_empty() {
+        return Err("name at least one address".into());
+    }
+    let settings = match invocation.settings() {
+        Ok(settings) => settings,
+        Err(code) => return Ok(code),
+    };
+    let router = LocalRouter::new(&settings);
+    let mut code = exit::OK;
+    for address in addresses {
+        match address_list::complete(&address, settings.server.domains.origin()) {
+            Ok(mailbox) => code = code.max(explain(&settings, &router, mailbox)),
+            Err(error) => {
+                warn(format_args!("{address}: {error}"));
+                code = exit::DATAERR;
+            }
+        }
+    }
+    Ok(code)
+}
+
+/// Prints a line for each step of `first` and all that it is expanded into.
+fn explain(settings: &Settings, router: &LocalRouter, first: Mailbox) -> u8 {
+    let mut code = exit::OK;
+    let mut steps = vec![first];
+    let mut at = 0;
+    while let Some(mailbox) = steps.get(at).filter(|_| at < MAX_STEPS).cloned() {
+        at += 1;
+        let found = match next_hop(settings, &mailbox) {
+            NextHop::Local => router.resolve(&mailbox),
+            NextHop::Smarthost(smarthost) => {
+                let hosts: Vec<_> = smarthost.hosts.iter().map(ToString::to_string).collect();
+                say(format_args!("{mailbox}: relayed to the smarthost {}", hosts.join(", then ")));
+                continue;
+            }
+            NextHop::Mx(domain) => {
+                say(format_args!("{mailbox}: relayed to the mail exchangers of {domain}"));
+                continue;
+            }
+        };
+        let mut add = |mailboxes: Vec<Mailbox>| {
+            for mailbox in mailboxes {
+                if !steps.contains(&mailbox) {
+                    steps.push(mailbox);
+                }
+            }
+        };
+        match found {
+            Resolution::Mailbox(user) => {
+                say(format_args!("{mailbox}: the mailbox of {}", user.name))
+            }
+            Resolution::MailboxAnd(user, others) => {
+                say(format_args!("{mailbox}: the mailbox of {}, and {}", user.name, list(&others)));
+                add(others);
+            }
+            Resolution::Expanded(others) => {
+                say(format_args!("{mailbox}: an alias for {}", list(&others)));
+                add(others);
+            }
+            Resolution::Unknown => {
+                say(format_args!("{mailbox}: unknown, refused with 550"));
+                code = exit::NOUSER;
+            }
+            Resolution::Failed(failure) => {
+                say(format_args!("{mailbox}: {} {}", failure.status, failure.text));
+                code = exit::TEMPFAIL;
+            }
+        }
+    }
+    code
+}
+
+fn list(mailboxes: &[Mailbox]) -> String {
+    mailboxes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,189 @@
+//! `mailwren serve`: the server, from binding its ports to the last delivery under way.
+
+use std::io;
+use std::os::unix::fs::chown;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+use super::Invocation;
+use super::output::warn;
+use crate::config::settings::Settings;
+use crate::deliver::dispatch::Dispatcher;
+use crate::deliver::local::LocalDelivery;
+use crate::deliver::pool;
+use crate::deliver::relay::Relay;
+use crate::receive::Reception;
+use crate::receive::listener::BoundListener;
+use crate::receive::slots::Slots;
+use crate::report::log_format;
+use crate::route::local::LocalRouter;
+use crate::spool::manager::{Manager, Order};
+use crate::spool::store::Spool;
+use crate::sys::identity::{self, Privileges};
+use crate::sys::process::{self, exit};
+use crate::sys::signals::{Request, Requests};
+use crate::sys::users;
+
+/// The stack of the threads that are neither a session's nor a delivery's.
+const STACK: usize = 256 << 10;
+/// How long deliveries under way may take once the server is told to stop. What is not done
+/// then is in the spool.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Serves until a signal says stop.
+pub(super) fn run(invocation: &mut Invocation) -> Result<u8, lexopt::Error> {
+    invocation.no_more_arguments()?;
+    let settings = match invocation.settings() {
+        Ok(settings) => settings,
+        Err(code) => return Ok(code),
+    };
+    log_format::start(settings.log_level);
+    Ok(serve(settings, |_| {}))
+}
+
+/// Serves with `settings`, calling `once_ready` when sessions are accepted, until a signal
+/// says stop.
+pub(super) fn serve(settings: Settings, once_ready: impl FnOnce(&[BoundListener])) -> u8 {
+    match start(settings) {
+        Ok(mut server) => {
+            once_ready(&server.listeners);
+            server.run();
+            exit::OK
+        }
+        Err(error) => {
+            warn(format_args!("mailwren: {error}"));
+            exit::OSERR
+        }
+    }
+}
+
+/// A server whose sockets are bound and whose threads run.
+struct Server {
+    reception: Arc<Reception>,
+    listeners: Arc<[BoundListener]>,
+    requests: Requests,
+    orders: Sender<Order>,
+    /// Nothing is ever sent here; it closes when the queue manager has returned.
+    manager_end: Receiver<()>,
+}
+
+fn start(settings: Settings) -> io::Result<Server> {
+    process::raise_file_limit();
+    let requests = Requests::new()?;
+    let listeners = bind(&settings)?;
+    drop_privileges(&settings)?;
+    let settings = Arc::new(settings);
+    let spool = Spool::open(&settings.server.spool)?;
+    let queued = spool.sweep()?;
+    let router = Arc::new(LocalRouter::new(&settings));
+
+    let queue = &settings.queue;
+    let (local, local_jobs) = bounded(2 * queue.local_workers);
+    let (relay, relay_jobs) = bounded(2 * queue.relay_workers);
+    let (reports, results) = unbounded();
+    let local_lane = Arc::new(LocalDelivery::new(&settings, Arc::clone(&router)));
+    let relay_lane = Arc::new(Relay::new(&settings));
+    pool::start("local", queue.local_workers, &local_lane, &local_jobs, &reports)?;
+    pool::start("relay", queue.relay_workers, &relay_lane, &relay_jobs, &reports)?;
+    let dispatcher = Dispatcher::new(local, relay, queue.relay_workers, queue.retry.clone());
+    let (manager, intake) = Manager::new(Arc::clone(&settings), Arc::clone(&spool), dispatcher);
+    let (orders, manager_orders) = bounded(16);
+    let (at_end, manager_end) = bounded::<()>(0);
+    log::info!("{} messages in the queue", queued.len());
+    spawn("queue", move || {
+        manager.run(queued, &results, &manager_orders);
+        drop(at_end);
+    })?;
+
+    let slots = Slots::new(settings.server.max_sessions, settings.server.max_sessions_per_client);
+    let is_stopping = AtomicBool::new(false);
+    let reception = Arc::new(Reception { settings, spool, router, intake, slots, is_stopping });
+    for at in 0..listeners.len() {
+        let (listeners, reception) = (Arc::clone(&listeners), Arc::clone(&reception));
+        spawn("listener", move || listeners[at].run(&reception))?;
+    }
+    Ok(Server { reception, listeners, requests, orders, manager_end })
+}
+
+impl Server {
+    /// Waits for signals until one says stop, then ends in order.
+    fn run(&mut self) {
+        loop {
+            match self.requests.wait() {
+                Request::Stop => break,
+                Request::RetryQueue => {
+                    log::info!("told to try the whole queue now");
+                    let _ = self.orders.send(Order::RetryAll);
+                }
+                Request::Reload => {
+                    log::warn!(
+                        "aliases and users are read again whenever they change; the configuration needs a restart"
+                    );
+                }
+            }
+        }
+        log::info!("stopping; {} sessions open", self.reception.slots.open());
+        self.reception.is_stopping.store(true, Ordering::Relaxed);
+        let _ = self.orders.send(Order::Stop);
+        // Disconnected is how the end of the manager shows.
+        if self.manager_end.recv_timeout(STOP_PATIENCE)
+            == Err(crossbeam_channel::RecvTimeoutError::Timeout)
+        {
+            log::warn!(
+                "stopped in the middle of deliveries; they are tried again at the next start"
+            );
+        }
+    }
+}
+
+fn bind(settings: &Settings) -> io::Result<Arc<[BoundListener]>> {
+    let mut listeners =
+        settings.listeners.iter().map(BoundListener::bind).collect::<io::Result<Vec<_>>>()?;
+    if let Some(path) = &settings.server.socket {
+        listeners.push(BoundListener::bind_submission_socket(path)?);
+    }
+    for (listener, settings) in listeners.iter().zip(&settings.listeners) {
+        if let Some(address) = listener.local_address() {
+            log::info!("listening on {address} [listen.{}]", settings.name);
+        }
+    }
+    Ok(listeners.into())
+}
+
+/// Becomes the server's account, which first gets the folders that it writes.
+fn drop_privileges(settings: &Settings) -> io::Result<()> {
+    let server = &settings.server;
+    if rustix::process::geteuid().is_root()
+        && let Some(account) = users::by_name(&server.user)?
+    {
+        for folder in [&server.spool, &server.state] {
+            make_folder_of(folder, account.uid, account.gid)?;
+        }
+    }
+    match identity::drop_privileges(&server.user)? {
+        Privileges::Ordinary => {
+            log::debug!("not started as root: mailboxes of other accounts cannot be written")
+        }
+        Privileges::Root => log::warn!("running as root, as [server] user says"),
+        Privileges::Dropped(account) => log::debug!("running as {}", account.name),
+    }
+    Ok(())
+}
+
+fn make_folder_of(folder: &Path, uid: u32, gid: u32) -> io::Result<()> {
+    if folder.exists() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(folder)
+        .and_then(|()| chown(folder, Some(uid), Some(gid)))
+        .map_err(|error| crate::sys::files::with_path(error, folder))
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().name(name.into()).stack_size(STACK).spawn(work).map(drop)
+}

@@ -1,0 +1,226 @@
+//! Listening sockets, and the thread of each that accepts sessions.
+
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use socket2::{Domain, Protocol, Socket as RawSocket, Type};
+
+use crate::config::settings::{BareNewline, ListenAddress, Listener};
+use crate::mail::status::Status;
+use crate::receive::Reception;
+use crate::receive::peer::Peer;
+use crate::receive::session;
+use crate::receive::slots::NoSlot;
+use crate::receive::stream::Socket;
+use crate::smtp::reply::Reply;
+use crate::sys::files::with_path;
+
+/// Connections that the kernel holds until they are accepted: a burst of a thousand is no
+/// reason to lose a SYN.
+const BACKLOG: i32 = 1024;
+/// The stack of a session thread. Only the pages that are touched cost memory.
+const SESSION_STACK: usize = 256 << 10;
+/// The pause after an `accept` that failed for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const FULL: Reply = Reply::new(421, Status::new(4, 7, 0), "Too many sessions; try again later");
+const FULL_OF_CLIENT: Reply =
+    Reply::new(421, Status::new(4, 7, 0), "Too many sessions from your address; try again later");
+const NOT_FOR_YOU: Reply =
+    Reply::new(554, Status::new(5, 7, 1), "This service is not for your network");
+
+/// A socket that listens.
+#[derive(Debug)]
+pub enum Bound {
+    /// For hosts.
+    Tcp(TcpListener),
+    /// For accounts of this host.
+    Unix(UnixListener),
+}
+
+/// A socket that listens, and what goes for its sessions.
+#[derive(Debug)]
+pub struct BoundListener {
+    socket: Bound,
+    networks: Vec<IpNet>,
+    bare_newline: BareNewline,
+}
+
+impl BoundListener {
+    /// Binds the address of a `[listen.NAME]`.
+    ///
+    /// # Errors
+    /// When it cannot be bound; the text names the address and what to do.
+    pub fn bind(listener: &Listener) -> io::Result<Self> {
+        let socket = match &listener.address {
+            ListenAddress::Tcp(address) => Bound::Tcp(bind_tcp(*address)?),
+            ListenAddress::Unix(path) => Bound::Unix(bind_unix(path)?),
+        };
+        Ok(Self {
+            socket,
+            networks: listener.networks.clone(),
+            bare_newline: listener.bare_newline,
+        })
+    }
+
+    /// Binds the socket where `sendmail` submits, open to every account of this host.
+    ///
+    /// # Errors
+    /// When it cannot be bound; the text names the path and what to do.
+    pub fn bind_submission_socket(path: &Path) -> io::Result<Self> {
+        let socket = Bound::Unix(bind_unix(path)?);
+        Ok(Self { socket, networks: Vec::new(), bare_newline: BareNewline::Reject })
+    }
+
+    /// The TCP address that was bound: the port that the system chose where 0 was asked for.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        match &self.socket {
+            Bound::Tcp(socket) => socket.local_addr().ok(),
+            Bound::Unix(_) => None,
+        }
+    }
+
+    /// Accepts sessions until the server stops, each in a thread of its own.
+    pub fn run(&self, reception: &Arc<Reception>) {
+        while !reception.is_stopping.load(Ordering::Relaxed) {
+            match self.accept() {
+                Ok((socket, peer)) => self.admit(reception, socket, peer),
+                Err(error) if is_of_connection(&error) => {}
+                Err(error) => {
+                    log::error!("cannot accept connections: {error}");
+                    thread::sleep(ACCEPT_PAUSE);
+                }
+            }
+        }
+    }
+
+    fn accept(&self) -> io::Result<(Socket, Peer)> {
+        match &self.socket {
+            Bound::Tcp(listener) => {
+                let (socket, remote) = listener.accept()?;
+                let local = socket.local_addr()?.ip().to_canonical();
+                let peer = Peer::Host { remote: remote.ip().to_canonical(), local };
+                Ok((Socket::Tcp(socket), peer))
+            }
+            Bound::Unix(listener) => {
+                let (socket, _) = listener.accept()?;
+                let credentials = rustix::net::sockopt::socket_peercred(&socket)?;
+                Ok((Socket::Unix(socket), Peer::Account { uid: credentials.uid.as_raw() }))
+            }
+        }
+    }
+
+    fn admit(&self, reception: &Arc<Reception>, socket: Socket, peer: Peer) {
+        if let Peer::Host { remote, .. } = peer
+            && !self.networks.is_empty()
+            && !self.networks.iter().any(|network| network.contains(&remote))
+        {
+            log::info!("{peer}: refused, not in the listener's networks");
+            return turn_away(socket, &NOT_FOR_YOU);
+        }
+        let slot = match reception.slots.take(&peer) {
+            Ok(slot) => slot,
+            Err(limit) => {
+                log::warn!("{peer}: refused with 421, {limit:?}");
+                let reply = match limit {
+                    NoSlot::TooMany => FULL,
+                    NoSlot::TooManyOfClient => FULL_OF_CLIENT,
+                };
+                return turn_away(socket, &reply);
+            }
+        };
+        let reception = Arc::clone(reception);
+        let bare_newline = self.bare_newline;
+        let work = move || {
+            let session = || session::serve(&reception, socket, peer, bare_newline);
+            if catch_unwind(AssertUnwindSafe(session)).is_err() {
+                log::error!(
+                    "{peer}: internal error; this session ended, nothing of it was accepted"
+                );
+            }
+            drop(slot);
+        };
+        let thread = thread::Builder::new().name("session".into()).stack_size(SESSION_STACK);
+        if let Err(error) = thread.spawn(work) {
+            // The socket went with the closure; the client sees a closed connection.
+            log::error!("{peer}: no thread for the session: {error}");
+        }
+    }
+}
+
+/// Whether the error concerns one connection that is gone already (accept(2)).
+fn is_of_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted | io::ErrorKind::NotConnected
+    )
+}
+
+/// Says why, without waiting for the client, and closes.
+fn turn_away(socket: Socket, reply: &Reply) {
+    let mut wire = Vec::new();
+    reply.write_to(&mut wire);
+    // The reply fits into any socket's buffer; a client that is gone does not matter.
+    let _ = match socket {
+        Socket::Tcp(mut socket) => {
+            socket.set_nonblocking(true).and_then(|()| socket.write_all(&wire))
+        }
+        Socket::Unix(mut socket) => {
+            socket.set_nonblocking(true).and_then(|()| socket.write_all(&wire))
+        }
+    };
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let bind = || {
+        let socket =
+            RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(TcpListener::from(socket))
+    };
+    bind().map_err(|error: io::Error| {
+        let remedy = match error.kind() {
+            io::ErrorKind::AddrInUse => "; another server has this port, stop it or choose another",
+            io::ErrorKind::PermissionDenied => "; ports below 1024 need root",
+            io::ErrorKind::AddrNotAvailable => "; this host has no such address",
+            _ => "",
+        };
+        io::Error::new(error.kind(), format!("cannot listen on {address}: {error}{remedy}"))
+    })
+}
+
+/// Binds a Unix socket that every account may connect to. A socket that nobody answers any
+/// more is replaced.
+fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    if UnixStream::connect(path).is_ok() {
+        let text = format!("{}: another server listens here", path.display());
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
+    }
+    let bind = || {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        // Only a socket is ever replaced; anything else makes `bind` fail, and stays.
+        if std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
+            std::fs::remove_file(path)?;
+        }
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
+        Ok(listener)
+    };
+    bind().map_err(|error| with_path(error, path))
+}

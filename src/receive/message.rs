@@ -1,0 +1,158 @@
+//! One message on its way in: from the socket through the decoder into the spool, never more
+//! of it in memory than a buffer.
+
+use std::io;
+use std::time::Instant;
+
+use crate::config::settings::BareNewline;
+use crate::mail::hops::HopCounter;
+use crate::mail::status::Status;
+use crate::receive::Reception;
+use crate::receive::peer::Peer;
+use crate::report::station;
+use crate::smtp::data::{DataDecoder, Progress};
+use crate::smtp::reply::Reply;
+use crate::smtp::server::{DataError, Introduction, Transaction};
+use crate::spool::envelope::Envelope;
+use crate::spool::id::QueueId;
+use crate::spool::store::{Draft, Receipt};
+use crate::sys::clock;
+
+/// Received fields at which a message is taken to loop (RFC 5321 §6.3 wants at least 100).
+const MAX_HOPS: u32 = 100;
+
+const LOOP: Reply = Reply::new(554, Status::new(5, 4, 6), "Too many hops: the message loops");
+const DISK_FULL: Reply = Reply::new(452, Status::new(4, 3, 1), "The disk is full; try again later");
+const DISK_FAILS: Reply =
+    Reply::new(451, Status::new(4, 3, 0), "The message could not be stored; try again later");
+
+/// A message being received.
+#[derive(Debug)]
+pub struct IncomingMessage<'a> {
+    reception: &'a Reception,
+    draft: Draft,
+    decoder: DataDecoder,
+    hops: HopCounter,
+    content_octets: u64,
+    disk_error: Option<io::Error>,
+    began: Instant,
+}
+
+impl<'a> IncomingMessage<'a> {
+    /// Begins a message with the envelope of `transaction` and a Received field
+    /// (RFC 5321 §4.4).
+    pub fn begin(
+        reception: &'a Reception,
+        peer: &Peer,
+        introduction: Option<&Introduction>,
+        transaction: &Transaction,
+        bare_newline: BareNewline,
+    ) -> Self {
+        let now = clock::since_1970();
+        let id = QueueId::generate(now.as_micros() as u64, crate::sys::random::number());
+        let trace = trace_field(reception, peer, introduction, transaction, id, now.as_secs());
+        let draft = reception.spool.draft(Envelope {
+            id,
+            received_at: now.as_secs(),
+            client: peer.to_string(),
+            reverse_path: transaction.reverse_path.clone(),
+            recipients: transaction.recipients.clone(),
+            body: transaction.body,
+        });
+        let decoder = DataDecoder::new(bare_newline);
+        let mut message = Self {
+            reception,
+            draft,
+            decoder,
+            hops: HopCounter::default(),
+            content_octets: 0,
+            disk_error: None,
+            began: Instant::now(),
+        };
+        message.disk_error = message.draft.write(trace.as_bytes()).err();
+        message
+    }
+
+    /// Takes the next octets from the wire, and says how many were used if the data ended
+    /// with them.
+    pub fn feed(&mut self, wire: &[u8]) -> Option<usize> {
+        let Self { reception, draft, decoder, hops, content_octets, disk_error, .. } = self;
+        let limit = reception.settings.server.max_message_size;
+        let progress = decoder.decode(wire, |content| {
+            *content_octets += content.len() as u64;
+            hops.feed(content);
+            if disk_error.is_none() && *content_octets <= limit {
+                *disk_error = draft.write(content).err();
+            }
+        });
+        match progress {
+            Progress::More => None,
+            Progress::Ended(used) => Some(used),
+        }
+    }
+
+    /// Whether so much more than the limit has come that the client will not stop by itself.
+    pub fn is_endless(&self) -> bool {
+        self.content_octets / 2 > self.reception.settings.server.max_message_size
+    }
+
+    /// Keeps the message and announces it to the queue manager, or says why not.
+    ///
+    /// # Errors
+    /// What the client is told instead of 250. Nothing of the message is left then.
+    pub fn finish(self) -> Result<Receipt, DataError> {
+        if let Some(fault) = self.decoder.fault() {
+            return Err(DataError::Fault(fault));
+        }
+        if self.content_octets > self.reception.settings.server.max_message_size {
+            return Err(DataError::TooLarge);
+        }
+        if self.hops.hops() >= MAX_HOPS {
+            return Err(DataError::Refused(LOOP));
+        }
+        let (reception, began, id) = (self.reception, self.began, self.draft.envelope().id);
+        let committed = match self.disk_error {
+            Some(error) => Err(error),
+            None => self.draft.commit(),
+        };
+        let (receipt, message) = committed.map_err(|error| {
+            log::error!("{id}: cannot be kept, refused: {error}");
+            DataError::Refused(disk_reply(&error))
+        })?;
+        station::received(&message, began.elapsed());
+        reception.intake.announce(message);
+        Ok(receipt)
+    }
+}
+
+fn disk_reply(error: &io::Error) -> Reply {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DISK_FULL,
+        _ => DISK_FAILS,
+    }
+}
+
+/// `Received: from … by … with … id … for …; date` (RFC 5321 §4.4). The recipient is named
+/// only where there is one, so that nobody learns of a blind copy.
+fn trace_field(
+    reception: &Reception,
+    peer: &Peer,
+    introduction: Option<&Introduction>,
+    transaction: &Transaction,
+    id: QueueId,
+    now: u64,
+) -> String {
+    let client = introduction.map_or("unknown", |introduction| introduction.name.as_str());
+    let is_extended = introduction.is_some_and(|introduction| introduction.is_extended);
+    let protocol = if is_extended { "ESMTP" } else { "SMTP" };
+    let recipient = match transaction.recipients.as_slice() {
+        [only] => format!("\r\n\tfor <{only}>"),
+        _ => String::new(),
+    };
+    format!(
+        "Received: from {client} {}\r\n\tby {} with {protocol} id {id}{recipient};\r\n\t{}\r\n",
+        peer.trace(),
+        reception.settings.server.hostname,
+        clock::local_time(now),
+    )
+}

@@ -1,0 +1,35 @@
+//! The first room: sockets, session threads, and the policy that says yes or no.
+
+pub mod listener;
+pub mod message;
+pub mod peer;
+pub mod policy;
+pub mod session;
+pub mod slots;
+pub mod stream;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::config::settings::Settings;
+use crate::receive::slots::Slots;
+use crate::route::local::LocalRouter;
+use crate::spool::manager::Intake;
+use crate::spool::store::Spool;
+
+/// What all sessions share.
+#[derive(Debug)]
+pub struct Reception {
+    /// The configuration.
+    pub settings: Arc<Settings>,
+    /// Where messages are kept.
+    pub spool: Arc<Spool>,
+    /// Who has a mailbox.
+    pub router: Arc<LocalRouter>,
+    /// Where kept messages are announced.
+    pub intake: Intake,
+    /// How many sessions there are.
+    pub slots: Arc<Slots>,
+    /// Set when the server is about to stop: sessions end with 421 at their next command.
+    pub is_stopping: AtomicBool,
+}

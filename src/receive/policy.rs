@@ -1,0 +1,168 @@
+//! Who may send what to whom: local domains for anybody, other domains only for those who
+//! may relay (RFC 5321 §7.9 leaves the choice to us; RFC 2505 says why it is made so).
+
+use crate::config::settings::{Settings, Vrfy};
+use crate::mail::address::{Domain, ForwardPath, LocalPart, Mailbox, ReversePath};
+use crate::mail::status::Status;
+use crate::receive::peer::Peer;
+use crate::route::local::{LocalRouter, Resolution};
+use crate::smtp::reply::Reply;
+use crate::smtp::server::Policy;
+use crate::spool::store::Spool;
+
+/// What stands in for the size of a message whose client declared none: most are smaller.
+const USUAL_SIZE: u64 = 64 << 10;
+
+const NO_SPACE: Reply =
+    Reply::new(452, Status::new(4, 3, 1), "Too little free space in the spool; try again later");
+const SPOOL_AWAY: Reply =
+    Reply::new(451, Status::new(4, 3, 0), "The spool cannot be used now; try again later");
+const NO_RELAY: Reply = Reply::new(550, Status::new(5, 7, 1), "Relaying denied");
+const CANNOT_VERIFY: Reply =
+    Reply::new(252, Status::new(2, 5, 0), "Addresses are not verified here; send the message");
+const NOT_AN_ADDRESS: Reply =
+    Reply::new(553, Status::new(5, 1, 3), "This is no address or user name");
+
+/// The policy of one session.
+#[derive(Debug)]
+pub struct SessionPolicy<'a> {
+    /// The configuration.
+    pub settings: &'a Settings,
+    /// Where the message would go.
+    pub spool: &'a Spool,
+    /// Who has a mailbox.
+    pub router: &'a LocalRouter,
+    /// The client.
+    pub peer: Peer,
+}
+
+impl SessionPolicy<'_> {
+    /// Whether the client may send to domains that are not ours.
+    fn may_relay(&self) -> bool {
+        match self.peer {
+            Peer::Account { .. } => true,
+            Peer::Host { remote, .. } => {
+                self.settings.relay_networks.iter().any(|network| network.contains(&remote))
+            }
+        }
+    }
+
+    /// The mailbox that a path means: one with a domain, which is a name of ours where the
+    /// client wrote the address that it connected to (RFC 5321 §4.1.3).
+    fn mailbox(&self, forward_path: &ForwardPath) -> Result<Mailbox, Reply> {
+        let origin = || Domain::Name(self.settings.server.domains.origin().clone());
+        match forward_path {
+            ForwardPath::Postmaster => {
+                let local_part =
+                    LocalPart::from_unquoted("postmaster").map_err(|_| NOT_AN_ADDRESS)?;
+                Ok(Mailbox::new(local_part, origin()))
+            }
+            ForwardPath::Mailbox(mailbox) => match (mailbox.domain(), self.peer) {
+                (Domain::Literal(literal), Peer::Host { local, .. }) if *literal == local => {
+                    Ok(Mailbox::new(mailbox.local_part().clone(), origin()))
+                }
+                _ => Ok(mailbox.clone()),
+            },
+        }
+    }
+
+    /// What a VRFY or EXPN argument means: a name, an address, or a path. `None` when this
+    /// client is told nothing.
+    fn asked(&self, text: &str) -> Option<Result<Resolution, Reply>> {
+        match self.settings.server.vrfy {
+            Vrfy::No => return None,
+            Vrfy::Local if !self.may_relay() => return None,
+            Vrfy::Local | Vrfy::Yes => {}
+        }
+        let path = match text.parse::<LocalPart>() {
+            Ok(_) => format!("<{text}@{}>", self.settings.server.domains.origin()),
+            Err(_) if text.starts_with('<') => text.to_owned(),
+            Err(_) => format!("<{text}>"),
+        };
+        let mailbox = match path.parse().map_err(|_| NOT_AN_ADDRESS) {
+            Ok(path) => self.mailbox(&path),
+            Err(reply) => Err(reply),
+        };
+        match mailbox {
+            Ok(mailbox) if self.settings.server.domains.contains(mailbox.domain()) => {
+                Some(Ok(self.router.resolve(&mailbox)))
+            }
+            Ok(_) => None,
+            Err(reply) => Some(Err(reply)),
+        }
+    }
+}
+
+impl Policy for SessionPolicy<'_> {
+    fn sender(&mut self, _: &ReversePath, size: Option<u64>) -> Result<(), Reply> {
+        let free = self.spool.free_octets().map_err(|error| {
+            log::error!("spool: cannot tell its free space: {error}");
+            SPOOL_AWAY
+        })?;
+        let needed = self.settings.server.min_free_space.saturating_add(size.unwrap_or(USUAL_SIZE));
+        if free < needed {
+            log::error!(
+                "spool: {free} octets free, {needed} needed ([server] min_free_space); mail is refused with 452"
+            );
+            return Err(NO_SPACE);
+        }
+        Ok(())
+    }
+
+    fn recipient(&mut self, forward_path: &ForwardPath) -> Result<Mailbox, Reply> {
+        let mailbox = self.mailbox(forward_path)?;
+        if !self.settings.server.domains.contains(mailbox.domain()) {
+            return if self.may_relay() { Ok(mailbox) } else { Err(NO_RELAY) };
+        }
+        match self.router.resolve(&mailbox) {
+            Resolution::Mailbox(_) | Resolution::MailboxAnd(..) | Resolution::Expanded(_) => {
+                Ok(mailbox)
+            }
+            Resolution::Unknown => Err(no_such_user(&mailbox)),
+            Resolution::Failed(failure) => {
+                log::warn!("RCPT {mailbox}: {}", failure.text);
+                Err(Reply::new(
+                    451,
+                    Status::new(4, 3, 0),
+                    "Cannot look this user up now; try again later",
+                ))
+            }
+        }
+    }
+
+    fn verify(&mut self, text: &str) -> Reply {
+        match self.asked(text) {
+            None => CANNOT_VERIFY,
+            Some(Err(reply)) => reply,
+            Some(Ok(
+                Resolution::Mailbox(_) | Resolution::MailboxAnd(..) | Resolution::Expanded(_),
+            )) => Reply::with_text(
+                250,
+                Status::new(2, 1, 5),
+                format!("<{}>", text.trim_matches(['<', '>'])),
+            ),
+            Some(Ok(Resolution::Unknown)) => {
+                Reply::new(550, Status::new(5, 1, 1), "No such user here")
+            }
+            Some(Ok(Resolution::Failed(_))) => {
+                Reply::new(252, Status::new(2, 5, 0), "The user cannot be looked up now")
+            }
+        }
+    }
+
+    fn expand(&mut self, text: &str) -> Option<Reply> {
+        Some(match self.asked(text)? {
+            Err(reply) => reply,
+            Ok(Resolution::Expanded(mailboxes)) => {
+                let lines: Vec<_> =
+                    mailboxes.iter().map(|mailbox| format!("<{mailbox}>")).collect();
+                Reply::with_text(250, Status::new(2, 1, 5), lines.join("\n"))
+            }
+            Ok(_) => Reply::new(550, Status::new(5, 1, 1), "No such alias here"),
+        })
+    }
+}
+
+fn no_such_user(mailbox: &Mailbox) -> Reply {
+    Reply::with_text(550, Status::new(5, 1, 1), format!("<{mailbox}>: no such user here"))
+}

@@ -1,0 +1,208 @@
+//! The session thread: reads from the socket, asks the session what to do, and does it.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::config::settings::{BareNewline, Vrfy};
+use crate::mail::status::Status;
+use crate::receive::Reception;
+use crate::receive::message::IncomingMessage;
+use crate::receive::peer::Peer;
+use crate::receive::policy::SessionPolicy;
+use crate::receive::stream::{DeadlineStream, Socket};
+use crate::smtp::reply::Reply;
+use crate::smtp::server::{Action, DataError, Limits, Session};
+
+/// How long to wait for the next block of a message (RFC 5321 §4.5.3.2.5), if the configured
+/// time-out is not shorter.
+const DATA_BLOCK_TIMEOUT: Duration = Duration::from_secs(180);
+/// The slowest a message may come on the whole, after the first time-out.
+const MIN_OCTETS_PER_SECOND: u64 = 512;
+/// Octets read at a time while waiting for commands, and while a message comes.
+const COMMAND_READ: usize = 1 << 10;
+const DATA_READ: usize = 32 << 10;
+/// Replies to pipelined commands are gathered up to this many octets.
+const MAX_GATHERED: usize = 4 << 10;
+
+const TIMEOUT: Reply = Reply::new(421, Status::new(4, 4, 2), "Timeout; closing the connection");
+const STOPPING: Reply =
+    Reply::new(421, Status::new(4, 3, 2), "The server is stopping; try again later");
+const ENDLESS: Reply =
+    Reply::new(552, Status::new(5, 3, 4), "The message is far too large; closing");
+
+/// Serves one client until it leaves or is sent away. Whatever it did not finish leaves
+/// nothing.
+pub fn serve(reception: &Reception, socket: Socket, peer: Peer, bare_newline: BareNewline) {
+    let timeout = reception.settings.server.session_timeout;
+    let result = DeadlineStream::new(socket, timeout).and_then(|stream| {
+        let input = Vec::with_capacity(COMMAND_READ);
+        let mut conversation =
+            Conversation { reception, stream, peer, bare_newline, input, output: Vec::new() };
+        conversation.run()
+    });
+    match result {
+        Ok(()) => log::debug!("{peer}: session ended"),
+        Err(error) => log::info!("{peer}: session broken off: {error}"),
+    }
+}
+
+struct Conversation<'a> {
+    reception: &'a Reception,
+    stream: DeadlineStream,
+    peer: Peer,
+    bare_newline: BareNewline,
+    /// Received and not used yet.
+    input: Vec<u8>,
+    /// Replies not sent yet.
+    output: Vec<u8>,
+}
+
+impl Conversation<'_> {
+    fn run(&mut self) -> io::Result<()> {
+        let mut session = Session::new(self.limits());
+        session.greeting().write_to(&mut self.output);
+        loop {
+            let action = session.next(&self.input, &mut self.policy());
+            match action {
+                Action::Read => {
+                    self.send()?;
+                    if self.reception.is_stopping.load(Ordering::Relaxed) {
+                        return self.close(&STOPPING);
+                    }
+                    if !self.read_command()? {
+                        return Ok(());
+                    }
+                }
+                Action::Reply(reply, used) => {
+                    self.note_refusal(&reply);
+                    self.input.drain(..used);
+                    reply.write_to(&mut self.output);
+                    if self.output.len() > MAX_GATHERED {
+                        self.send()?;
+                    }
+                }
+                Action::ReadData(reply, used) => {
+                    self.input.drain(..used);
+                    reply.write_to(&mut self.output);
+                    self.send()?;
+                    let reply = self.receive_message(&mut session)?;
+                    self.note_refusal(&reply);
+                    reply.write_to(&mut self.output);
+                }
+                Action::Close(reply) => {
+                    self.note_refusal(&reply);
+                    return self.close(&reply);
+                }
+            }
+        }
+    }
+
+    fn limits(&self) -> Limits {
+        let server = &self.reception.settings.server;
+        Limits {
+            hostname: server.hostname.to_string(),
+            max_message_size: server.max_message_size,
+            max_recipients: server.max_recipients,
+            offers_expn: server.vrfy != Vrfy::No,
+            bare_newline: self.bare_newline,
+        }
+    }
+
+    fn policy(&self) -> SessionPolicy<'_> {
+        let Reception { settings, spool, router, .. } = self.reception;
+        SessionPolicy { settings, spool, router, peer: self.peer }
+    }
+
+    /// Reads more of a command line; `false` when the client has left. The time-out is one
+    /// for the whole line, so that dripping octets does not stretch it.
+    fn read_command(&mut self) -> io::Result<bool> {
+        let deadline = Instant::now() + self.reception.settings.server.session_timeout;
+        loop {
+            match self.read_more(COMMAND_READ, deadline) {
+                Ok(0) => return Ok(false),
+                Ok(_) if self.input.contains(&b'\n') || self.input.len() >= DATA_READ => {
+                    return Ok(true);
+                }
+                Ok(_) if self.input.len() >= crate::smtp::line::MAX_COMMAND_LINE => {
+                    return Ok(true);
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    self.close(&TIMEOUT)?;
+                    return Err(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Reads a message up to its end and says what the client is told.
+    fn receive_message(&mut self, session: &mut Session) -> io::Result<Reply> {
+        let Some(transaction) = session.transaction() else {
+            return Err(io::Error::other("data without a transaction"));
+        };
+        let introduction = session.introduction();
+        let mut message = IncomingMessage::begin(
+            self.reception,
+            &self.peer,
+            introduction,
+            transaction,
+            self.bare_newline,
+        );
+        let timeout = self.reception.settings.server.session_timeout;
+        let began = Instant::now();
+        let mut total = 0;
+        let used = loop {
+            if let Some(used) = message.feed(&self.input) {
+                break used;
+            }
+            total += self.input.len() as u64;
+            self.input.clear();
+            if message.is_endless() {
+                self.close(&ENDLESS)?;
+                return Err(io::Error::other("the message had no end"));
+            }
+            let patience = timeout + Duration::from_secs(total / MIN_OCTETS_PER_SECOND);
+            let deadline = (began + patience).min(Instant::now() + timeout.min(DATA_BLOCK_TIMEOUT));
+            if self.read_more(DATA_READ, deadline)? == 0 {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "closed in the middle of a message",
+                ));
+            }
+        };
+        self.input.drain(..used);
+        self.input.shrink_to(COMMAND_READ);
+        let result: Result<_, DataError> = message.finish();
+        Ok(session.end_of_data(result))
+    }
+
+    fn read_more(&mut self, octets: usize, deadline: Instant) -> io::Result<usize> {
+        let filled = self.input.len();
+        self.input.resize(filled + octets, 0);
+        let result = self.stream.read_until(&mut self.input[filled..], deadline);
+        self.input.truncate(filled + result.as_ref().map_or(0, |count| *count));
+        result
+    }
+
+    fn send(&mut self) -> io::Result<()> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        let result = self.stream.write_all(&self.output);
+        self.output.clear();
+        result
+    }
+
+    fn close(&mut self, reply: &Reply) -> io::Result<()> {
+        reply.write_to(&mut self.output);
+        self.send()
+    }
+
+    fn note_refusal(&self, reply: &Reply) {
+        if !reply.is_positive() {
+            log::info!("{}: refused: {reply}", self.peer);
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! How many sessions there may be at once: over all, and of one client.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::receive::peer::Peer;
+
+/// Counts the sessions.
+#[derive(Debug)]
+pub struct Slots {
+    taken: Mutex<Taken>,
+    max_sessions: usize,
+    max_sessions_per_client: usize,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    by_client: HashMap<Client, usize>,
+}
+
+/// What counts as one client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Client {
+    Host(IpAddr),
+    Account(u32),
+}
+
+/// Why there is no slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoSlot {
+    /// `max_sessions` are open.
+    TooMany,
+    /// `max_sessions_per_client` of this client are open.
+    TooManyOfClient,
+}
+
+/// A session's place; given back when dropped, whatever happened.
+#[derive(Debug)]
+pub struct Slot {
+    slots: Arc<Slots>,
+    client: Client,
+}
+
+impl Slots {
+    /// Slots with the two limits.
+    pub fn new(max_sessions: usize, max_sessions_per_client: usize) -> Arc<Self> {
+        Arc::new(Self { taken: Mutex::default(), max_sessions, max_sessions_per_client })
+    }
+
+    /// Takes a slot for a session of `peer`.
+    ///
+    /// # Errors
+    /// The limit that is reached; the client gets 421.
+    pub fn take(self: &Arc<Self>, peer: &Peer) -> Result<Slot, NoSlot> {
+        let client = match peer {
+            Peer::Host { remote, .. } => Client::Host(*remote),
+            Peer::Account { uid } => Client::Account(*uid),
+        };
+        let mut taken = self.taken();
+        if taken.all >= self.max_sessions {
+            return Err(NoSlot::TooMany);
+        }
+        let of_client = taken.by_client.entry(client).or_default();
+        if *of_client >= self.max_sessions_per_client {
+            return Err(NoSlot::TooManyOfClient);
+        }
+        *of_client += 1;
+        taken.all += 1;
+        Ok(Slot { slots: Arc::clone(self), client })
+    }
+
+    /// The sessions open now.
+    pub fn open(&self) -> usize {
+        self.taken().all
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        // The counts are changed in single steps, so a panic elsewhere leaves them right.
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut taken = self.slots.taken();
+        taken.all -= 1;
+        if let Some(of_client) = taken.by_client.get_mut(&self.client) {
+            *of_client -= 1;
+            if *of_client == 0 {
+                taken.by_client.remove(&self.client);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(last: u8) -> Peer {
+        Peer::Host { remote: [192, 0, 2, last].into(), local: [192, 0, 2, 254].into() }
+    }
+
+    #[test]
+    fn both_limits_hold_and_slots_come_back() {
+        let slots = Slots::new(3, 2);
+        let first = slots.take(&host(1)).unwrap();
+        let _second = slots.take(&host(1)).unwrap();
+        assert_eq!(slots.take(&host(1)).unwrap_err(), NoSlot::TooManyOfClient);
+        let _third = slots.take(&Peer::Account { uid: 0 }).unwrap();
+        assert_eq!(slots.take(&host(2)).unwrap_err(), NoSlot::TooMany);
+        drop(first);
+        assert_eq!(slots.open(), 2);
+        assert!(slots.take(&host(1)).is_ok());
+    }
+}

@@ -1,0 +1,91 @@
+//! A session's socket, with a deadline on every read and write.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+/// How far the time-out that the socket has may be off before it is set anew: most reads
+/// then cost no further system call.
+const SLACK: Duration = Duration::from_secs(1);
+
+/// The socket of a session.
+#[derive(Debug)]
+pub enum Socket {
+    /// From a host.
+    Tcp(TcpStream),
+    /// From an account of this host.
+    Unix(UnixStream),
+}
+
+/// A socket whose reads end at a deadline, however slowly octets drip in.
+#[derive(Debug)]
+pub struct DeadlineStream {
+    socket: Socket,
+    read_timeout: Duration,
+}
+
+impl DeadlineStream {
+    /// Wraps a connected socket. A write that makes no progress fails after `timeout`.
+    ///
+    /// # Errors
+    /// When the socket does not take its options.
+    pub fn new(socket: Socket, timeout: Duration) -> io::Result<Self> {
+        match &socket {
+            Socket::Tcp(socket) => {
+                socket.set_nodelay(true)?;
+                socket.set_write_timeout(Some(timeout))?;
+                socket.set_read_timeout(Some(timeout))?;
+            }
+            Socket::Unix(socket) => {
+                socket.set_write_timeout(Some(timeout))?;
+                socket.set_read_timeout(Some(timeout))?;
+            }
+        }
+        Ok(Self { socket, read_timeout: timeout })
+    }
+
+    /// Reads what is there, waiting for something until `deadline`.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::TimedOut`] when the deadline has come; else the socket's own.
+    pub fn read_until(&mut self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            self.limit_read(left)?;
+            let result = match &mut self.socket {
+                Socket::Tcp(socket) => socket.read(buffer),
+                Socket::Unix(socket) => socket.read(buffer),
+            };
+            match result.as_ref().map_err(io::Error::kind) {
+                Err(io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                _ => return result,
+            }
+        }
+    }
+
+    /// Writes all of `octets`.
+    ///
+    /// # Errors
+    /// When the peer takes nothing for the time given to [`DeadlineStream::new`], or is gone.
+    pub fn write_all(&mut self, octets: &[u8]) -> io::Result<()> {
+        match &mut self.socket {
+            Socket::Tcp(socket) => socket.write_all(octets),
+            Socket::Unix(socket) => socket.write_all(octets),
+        }
+    }
+
+    fn limit_read(&mut self, left: Duration) -> io::Result<()> {
+        if self.read_timeout.abs_diff(left) <= SLACK.min(left / 4) {
+            return Ok(());
+        }
+        self.read_timeout = left;
+        match &self.socket {
+            Socket::Tcp(socket) => socket.set_read_timeout(Some(left)),
+            Socket::Unix(socket) => socket.set_read_timeout(Some(left)),
+        }
+    }
+}

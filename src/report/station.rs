@@ -1,0 +1,84 @@
+//! One log line at each station of a message, with its id in front: `received`, `delivered`,
+//! `relayed`, `expanded`, `deferred`, `bounced`. Values are `key=value`; a text is in double
+//! quotes, with quotes, backslashes and control characters escaped. No content, no secrets.
+
+use std::time::Duration;
+
+use crate::deliver::outcome::{Failure, Outcome};
+use crate::mail::address::Mailbox;
+use crate::spool::id::QueueId;
+use crate::spool::message::StoredMessage;
+
+/// Recipients that a `received` line names; the rest are counted.
+const MAX_NAMED: usize = 10;
+
+/// A message is in the spool.
+pub fn received(message: &StoredMessage, took: Duration) {
+    if !log::log_enabled!(log::Level::Info) {
+        return;
+    }
+    let envelope = message.envelope();
+    let named: Vec<_> =
+        envelope.recipients.iter().take(MAX_NAMED).map(|to| format!("<{to}>")).collect();
+    let more = match envelope.recipients.len().saturating_sub(MAX_NAMED) {
+        0 => String::new(),
+        more => format!(",+{more}"),
+    };
+    log::info!(
+        "{}: received from={} to={}{more} size={} client={:?} took={}",
+        envelope.id,
+        envelope.reverse_path,
+        named.join(","),
+        message.size_octets(),
+        envelope.client,
+        milliseconds(took),
+    );
+}
+
+/// A try for one recipient has ended.
+pub fn outcome(id: QueueId, to: &Mailbox, outcome: &Outcome, took: Duration) {
+    let took = milliseconds(took);
+    match outcome {
+        Outcome::Delivered { place } => {
+            log::info!("{id}: delivered to=<{to}> place={place:?} took={took}")
+        }
+        Outcome::Relayed { remote, reply } => {
+            log::info!("{id}: relayed to=<{to}> host={remote} reply={reply:?} took={took}");
+        }
+        Outcome::Expanded(mailboxes) => {
+            let into: Vec<_> =
+                mailboxes.iter().take(MAX_NAMED).map(|into| format!("<{into}>")).collect();
+            log::info!(
+                "{id}: expanded to=<{to}> into={} count={}",
+                into.join(","),
+                mailboxes.len()
+            );
+        }
+        Outcome::Deferred(failure) => {
+            log::warn!(
+                "{id}: deferred to=<{to}> status={} reason={:?} took={took}",
+                failure.status,
+                reason(failure)
+            );
+        }
+        Outcome::Failed(failure) => {
+            log::warn!(
+                "{id}: bounced to=<{to}> status={} reason={:?} took={took}",
+                failure.status,
+                reason(failure)
+            );
+        }
+    }
+}
+
+/// A failure in one line: the text, and who said what where it was a remote host.
+pub fn reason(failure: &Failure) -> String {
+    match &failure.remote {
+        None => format!("{} {}", failure.status, failure.text),
+        Some(remote) => format!("{} said: {}", remote.host, remote.reply),
+    }
+}
+
+fn milliseconds(took: Duration) -> String {
+    format!("{}ms", took.as_millis())
+}

@@ -1,0 +1,312 @@
+//! The server's side of a session (RFC 5321 §4.1.4 and §4.3.2): which command may come when,
+//! and what each one is answered. Fed one line at a time, it says what to do next; the
+//! session thread does it.
+//!
+//! What may be sent to whom is asked of a [`Policy`]; whether a message is safe on disk comes
+//! back as a [`Receipt`], without which there is no 250.
+
+use crate::config::settings::BareNewline;
+use crate::mail::address::{ForwardPath, Mailbox, ReversePath};
+use crate::mail::status::Status;
+use crate::smtp::command::{self, Command, HeloName};
+use crate::smtp::data::DataFault;
+use crate::smtp::line::{Framed, first_line};
+use crate::smtp::parameters::MailParameters;
+use crate::smtp::reply::Reply;
+use crate::spool::envelope::Body;
+use crate::spool::store::Receipt;
+
+/// Refused commands after which a client is sent away. 100 recipients must be possible even
+/// if all of them are refused (RFC 5321 §4.5.3.1.8).
+const MAX_REFUSALS: u32 = 120;
+
+const OK: Status = Status::new(2, 0, 0);
+const BAD_SEQUENCE: Status = Status::new(5, 5, 1);
+
+const SEND_HELO: Reply = Reply::new(503, BAD_SEQUENCE, "Send EHLO or HELO first");
+const SEND_MAIL: Reply = Reply::new(503, BAD_SEQUENCE, "Send MAIL first");
+const NESTED_MAIL: Reply =
+    Reply::new(503, BAD_SEQUENCE, "A transaction is open already; RSET ends it");
+const NO_RECIPIENTS: Reply = Reply::new(554, BAD_SEQUENCE, "No valid recipients");
+const SENDER_OK: Reply = Reply::new(250, Status::new(2, 1, 0), "Sender ok");
+const RECIPIENT_OK: Reply = Reply::new(250, Status::new(2, 1, 5), "Recipient ok");
+const TOO_MANY_RECIPIENTS: Reply =
+    Reply::new(452, Status::new(4, 5, 3), "Too many recipients; send the rest in another message");
+const TOO_LARGE: Reply =
+    Reply::new(552, Status::new(5, 3, 4), "The message is larger than this server takes");
+const RESET: Reply = Reply::new(250, OK, "Reset");
+const NOOP: Reply = Reply::new(250, OK, "Ok");
+const BYE: Reply = Reply::new(221, OK, "Bye");
+const NO_SUCH_TOPIC: Reply =
+    Reply::new(504, Status::new(5, 5, 4), "No help on this topic; try HELP");
+const BARE_LF: Reply =
+    Reply::new(500, Status::new(5, 5, 2), "Bare LF: a line ends with CRLF (RFC 5321 2.3.8)");
+const LINE_TOO_LONG: Reply = Reply::new(500, Status::new(5, 5, 6), "Line too long");
+const TOO_MANY_REFUSALS: Reply =
+    Reply::new(421, Status::new(4, 7, 0), "Too many refused commands; closing the connection");
+
+/// Who decides what a client may do. Each refusal is the reply that the client gets.
+pub trait Policy {
+    /// Whether mail from `reverse_path` is taken now. `size` is what MAIL declared.
+    ///
+    /// # Errors
+    /// The reply that refuses it.
+    fn sender(&mut self, reverse_path: &ReversePath, size: Option<u64>) -> Result<(), Reply>;
+
+    /// Whether mail for `forward_path` is taken, and the mailbox that it means.
+    ///
+    /// # Errors
+    /// The reply that refuses it.
+    fn recipient(&mut self, forward_path: &ForwardPath) -> Result<Mailbox, Reply>;
+
+    /// The answer to VRFY.
+    fn verify(&mut self, text: &str) -> Reply;
+
+    /// The answer to EXPN; `None` where it is not offered.
+    fn expand(&mut self, text: &str) -> Option<Reply>;
+}
+
+/// What a session is told once, at its beginning.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The name in the greeting and in the answers to HELO and EHLO.
+    pub hostname: String,
+    /// The largest message, in octets: the value of SIZE (RFC 1870).
+    pub max_message_size: u64,
+    /// The most recipients of one message.
+    pub max_recipients: usize,
+    /// Whether EXPN is offered in EHLO (RFC 5321 §3.5.3).
+    pub offers_expn: bool,
+    /// Whether a bare LF ends a command line.
+    pub bare_newline: BareNewline,
+}
+
+/// What the session thread does next. The session itself never does I/O.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Read more octets, then ask again.
+    Read,
+    /// Send the reply, drop this many octets from the input, then ask again.
+    Reply(Reply, usize),
+    /// The same, then decode the data up to the lone dot (RFC 5321 §4.5.2) and tell
+    /// [`Session::end_of_data`].
+    ReadData(Reply, usize),
+    /// Send the reply and close (RFC 5321 §3.8).
+    Close(Reply),
+}
+
+/// How a client introduced itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Introduction {
+    /// The name it gave.
+    pub name: HeloName,
+    /// Whether it said EHLO: the `with ESMTP` of the Received field (RFC 5321 §4.4).
+    pub is_extended: bool,
+}
+
+/// An open mail transaction (RFC 5321 §3.3). RSET, HELO and EHLO drop it whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transaction {
+    /// Where reports go.
+    pub reverse_path: ReversePath,
+    /// Whom the message is for, as accepted so far.
+    pub recipients: Vec<Mailbox>,
+    /// What MAIL declared about the octets.
+    pub body: Body,
+}
+
+/// Why the data of a message did not become a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DataError {
+    /// A bare CR or LF in it.
+    Fault(DataFault),
+    /// It is larger than the limit.
+    TooLarge,
+    /// The policy or the spool refuses it.
+    Refused(Reply),
+}
+
+/// A session from the greeting to QUIT.
+#[derive(Debug)]
+pub struct Session {
+    limits: Limits,
+    introduction: Option<Introduction>,
+    transaction: Option<Transaction>,
+    refusals: u32,
+}
+
+impl Session {
+    /// A session at its beginning.
+    pub const fn new(limits: Limits) -> Self {
+        Self { limits, introduction: None, transaction: None, refusals: 0 }
+    }
+
+    /// The greeting (RFC 5321 §3.1).
+    pub fn greeting(&self) -> Reply {
+        Reply::without_status(220, format!("{} ESMTP mailwren", self.limits.hostname))
+    }
+
+    /// How the client introduced itself, if it has.
+    pub const fn introduction(&self) -> Option<&Introduction> {
+        self.introduction.as_ref()
+    }
+
+    /// The open transaction, if there is one.
+    pub const fn transaction(&self) -> Option<&Transaction> {
+        self.transaction.as_ref()
+    }
+
+    /// Says what to do about the octets received and not yet used.
+    pub fn next(&mut self, received: &[u8], policy: &mut dyn Policy) -> Action {
+        match first_line(received, self.limits.bare_newline) {
+            Framed::Incomplete => Action::Read,
+            Framed::BareLf => Action::Close(BARE_LF),
+            Framed::TooLong => Action::Close(LINE_TOO_LONG),
+            Framed::Line { text, consumed } => self.line(text, consumed, policy),
+        }
+    }
+
+    /// The answer to the data that `next` asked for. The transaction is over either way.
+    pub fn end_of_data(&mut self, result: Result<Receipt, DataError>) -> Reply {
+        self.transaction = None;
+        let reply = match result {
+            Ok(receipt) => Reply::with_text(250, OK, format!("Ok: queued as {}", receipt.id())),
+            Err(DataError::Refused(reply)) => reply,
+            Err(DataError::TooLarge) => TOO_LARGE,
+            Err(DataError::Fault(fault)) => fault_reply(fault),
+        };
+        if reply.is_positive() {
+            self.refusals = 0;
+        }
+        reply
+    }
+
+    fn line(&mut self, text: &[u8], consumed: usize, policy: &mut dyn Policy) -> Action {
+        let reply = match Command::parse(text) {
+            Ok(Command::Quit) => return Action::Close(BYE),
+            Ok(Command::Data) => match self.data() {
+                Ok(go_ahead) => return Action::ReadData(go_ahead, consumed),
+                Err(refusal) => refusal,
+            },
+            Ok(command) => self.obey(command, policy),
+            Err(error) => error.reply(),
+        };
+        if !reply.is_positive() {
+            self.refusals += 1;
+        }
+        if self.refusals > MAX_REFUSALS {
+            return Action::Close(TOO_MANY_REFUSALS);
+        }
+        Action::Reply(reply, consumed)
+    }
+
+    fn obey(&mut self, command: Command, policy: &mut dyn Policy) -> Reply {
+        match command {
+            Command::Helo(name) => self.introduce(name, false),
+            Command::Ehlo(name) => self.introduce(name, true),
+            Command::Mail(path, parameters) => self.mail(path, parameters, policy),
+            Command::Rcpt(path) => self.rcpt(&path, policy),
+            Command::Rset => {
+                self.transaction = None;
+                RESET
+            }
+            Command::Vrfy(text) => policy.verify(&text),
+            Command::Expn(text) => policy
+                .expand(&text)
+                .unwrap_or_else(|| command::CommandError::NotImplemented.reply()),
+            Command::Help(topic) => self.help(topic.as_deref()),
+            Command::Noop | Command::Data | Command::Quit => NOOP,
+        }
+    }
+
+    /// RFC 5321 §4.1.4: a second HELO or EHLO is good at any time, and resets.
+    fn introduce(&mut self, name: HeloName, is_extended: bool) -> Reply {
+        self.transaction = None;
+        let mut text = self.limits.hostname.clone();
+        if is_extended {
+            text.push_str("\nPIPELINING\n8BITMIME\nENHANCEDSTATUSCODES");
+            text.push_str(&format!("\nSIZE {}", self.limits.max_message_size));
+            if self.limits.offers_expn {
+                text.push_str("\nEXPN");
+            }
+            text.push_str("\nHELP");
+        }
+        self.introduction = Some(Introduction { name, is_extended });
+        Reply::without_status(250, text)
+    }
+
+    fn mail(
+        &mut self,
+        reverse_path: ReversePath,
+        parameters: MailParameters,
+        policy: &mut dyn Policy,
+    ) -> Reply {
+        if self.introduction.is_none() {
+            return SEND_HELO;
+        }
+        if self.transaction.is_some() {
+            return NESTED_MAIL;
+        }
+        // RFC 1870 §6.1: a declared size over the fixed maximum is refused right here.
+        if parameters.size.is_some_and(|size| size > self.limits.max_message_size) {
+            return TOO_LARGE;
+        }
+        if let Err(refusal) = policy.sender(&reverse_path, parameters.size) {
+            return refusal;
+        }
+        self.transaction =
+            Some(Transaction { reverse_path, recipients: Vec::new(), body: parameters.body });
+        SENDER_OK
+    }
+
+    fn rcpt(&mut self, forward_path: &ForwardPath, policy: &mut dyn Policy) -> Reply {
+        let Some(transaction) = &mut self.transaction else {
+            return SEND_MAIL;
+        };
+        if transaction.recipients.len() >= self.limits.max_recipients {
+            return TOO_MANY_RECIPIENTS;
+        }
+        match policy.recipient(forward_path) {
+            Ok(mailbox) => {
+                // The same address twice is one recipient.
+                if !transaction.recipients.contains(&mailbox) {
+                    transaction.recipients.push(mailbox);
+                }
+                RECIPIENT_OK
+            }
+            Err(refusal) => refusal,
+        }
+    }
+
+    fn data(&self) -> Result<Reply, Reply> {
+        match &self.transaction {
+            None => Err(SEND_MAIL),
+            Some(transaction) if transaction.recipients.is_empty() => Err(NO_RECIPIENTS),
+            Some(_) => Ok(Reply::without_status(354, "End data with <CRLF>.<CRLF>")),
+        }
+    }
+
+    fn help(&self, topic: Option<&str>) -> Reply {
+        let Some(topic) = topic else {
+            let verbs: Vec<_> = command::SYNTAX.iter().map(|(verb, _)| *verb).collect();
+            let text = format!("Commands: {}\nHELP and one of them tells more", verbs.join(" "));
+            return Reply::with_text(214, OK, text);
+        };
+        match command::syntax(topic) {
+            Some(form) => Reply::with_text(214, OK, form),
+            None => NO_SUCH_TOPIC,
+        }
+    }
+}
+
+fn fault_reply(fault: DataFault) -> Reply {
+    let status = Status::new(5, 6, 0);
+    match fault {
+        DataFault::BareLf => {
+            Reply::new(550, status, "Bare LF in the message: lines end with CRLF (RFC 5321 2.3.8)")
+        }
+        DataFault::BareCr => {
+            Reply::new(550, status, "Bare CR in the message: lines end with CRLF (RFC 5321 2.3.8)")
+        }
+    }
+}

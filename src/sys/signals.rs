@@ -1,0 +1,48 @@
+//! Signals as a stream of what they mean.
+
+use std::collections::VecDeque;
+use std::io;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// SIGTERM or SIGINT: stop.
+    Stop,
+    /// SIGHUP: read the configuration again.
+    Reload,
+    /// SIGUSR1: try the whole queue now.
+    RetryQueue,
+}
+
+/// Waits for signals. To be made before any other thread starts, so that none is lost.
+#[derive(Debug)]
+pub struct Requests {
+    signals: Signals,
+    arrived: VecDeque<i32>,
+}
+
+impl Requests {
+    /// Takes over the signals.
+    ///
+    /// # Errors
+    /// When the system does not let us.
+    pub fn new() -> io::Result<Self> {
+        let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
+        Ok(Self { signals, arrived: VecDeque::new() })
+    }
+
+    /// Waits for the next one.
+    pub fn wait(&mut self) -> Request {
+        loop {
+            match self.arrived.pop_front() {
+                Some(SIGHUP) => return Request::Reload,
+                Some(SIGUSR1) => return Request::RetryQueue,
+                Some(_) => return Request::Stop,
+                None => self.arrived.extend(self.signals.wait()),
+            }
+        }
+    }
+}
