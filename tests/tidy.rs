@@ -1,0 +1,142 @@
+//! The code's own form: what the architecture says of itself is true of the files.
+#![expect(clippy::unwrap_used, reason = "a test ends where it panics")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The most lines of a source file, its tests included.
+const MAX_LINES: usize = 600;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Rust file below `folder` with its text.
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                found.push((path, text));
+            }
+        }
+    }
+    assert!(!found.is_empty(), "no source in {folder}");
+    found
+}
+
+/// The lines of a file that are neither comments nor tests.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let lines = text.lines().enumerate().map(|(number, line)| (number + 1, line.trim()));
+    lines
+        .take_while(|(_, line)| *line != "#[cfg(test)]")
+        .filter(|(_, line)| !line.starts_with("//"))
+}
+
+#[test]
+fn the_pure_rooms_name_nothing_of_the_outer_world() {
+    const OUTSIDE: [&str; 12] = [
+        "std::net::Tcp",
+        "std::net::Udp",
+        "std::os::",
+        "std::fs",
+        "std::thread",
+        "std::time",
+        "std::process",
+        "std::env",
+        "crossbeam_channel",
+        "rustix",
+        "log::",
+        "crate::sys",
+    ];
+    for folder in ["src/smtp", "src/mail"] {
+        for (path, text) in sources(folder) {
+            for (number, line) in code(&text) {
+                let found = OUTSIDE.iter().find(|name| line.contains(*name));
+                assert_eq!(found, None, "{}:{number}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn each_crate_is_named_in_its_own_places_only() {
+    for (name, places) in [
+        ("trust_dns_resolver", &["src/sys/dns"][..]),
+        ("tokio", &["src/sys/dns"]),
+        ("native_tls", &["src/deliver/tls.rs"]),
+        ("ini::", &["src/config/"]),
+        ("env_logger", &["src/report/log_format.rs"]),
+        ("signal_hook", &["src/sys/signals.rs"]),
+        ("lexopt", &["src/cli/"]),
+        ("strsim", &["src/config/"]),
+        ("socket2", &["src/receive/listener.rs"]),
+        ("libc::", &["src/sys/"]),
+    ] {
+        for (path, text) in sources("src") {
+            let path = path.strip_prefix(root()).unwrap().display().to_string();
+            let names_it = |line: &str| {
+                let uses = line.split(name).skip(1).count() > 0;
+                // `config::ini::` is a module of ours.
+                uses && !line.contains(&format!("::{name}"))
+                    && !line.contains(&format!("super::{name}"))
+            };
+            let is_place = places.iter().any(|place| path.starts_with(place));
+            let found = code(&text).find(|(_, line)| !is_place && names_it(line));
+            assert_eq!(found, None, "{path} names {name}");
+        }
+    }
+}
+
+#[test]
+fn unsafe_code_stands_in_sys_only() {
+    for (path, text) in sources("src") {
+        let is_sys = path.starts_with(root().join("src/sys"));
+        for (number, line) in code(&text) {
+            let is_unsafe = line.contains("unsafe {") || line.contains("unsafe_code");
+            assert!(is_sys || !is_unsafe, "{}:{number}", path.display());
+        }
+    }
+}
+
+#[test]
+fn nothing_is_left_over() {
+    let words = ["TODO", "FIXME", "XXX", "unimplemented!", "todo!", "dbg!", "#[allow", "#[ignore"];
+    for folder in ["src", "tests"] {
+        for (path, text) in sources(folder) {
+            if path.ends_with("tests/tidy.rs") {
+                continue;
+            }
+            let found = words.iter().find(|word| text.contains(*word));
+            assert_eq!(found, None, "{}", path.display());
+            let lines = text.lines().count();
+            assert!(lines <= MAX_LINES, "{} has {lines} lines", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_module_and_test_opens_with_prose() {
+    for folder in ["src", "tests"] {
+        for (path, text) in sources(folder) {
+            let opens = text.starts_with("//!") || text.starts_with("#![doc");
+            assert!(opens, "{}", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_documents_name_every_command() {
+    let commands = ["serve", "demo", "sendmail", "check", "route", "queue"];
+    let manual = fs::read_to_string(root().join("etc/man/mailwren.8")).unwrap();
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    for command in commands {
+        assert!(manual.contains(&format!("Cm {command}")), "mailwren.8 lacks {command}");
+        assert!(readme.contains(command), "README.md lacks {command}");
+    }
+}
