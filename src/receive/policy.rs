@@ -20,6 +20,9 @@ const SPOOL_AWAY: Reply =
 const NO_RELAY: Reply = Reply::new(550, Status::new(5, 7, 1), "Relaying denied");
 const CANNOT_VERIFY: Reply =
     Reply::new(252, Status::new(2, 5, 0), "Addresses are not verified here; send the message");
+const CANNOT_VERIFY_NOW: Reply =
+    Reply::new(252, Status::new(2, 5, 0), "This address cannot be looked up now; send the message");
+const NO_SUCH_ALIAS: Reply = Reply::new(550, Status::new(5, 1, 1), "No such alias here");
 const NOT_AN_ADDRESS: Reply =
     Reply::new(553, Status::new(5, 1, 3), "This is no address or user name");
 
@@ -68,7 +71,7 @@ impl SessionPolicy<'_> {
 
     /// What a VRFY or EXPN argument means: a name, an address, or a path. `None` when this
     /// client is told nothing.
-    fn asked(&self, text: &str) -> Option<Result<Resolution, Reply>> {
+    fn asked(&self, text: &str) -> Option<Result<(Mailbox, Resolution), Reply>> {
         match self.settings.server.vrfy {
             Vrfy::No => return None,
             Vrfy::Local if !self.may_relay() => return None,
@@ -85,7 +88,8 @@ impl SessionPolicy<'_> {
         };
         match mailbox {
             Ok(mailbox) if self.settings.server.domains.contains(mailbox.domain()) => {
-                Some(Ok(self.router.resolve(&mailbox)))
+                let resolution = self.router.resolve(&mailbox);
+                Some(Ok((mailbox, resolution)))
             }
             Ok(_) => None,
             Err(reply) => Some(Err(reply)),
@@ -131,35 +135,33 @@ impl Policy for SessionPolicy<'_> {
     }
 
     fn verify(&mut self, text: &str) -> Reply {
-        match self.asked(text) {
-            None => CANNOT_VERIFY,
-            Some(Err(reply)) => reply,
-            Some(Ok(
-                Resolution::Mailbox(_) | Resolution::MailboxAnd(..) | Resolution::Expanded(_),
-            )) => Reply::with_text(
-                250,
-                Status::new(2, 1, 5),
-                format!("<{}>", text.trim_matches(['<', '>'])),
-            ),
-            Some(Ok(Resolution::Unknown)) => {
-                Reply::new(550, Status::new(5, 1, 1), "No such user here")
+        let (mailbox, resolution) = match self.asked(text) {
+            None => return CANNOT_VERIFY,
+            Some(Err(reply)) => return reply,
+            Some(Ok(found)) => found,
+        };
+        match resolution {
+            Resolution::Mailbox(_) | Resolution::MailboxAnd(..) | Resolution::Expanded(_) => {
+                Reply::with_text(250, Status::new(2, 1, 5), format!("<{mailbox}>"))
             }
-            Some(Ok(Resolution::Failed(_))) => {
-                Reply::new(252, Status::new(2, 5, 0), "The user cannot be looked up now")
-            }
+            Resolution::Unknown => no_such_user(&mailbox),
+            Resolution::Failed(_) => CANNOT_VERIFY_NOW,
         }
     }
 
     fn expand(&mut self, text: &str) -> Option<Reply> {
-        Some(match self.asked(text)? {
-            Err(reply) => reply,
-            Ok(Resolution::Expanded(mailboxes)) => {
-                let lines: Vec<_> =
-                    mailboxes.iter().map(|mailbox| format!("<{mailbox}>")).collect();
-                Reply::with_text(250, Status::new(2, 1, 5), lines.join("\n"))
-            }
-            Ok(_) => Reply::new(550, Status::new(5, 1, 1), "No such alias here"),
-        })
+        let (mailbox, resolution) = match self.asked(text)? {
+            Err(reply) => return Some(reply),
+            Ok(found) => found,
+        };
+        let members = match resolution {
+            Resolution::Expanded(members) => members,
+            Resolution::MailboxAnd(_, others) => std::iter::once(mailbox).chain(others).collect(),
+            Resolution::Failed(_) => return Some(CANNOT_VERIFY_NOW),
+            Resolution::Mailbox(_) | Resolution::Unknown => return Some(NO_SUCH_ALIAS),
+        };
+        let lines: Vec<_> = members.iter().map(|member| format!("<{member}>")).collect();
+        Some(Reply::with_text(250, Status::new(2, 1, 5), lines.join("\n")))
     }
 }
 

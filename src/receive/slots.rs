@@ -5,6 +5,10 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::receive::peer::Peer;
+use crate::sys::process;
+
+/// Sessions at once after which, when the last has gone, freed memory goes back to the system.
+const BURST: usize = 50;
 
 /// Counts the sessions.
 #[derive(Debug)]
@@ -17,6 +21,8 @@ pub struct Slots {
 #[derive(Debug, Default)]
 struct Taken {
     all: usize,
+    /// The most at once since there were none.
+    most: usize,
     by_client: HashMap<Client, usize>,
 }
 
@@ -68,6 +74,7 @@ impl Slots {
         }
         *of_client += 1;
         taken.all += 1;
+        taken.most = taken.most.max(taken.all);
         Ok(Slot { slots: Arc::clone(self), client })
     }
 
@@ -84,14 +91,23 @@ impl Slots {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut taken = self.slots.taken();
-        taken.all -= 1;
-        if let Some(of_client) = taken.by_client.get_mut(&self.client) {
+        if self.slots.taken().give_back(self.client) >= BURST {
+            process::trim_memory();
+        }
+    }
+}
+
+impl Taken {
+    /// Counts one less. With the last one gone, returns how many there were at the most.
+    fn give_back(&mut self, client: Client) -> usize {
+        self.all -= 1;
+        if let Some(of_client) = self.by_client.get_mut(&client) {
             *of_client -= 1;
             if *of_client == 0 {
-                taken.by_client.remove(&self.client);
+                self.by_client.remove(&client);
             }
         }
+        if self.all == 0 { std::mem::take(&mut self.most) } else { 0 }
     }
 }
 

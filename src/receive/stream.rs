@@ -5,9 +5,9 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-/// How far the time-out that the socket has may be off before it is set anew: most reads
-/// then cost no further system call.
-const SLACK: Duration = Duration::from_secs(1);
+/// The longest that one read waits before the deadline is looked at again. The usual
+/// deadlines are all further away, so that most reads need no system call but their own.
+const TICK: Duration = Duration::from_secs(180);
 
 /// The socket of a session.
 #[derive(Debug)]
@@ -22,6 +22,7 @@ pub enum Socket {
 #[derive(Debug)]
 pub struct DeadlineStream {
     socket: Socket,
+    /// What the socket has; zero before the first read.
     read_timeout: Duration,
 }
 
@@ -35,14 +36,10 @@ impl DeadlineStream {
             Socket::Tcp(socket) => {
                 socket.set_nodelay(true)?;
                 socket.set_write_timeout(Some(timeout))?;
-                socket.set_read_timeout(Some(timeout))?;
             }
-            Socket::Unix(socket) => {
-                socket.set_write_timeout(Some(timeout))?;
-                socket.set_read_timeout(Some(timeout))?;
-            }
+            Socket::Unix(socket) => socket.set_write_timeout(Some(timeout))?,
         }
-        Ok(Self { socket, read_timeout: timeout })
+        Ok(Self { socket, read_timeout: Duration::ZERO })
     }
 
     /// Reads what is there, waiting for something until `deadline`.
@@ -78,14 +75,17 @@ impl DeadlineStream {
         }
     }
 
+    /// Makes sure that the next read returns when `left` is over, or soon after.
     fn limit_read(&mut self, left: Duration) -> io::Result<()> {
-        if self.read_timeout.abs_diff(left) <= SLACK.min(left / 4) {
+        let wanted = left.min(TICK);
+        // An eighth more or less is made good by the look at the clock after the read.
+        if self.read_timeout.abs_diff(wanted) <= wanted / 8 {
             return Ok(());
         }
-        self.read_timeout = left;
+        self.read_timeout = wanted;
         match &self.socket {
-            Socket::Tcp(socket) => socket.set_read_timeout(Some(left)),
-            Socket::Unix(socket) => socket.set_read_timeout(Some(left)),
+            Socket::Tcp(socket) => socket.set_read_timeout(Some(wanted)),
+            Socket::Unix(socket) => socket.set_read_timeout(Some(wanted)),
         }
     }
 }
