@@ -89,9 +89,7 @@ impl LocalPart {
 /// With quotes only where RFC 5321 §4.1.2 needs them.
 impl fmt::Display for LocalPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let is_dot_string =
-            self.0.split('.').all(|atom| !atom.is_empty() && atom.bytes().all(is_atext));
-        if is_dot_string {
+        if is_dot_string(&self.0) {
             return f.write_str(&self.0);
         }
         f.write_str("\"")?;
@@ -419,9 +417,7 @@ fn local_part_in(text: &str) -> Result<(LocalPart, &str), AddressError> {
     }
     let end = text.find('@').unwrap_or(text.len());
     let (dot_string, rest) = text.split_at(end);
-    let is_dot_string =
-        dot_string.split('.').all(|atom| !atom.is_empty() && atom.bytes().all(is_atext));
-    if !is_dot_string {
+    if !is_dot_string(dot_string) {
         return Err(AddressError::BadLocalPart);
     }
     Ok((LocalPart::from_unquoted(dot_string)?, rest))
@@ -441,8 +437,13 @@ fn quoted_string_in(quoted: &str) -> Result<(LocalPart, &str), AddressError> {
     Err(AddressError::BadLocalPart)
 }
 
+/// `Atom *("." Atom)` (RFC 5321 §4.1.2).
+fn is_dot_string(text: &str) -> bool {
+    text.split('.').all(|atom| !atom.is_empty() && atom.bytes().all(is_atext))
+}
+
 /// `atext` of RFC 5322 §3.2.3: what an atom may hold.
-pub fn is_atext(octet: u8) -> bool {
+fn is_atext(octet: u8) -> bool {
     octet.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&octet)
 }
 
