@@ -1,0 +1,43 @@
+# What a person types: `make demo` to see it work, `make test` to see that it does.
+
+TOOLS := tests/interop/install-tools
+BINARY := target/release/mailwren
+
+.PHONY: help demo test build lint check-tools interop clean
+
+help:
+	@echo 'make demo         build and run a mail server on 127.0.0.1:2525, without configuration'
+	@echo 'make test         install what the tests need, and run them all'
+	@echo 'make build        build $(BINARY)'
+	@echo 'make lint         check the format and run the lints'
+	@echo 'make check-tools  say which programs are missing for the build and the tests'
+	@echo 'make clean        remove everything that was built'
+
+demo:
+	$(TOOLS) build
+	cargo build --release --locked
+	$(BINARY) demo
+
+test:
+	$(TOOLS) build test
+	$(MAKE) lint
+	cargo test --locked
+	$(MAKE) build
+	tests/interop/run
+
+build:
+	cargo build --release --locked
+
+lint:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+# The tests against real programs alone; `tests/interop/run PATTERN…` runs some of them.
+interop: build
+	tests/interop/run
+
+check-tools:
+	$(TOOLS) --check build test
+
+clean:
+	cargo clean
