@@ -1,0 +1,186 @@
+"""The `sendmail` that cron, mail(1) and scripts call."""
+
+import contextlib
+import os
+import subprocess
+from email import message_from_bytes
+
+from harness import Server, binary, folder, run, smarthost
+from peers import Peer
+
+EX_USAGE, EX_TEMPFAIL = 64, 75
+
+
+def sendmail(server, arguments, content, expect=0):
+    """Runs `sendmail` with a message on its standard input."""
+    link = server.dir / "sendmail"
+    with contextlib.suppress(FileExistsError):
+        link.symlink_to(binary())
+    return run([link, *arguments], expect=expect, input=content, env=server.environment(),
+               cwd=server.dir)
+
+
+def test_plain():
+    """A message with LF and recipients as arguments arrives, completed and traced."""
+    with Server() as server:
+        sendmail(server, ["ann@mx.test"], b"Subject: plain\n\nhello\n.\nnot after the dot\n")
+        message = message_from_bytes(server.wait_mail()[0])
+        assert message["Subject"] == "plain"
+        for field in ("From", "Date", "Message-ID"):
+            assert len(message.get_all(field, [])) == 1, f"{field}: {message.get_all(field)}"
+        assert f"uid {os.getuid()}" in message["Received"] \
+            or f"uid={os.getuid()}" in message["Received"], message["Received"]
+        # Without -i a lone dot ends the message.
+        assert message.get_payload() == "hello\n", message.get_payload()
+
+
+def test_lone_dot_with_i():
+    """With -i or -oi a lone dot is only a dot."""
+    with Server() as server:
+        for number, flag in enumerate(["-i", "-oi"], 1):
+            sendmail(server, [flag, "ann@mx.test"], b"Subject: dot\n\none\n.\ntwo\n..\n")
+            texts = server.wait_mail(count=number)
+            assert all(message_from_bytes(t).get_payload() == "one\n.\ntwo\n..\n" for t in texts)
+
+
+def test_recipients_from_the_message():
+    """With -t To, Cc and Bcc are the recipients, and Bcc is removed."""
+    content = (b"To: Ann <ann@mx.test>, \"Eve, the other\" <eve@mx.test>\n"
+               b"Cc: (a comment) dan@mx.test\nBcc: secret@mx.test,\n hidden@mx.test\n"
+               b"Subject: many\n\nbody\n")
+    with Server() as server:
+        sendmail(server, ["-t", "-i"], content)
+        for user in ("ann", "eve", "dan", "secret", "hidden"):
+            text = server.wait_mail(user)[0]
+            assert b"Bcc" not in text, text
+            assert b"hidden@" not in text.replace(b"Delivered-To: hidden@mx.test", b""), text
+
+
+def test_sender_and_name():
+    """-f is the reverse-path, -F the name in a From that is added."""
+    with Server() as server:
+        arguments = ["-f", "root@client.test", "-F", "Ann's Cron", "ann@mx.test"]
+        sendmail(server, arguments, b"Subject: f\n\n")
+        message = message_from_bytes(server.wait_mail()[0])
+        assert message["Return-Path"] == "<root@client.test>", message["Return-Path"]
+        assert "Ann's Cron" in message["From"], message["From"]
+        assert "root@client.test" in message["From"], message["From"]
+
+
+def test_headers_are_kept():
+    """From, Date and Message-ID that are there stay as they are."""
+    fields = (b"From: Me <me@mx.test>\nDate: Sun, 01 Feb 2026 01:02:03 +0100\n"
+              b"Message-ID: <kept@mx.test>\nSubject: kept\n")
+    with Server() as server:
+        sendmail(server, ["ann@mx.test"], fields + b"\nbody\n")
+        text = server.wait_mail()[0]
+        for line in fields.splitlines():
+            assert text.count(line) == 1, line
+        assert text.count(b"\nDate:") == 1 and text.count(b"\nMessage-ID:") == 1
+
+
+def test_body_without_header():
+    """A message that is only text gets a header and keeps its text."""
+    with Server() as server:
+        sendmail(server, ["ann@mx.test"], b"just a line\nand another\n")
+        message = message_from_bytes(server.wait_mail()[0])
+        assert message["From"] and "just a line\nand another\n" in message.get_payload()
+
+
+def test_no_recipients():
+    """Without a recipient the exit code is 64 and says why."""
+    with Server() as server:
+        assert sendmail(server, [], b"Subject: x\n\n", EX_USAGE)
+        assert sendmail(server, ["-t"], b"Subject: x\n\nbody\n", EX_USAGE)
+        server.wait_queue(0)
+
+
+def test_daemon_away():
+    """While the daemon is away the exit code is 75."""
+    with Server() as server:
+        server.stop()
+        assert sendmail(server, ["ann@mx.test"], b"Subject: x\n\n", EX_TEMPFAIL)
+        server.start()
+
+
+def test_relays():
+    """A local user may send anywhere, whatever the relay networks are; 8-bit and dots too."""
+    with Peer() as peer:
+        settings = {"relay": {"networks": "192.0.2.0/24"},
+                    "smarthost": smarthost(peer.port)}
+        with Server(settings) as server:
+            sendmail(server, ["-i", "zoe@far.test"], "Subject: ü\n\n.\n..ü\n".encode())
+            content = peer.wait_messages(1)[0].content
+            assert content.endswith("\r\n\r\n.\r\n..ü\r\n".encode()), content
+            server.wait_queue(0)
+
+
+def test_large_and_odd_input():
+    """CRLF input, no last newline and a large message are fine; nothing smuggles a second one."""
+    with Server() as server:
+        sendmail(server, ["-i", "ann@mx.test"], b"Subject: crlf\r\n\r\none\r\ntwo\r\n")
+        sendmail(server, ["-i", "eve@mx.test"], b"Subject: end\n\nno newline")
+        sendmail(server, ["-i", "dan@mx.test"], b"Subject: big\n\n" + b"0123456789abcde\n" * 200000)
+        sendmail(server, ["-i", "mal@mx.test"],
+                 b"Subject: s\n\n.\r\nMAIL FROM:<evil@x.test>\nRCPT TO:<evil@mx.test>\nDATA\n.\n")
+        assert server.wait_mail("ann")[0].endswith(b"\n\none\ntwo\n")
+        assert server.wait_mail("eve")[0].endswith(b"\n\nno newline\n")
+        assert server.wait_mail("dan")[0].count(b"0123456789abcde\n") == 200000
+        assert b"\nDATA\n.\n" in server.wait_mail("mal")[0]
+        server.wait_queue(0)
+        assert not server.new_mail("evil")
+
+
+def test_hostile_arguments():
+    """Newlines and NULs in -f, -F and recipients make no field, no command and no path."""
+    with Server() as server:
+        sendmail(server, ["-F", "Name\nX-Evil: yes\r\nBcc: x", "ann@mx.test"], b"Subject: a\n\n")
+        text = server.wait_mail("ann")[0]
+        assert b"\nX-Evil" not in text and b"\nBcc" not in text, text
+        for arguments in (["-f", "a@mx.test>\r\nRCPT TO:<evil@mx.test", "eve@mx.test"],
+                          ["eve@mx.test>\r\nRCPT TO:<evil@mx.test"], ["../../evil"]):
+            done = subprocess.run([server.dir / "sendmail", *arguments], input=b"Subject: b\n\n",
+                                  capture_output=True, env=server.environment(), timeout=60)
+            assert done.returncode in (0, 64, 65, 67, 68, 69, 75, 77), done
+        server.deliver("last@mx.test")
+        server.wait_queue(0)
+        assert not server.new_mail("evil"), "an argument became a command"
+        assert not [p for p in server.dir.rglob("evil*") if server.mail not in p.parents]
+
+
+def test_command_lines_of_the_field():
+    """The command lines of cron, anacron, mdadm, smartd, git and the others deliver."""
+    to = b"To: ann\nSubject: field\n\nbody\n"
+    plain = b"Subject: field\n\nbody\n"
+    lines = [
+        (["-FCronDaemon", "-i", "-odi", "-oem", "-oi", "-t", "-f", "root"], to),
+        (["-i", "-FCronDaemon", "-B8BITMIME", "-oem", "ann"], plain),
+        (["-FAnacron", "-odi", "ann"], plain),
+        (["-t"], to),
+        (["-oi", "-t"], to),
+        (["ann@mx.test"], plain),
+        (["-oi", "-f", "user@mx.test", "-t"], to),
+        (["-t", "-i"], to),
+        (["-i", "ann", "ann@localhost"], plain),
+        (["-i", "--", "ann"], plain),
+        (["-G", "-N", "never", "-U", "-v", "-oi", "-O", "Timeout=1", "-h", "3", "-R",
+          "hdrs", "ann"], plain),
+    ]
+    with Server() as server:
+        for number, (arguments, content) in enumerate(lines, 1):
+            sendmail(server, arguments, content)
+            server.wait_queue(0)
+            texts = server.wait_mail(count=len(server.new_mail()))
+            assert len(texts) >= number, f"{arguments} delivered nothing"
+        assert all(b"Subject: field" in t for t in texts)
+
+
+def test_wrong_configuration_is_no_help():
+    """An unreadable configuration does not stop `sendmail`: it takes the defaults."""
+    with Server() as server, folder() as empty:
+        (server.dir / "sendmail").symlink_to(binary())
+        done = subprocess.run([server.dir / "sendmail", "ann@mx.test"], input=b"Subject: x\n\n",
+                              capture_output=True, timeout=60,
+                              env={**os.environ, "MAILWREN_CONFIG": str(empty / "none.ini")})
+        # Nobody listens at the default place, so it may only be told to come again.
+        assert done.returncode in (EX_TEMPFAIL, 78), done
