@@ -20,9 +20,8 @@ const SPOOL_AWAY: Reply =
 const NO_RELAY: Reply = Reply::new(550, Status::new(5, 7, 1), "Relaying denied");
 const CANNOT_VERIFY: Reply =
     Reply::new(252, Status::new(2, 5, 0), "Addresses are not verified here; send the message");
-const CANNOT_VERIFY_NOW: Reply =
-    Reply::new(252, Status::new(2, 5, 0), "This address cannot be looked up now; send the message");
-const NO_SUCH_ALIAS: Reply = Reply::new(550, Status::new(5, 1, 1), "No such alias here");
+const CANNOT_LOOK_UP: Reply =
+    Reply::new(252, Status::new(2, 5, 0), "This user cannot be looked up now");
 const NOT_AN_ADDRESS: Reply =
     Reply::new(553, Status::new(5, 1, 3), "This is no address or user name");
 
@@ -69,12 +68,14 @@ impl SessionPolicy<'_> {
         }
     }
 
-    /// What a VRFY or EXPN argument means: a name, an address, or a path. `None` when this
-    /// client is told nothing.
-    fn asked(&self, text: &str) -> Option<Result<(Mailbox, Resolution), Reply>> {
+    /// Whose mailbox a VRFY or EXPN argument names, and what that means.
+    ///
+    /// # Errors
+    /// What the client gets instead: it is told nothing, or the argument makes no sense.
+    fn asked(&self, text: &str) -> Result<(Mailbox, Resolution), Reply> {
         match self.settings.server.vrfy {
-            Vrfy::No => return None,
-            Vrfy::Local if !self.may_relay() => return None,
+            Vrfy::No => return Err(CANNOT_VERIFY),
+            Vrfy::Local if !self.may_relay() => return Err(CANNOT_VERIFY),
             Vrfy::Local | Vrfy::Yes => {}
         }
         let path = match text.parse::<LocalPart>() {
@@ -82,18 +83,13 @@ impl SessionPolicy<'_> {
             Err(_) if text.starts_with('<') => text.to_owned(),
             Err(_) => format!("<{text}>"),
         };
-        let mailbox = match path.parse().map_err(|_| NOT_AN_ADDRESS) {
-            Ok(path) => self.mailbox(&path),
-            Err(reply) => Err(reply),
-        };
-        match mailbox {
-            Ok(mailbox) if self.settings.server.domains.contains(mailbox.domain()) => {
-                let resolution = self.router.resolve(&mailbox);
-                Some(Ok((mailbox, resolution)))
-            }
-            Ok(_) => None,
-            Err(reply) => Some(Err(reply)),
+        let path = path.parse().map_err(|_| NOT_AN_ADDRESS)?;
+        let mailbox = self.mailbox(&path)?;
+        if !self.settings.server.domains.contains(mailbox.domain()) {
+            return Err(CANNOT_VERIFY);
         }
+        let resolution = self.router.resolve(&mailbox);
+        Ok((mailbox, resolution))
     }
 }
 
@@ -136,33 +132,42 @@ impl Policy for SessionPolicy<'_> {
 
     fn verify(&mut self, text: &str) -> Reply {
         let (mailbox, resolution) = match self.asked(text) {
-            None => return CANNOT_VERIFY,
-            Some(Err(reply)) => return reply,
-            Some(Ok(found)) => found,
+            Ok(found) => found,
+            Err(reply) => return reply,
         };
         match resolution {
+            // RFC 5321 §3.5.2: a positive answer names the mailbox with its domain.
             Resolution::Mailbox(_) | Resolution::MailboxAnd(..) | Resolution::Expanded(_) => {
-                Reply::with_text(250, Status::new(2, 1, 5), format!("<{mailbox}>"))
+                found(&[mailbox])
             }
-            Resolution::Unknown => no_such_user(&mailbox),
-            Resolution::Failed(_) => CANNOT_VERIFY_NOW,
+            Resolution::Unknown => Reply::new(550, Status::new(5, 1, 1), "No such user here"),
+            Resolution::Failed(_) => CANNOT_LOOK_UP,
         }
     }
 
     fn expand(&mut self, text: &str) -> Option<Reply> {
-        let (mailbox, resolution) = match self.asked(text)? {
-            Err(reply) => return Some(reply),
-            Ok(found) => found,
-        };
-        let members = match resolution {
-            Resolution::Expanded(members) => members,
-            Resolution::MailboxAnd(_, others) => std::iter::once(mailbox).chain(others).collect(),
-            Resolution::Failed(_) => return Some(CANNOT_VERIFY_NOW),
-            Resolution::Mailbox(_) | Resolution::Unknown => return Some(NO_SUCH_ALIAS),
-        };
-        let lines: Vec<_> = members.iter().map(|member| format!("<{member}>")).collect();
-        Some(Reply::with_text(250, Status::new(2, 1, 5), lines.join("\n")))
+        if self.settings.server.vrfy == Vrfy::No {
+            return None;
+        }
+        Some(match self.asked(text) {
+            Err(reply) => reply,
+            Ok((_, Resolution::Expanded(mailboxes))) => found(&mailboxes),
+            Ok((mailbox, Resolution::MailboxAnd(_, mut mailboxes))) => {
+                mailboxes.insert(0, mailbox);
+                found(&mailboxes)
+            }
+            Ok((_, Resolution::Failed(_))) => CANNOT_LOOK_UP,
+            Ok((_, Resolution::Mailbox(_) | Resolution::Unknown)) => {
+                Reply::new(550, Status::new(5, 1, 1), "No such alias here")
+            }
+        })
     }
+}
+
+/// The mailboxes that VRFY or EXPN found, one on each line (RFC 5321 §3.5.1).
+fn found(mailboxes: &[Mailbox]) -> Reply {
+    let lines: Vec<_> = mailboxes.iter().map(|mailbox| format!("<{mailbox}>")).collect();
+    Reply::with_text(250, Status::new(2, 1, 5), lines.join("\n"))
 }
 
 fn no_such_user(mailbox: &Mailbox) -> Reply {

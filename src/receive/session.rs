@@ -25,6 +25,10 @@ const DATA_READ: usize = 32 << 10;
 /// Replies to pipelined commands are gathered up to this many octets.
 const MAX_GATHERED: usize = 4 << 10;
 
+/// The octets, and how long for them, that a client may still send once it is sent away.
+const MAX_DROPPED: usize = 1 << 20;
+const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
+
 const TIMEOUT: Reply = Reply::new(421, Status::new(4, 4, 2), "Timeout; closing the connection");
 const STOPPING: Reply =
     Reply::new(421, Status::new(4, 3, 2), "The server is stopping; try again later");
@@ -90,6 +94,11 @@ impl Conversation<'_> {
                     self.note_refusal(&reply);
                     reply.write_to(&mut self.output);
                 }
+                // Whoever says QUIT says nothing more, so there is nothing to wait for.
+                Action::Close(reply) if reply.is_positive() => {
+                    reply.write_to(&mut self.output);
+                    return self.send();
+                }
                 Action::Close(reply) => {
                     self.note_refusal(&reply);
                     return self.close(&reply);
@@ -128,13 +137,18 @@ impl Conversation<'_> {
                     return Ok(true);
                 }
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    self.close(&TIMEOUT)?;
-                    return Err(error);
-                }
-                Err(error) => return Err(error),
+                Err(error) => return Err(self.broken_off(error)),
             }
         }
+    }
+
+    /// Tells a client that was too slow why it is left (RFC 5321 §3.8), and returns `error`.
+    fn broken_off(&mut self, error: io::Error) -> io::Error {
+        if error.kind() == io::ErrorKind::TimedOut {
+            // That it timed out says more than that it did not take the reply either.
+            let _ = self.close(&TIMEOUT);
+        }
+        error
     }
 
     /// Reads a message up to its end and says what the client is told.
@@ -165,7 +179,8 @@ impl Conversation<'_> {
             }
             let patience = timeout + Duration::from_secs(total / MIN_OCTETS_PER_SECOND);
             let deadline = (began + patience).min(Instant::now() + timeout.min(DATA_BLOCK_TIMEOUT));
-            if self.read_more(DATA_READ, deadline)? == 0 {
+            let count = self.read_more(DATA_READ, deadline).map_err(|e| self.broken_off(e))?;
+            if count == 0 {
                 return Err(io::Error::new(
                     io::ErrorKind::UnexpectedEof,
                     "closed in the middle of a message",
@@ -195,9 +210,13 @@ impl Conversation<'_> {
         result
     }
 
+    /// Sends the client away with a reply that it can read whatever it is just sending.
     fn close(&mut self, reply: &Reply) -> io::Result<()> {
         reply.write_to(&mut self.output);
-        self.send()
+        self.send()?;
+        // The reply is out; a client that is gone or goes on talking does not matter.
+        let _ = self.stream.finish(MAX_DROPPED, FINISH_TIMEOUT);
+        Ok(())
     }
 
     fn note_refusal(&self, reply: &Reply) {

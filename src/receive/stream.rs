@@ -1,7 +1,7 @@
 //! A session's socket, with a deadline on every read and write.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -73,6 +73,29 @@ impl DeadlineStream {
             Socket::Tcp(socket) => socket.write_all(octets),
             Socket::Unix(socket) => socket.write_all(octets),
         }
+    }
+
+    /// Ends our side, then drops what the peer still sends until it closes, `octets` came or
+    /// `patience` is over. A socket closed with input unread makes the system reset the
+    /// connection, and the last reply may be lost with it.
+    ///
+    /// # Errors
+    /// When the peer is gone or does not close.
+    pub fn finish(&mut self, octets: usize, patience: Duration) -> io::Result<()> {
+        match &self.socket {
+            Socket::Tcp(socket) => socket.shutdown(Shutdown::Write)?,
+            Socket::Unix(socket) => socket.shutdown(Shutdown::Write)?,
+        }
+        let deadline = Instant::now() + patience;
+        let mut left = octets;
+        let mut buffer = [0; 4096];
+        while left > 0 {
+            match self.read_until(&mut buffer, deadline)? {
+                0 => return Ok(()),
+                count => left = left.saturating_sub(count),
+            }
+        }
+        Ok(())
     }
 
     /// Makes sure that the next read returns when `left` is over, or soon after.
