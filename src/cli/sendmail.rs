@@ -69,6 +69,11 @@ impl Failure {
 }
 
 impl Options {
+    /// The addresses as they were given.
+    fn addresses(&self) -> impl Iterator<Item = &String> {
+        self.sender.iter().chain(&self.recipients)
+    }
+
     /// Reads a command line of the classic form. An unknown option never loses mail: it is
     /// named on standard error and passed over.
     fn parse(parser: &mut Parser) -> Result<Self, lexopt::Error> {
@@ -91,7 +96,7 @@ impl Options {
                     parser.optional_value();
                 }
                 Arg::Value(value) => {
-                    options.recipients.extend(address_list::specs(value.as_encoded_bytes()));
+                    options.recipients.push(value.to_string_lossy().into_owned());
                 }
             }
         }
@@ -132,18 +137,24 @@ fn submit(options: &Options, settings: &Option<Settings>) -> Result<u8, Failure>
             "the server has no socket: set [server] socket in the configuration",
         )
     })?;
-    let sender = own_mailbox(server)?;
-    let submission = read(options, server, &sender)?;
+    if let Some(hostile) = options.addresses().find(|text| text.chars().any(char::is_control)) {
+        let text = format!("{hostile:?}: an address has no control characters");
+        return Err(Failure::new(exit::DATAERR, text));
+    }
+    let own = own_mailbox(server)?;
+    let reverse_path = reverse_path(options, server, &own)?;
+    let submission = read(options, server, reverse_path.mailbox().unwrap_or(&own))?;
     let mut recipients = submission.recipients.clone();
     if !options.from_header {
         recipients.clear();
     }
     let mut bad = if options.from_header { submission.bad_recipients.clone() } else { Vec::new() };
-    for spec in &options.recipients {
-        match address_list::complete(spec, server.domains.origin()) {
+    let given = options.recipients.iter().flat_map(|list| address_list::specs(list.as_bytes()));
+    for spec in given {
+        match address_list::complete(&spec, server.domains.origin()) {
             Ok(mailbox) if recipients.contains(&mailbox) => {}
             Ok(mailbox) => recipients.push(mailbox),
-            Err(_) => bad.push(spec.clone()),
+            Err(_) => bad.push(spec),
         }
     }
     for spec in &bad {
@@ -156,13 +167,7 @@ fn submit(options: &Options, settings: &Option<Settings>) -> Result<u8, Failure>
             "no recipients: name them, or use -t to take them from the header",
         ));
     }
-    let code = send(
-        socket,
-        server,
-        &reverse_path(options, server, sender)?,
-        &recipients,
-        &submission.content,
-    )?;
+    let code = send(socket, server, &reverse_path, &recipients, &submission.content)?;
     Ok(if code == exit::OK && !bad.is_empty() { exit::DATAERR } else { code })
 }
 
@@ -180,8 +185,8 @@ fn own_mailbox(server: &Server) -> Result<Mailbox, Failure> {
 }
 
 /// What `-f` says, or the caller.
-fn reverse_path(options: &Options, server: &Server, own: Mailbox) -> Result<ReversePath, Failure> {
-    let Some(given) = &options.sender else { return Ok(ReversePath::Mailbox(own)) };
+fn reverse_path(options: &Options, server: &Server, own: &Mailbox) -> Result<ReversePath, Failure> {
+    let Some(given) = &options.sender else { return Ok(ReversePath::Mailbox(own.clone())) };
     match address_list::specs(given.as_bytes()).as_slice() {
         [] => Ok(ReversePath::Null),
         [spec] => address_list::complete(spec, server.domains.origin())

@@ -1,15 +1,22 @@
 //! Dot-locks: the file `NAME.lock` beside an mbox keeps other programs away while it is there.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, Mode, OFlags, Stat, fstat, openat, statat, unlinkat};
 use rustix::io::Errno;
+use rustix::process::{Pid, getpid, test_kill_process};
+
+use crate::sys::process::host_name;
 
 /// After this time nobody is at work any more who forgot to remove a lock.
 const STALE_SECONDS: i64 = 300;
+/// What the second line of a lock of ours begins with.
+const MARK: &str = "mailwren on";
+/// The most octets of a lock that are read.
+const MAX_OWNER: u64 = 512;
 
 /// What came of a try to take a dot-lock.
 #[derive(Debug)]
@@ -43,9 +50,7 @@ impl<'a> DotLock<'a> {
             match create(folder, &name) {
                 Ok(mut file) => {
                     let lock = Self { folder, file: identity(&fstat(&file)?), name };
-                    // The number is for people who wonder whose it is. Other programs look
-                    // only whether the file is there.
-                    file.write_all(format!("{}\n", std::process::id()).as_bytes())?;
+                    file.write_all(owner_text().as_bytes())?;
                     return Ok(Attempt::Taken(lock));
                 }
                 Err(Errno::EXIST) if remove_stale(folder, &name)? => {}
@@ -68,13 +73,41 @@ impl Drop for DotLock<'_> {
     }
 }
 
-/// Removes a lock that is too old. Whether the name is free now.
+/// What a lock of ours says: the process in the first line, where other programs look for it,
+/// then the mark by which a later run of ours knows it again.
+fn owner_text() -> String {
+    format!("{}\n{MARK} {}\n", std::process::id(), host_name())
+}
+
+/// Whether a run of ours on this host left the lock behind and is gone. No other thread of
+/// this process can be at work on the mbox, so its own number says the same: in a container
+/// every run has the same one.
+fn is_abandoned(folder: &OwnedFd, name: &str) -> bool {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let Ok(file) = openat(folder, name, flags, Mode::empty()).map(File::from) else { return false };
+    let mut text = String::new();
+    if file.take(MAX_OWNER).read_to_string(&mut text).is_err() {
+        return false;
+    }
+    let Some((process, rest)) = text.split_once('\n') else { return false };
+    let is_ours = rest.trim_end() == format!("{MARK} {}", host_name());
+    let process = process.parse().ok().filter(|&number| number > 0).and_then(Pid::from_raw);
+    is_ours
+        && process.is_some_and(|process| {
+            process == getpid() || test_kill_process(process) == Err(Errno::SRCH)
+        })
+}
+
+/// Removes a lock that is too old, or whose owner is gone. Whether the name is free now.
 fn remove_stale(folder: &OwnedFd, name: &str) -> io::Result<bool> {
     let status = match look(folder, name) {
         Err(Errno::NOENT) => return Ok(true),
         status => status?,
     };
-    if folder_now(folder, name)?.saturating_sub(modified(&status)) < STALE_SECONDS {
+    let is_old = || {
+        folder_now(folder, name).map(|now| now.saturating_sub(modified(&status)) >= STALE_SECONDS)
+    };
+    if !is_abandoned(folder, name) && !is_old()? {
         return Ok(false);
     }
     // Another one may have done the same just now; then this is a new lock.
@@ -82,7 +115,7 @@ fn remove_stale(folder: &OwnedFd, name: &str) -> io::Result<bool> {
     if identity(&again) != identity(&status) || modified(&again) != modified(&status) {
         return Ok(false);
     }
-    log::warn!("removing the lock {}, left behind by another program", name.escape_default());
+    log::warn!("removing the lock {}, which was left behind", name.escape_default());
     match unlinkat(folder, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(true),
         Err(Errno::ACCESS | Errno::PERM | Errno::ISDIR) => Ok(false),
@@ -139,11 +172,10 @@ mod tests {
     }
 
     #[test]
-    fn only_one_has_it_and_it_goes_when_dropped() {
+    fn it_says_whose_it_is_and_goes_when_dropped() {
         let (path, folder) = folder();
         let Attempt::Taken(lock) = DotLock::try_take(&folder, "ann").unwrap() else { panic!() };
-        assert!(path.path().join("ann.lock").exists());
-        assert!(!is_taken(&folder));
+        assert_eq!(fs::read_to_string(path.path().join("ann.lock")).unwrap(), owner_text());
         drop(lock);
         assert!(is_taken(&folder));
         assert_eq!(fs::read_dir(path.path()).unwrap().count(), 0);
@@ -156,6 +188,26 @@ mod tests {
         for (age, taken) in [(0, false), (290, false), (310, true)] {
             file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
             assert_eq!(is_taken(&folder), taken, "{age}");
+        }
+    }
+
+    #[test]
+    fn a_lock_of_a_run_that_is_gone_counts_for_nothing() {
+        let (path, folder) = folder();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        let host = host_name();
+        for (text, taken) in [
+            (format!("{}\n{MARK} {host}\n", child.id()), true),
+            (owner_text(), true),
+            (format!("{}\n{MARK} {host}\n", std::os::unix::process::parent_id()), false),
+            (format!("{}\n{MARK} another-{host}\n", child.id()), false),
+            (format!("{}\n", child.id()), false),
+            (format!("-1\n{MARK} {host}\n"), false),
+            (String::new(), false),
+        ] {
+            fs::write(path.path().join("ann.lock"), &text).unwrap();
+            assert_eq!(is_taken(&folder), taken, "{text:?}");
         }
     }
 

@@ -22,8 +22,9 @@ use crate::spool::message::StoredMessage;
 use crate::sys::clock;
 use crate::sys::identity::{Identity, IdentityCache};
 
-/// How long to wait for the locks of an mbox.
-const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+/// How long to wait for the locks of an mbox: a mail reader that compacts a large one takes
+/// seconds, and while a thread waits it delivers nothing else.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// How much of a message is searched for `Delivered-To`, in octets.
 const MAX_HEADER: usize = 256 * 1024;
 /// How much of it is read at once.
@@ -69,7 +70,7 @@ impl LocalDelivery {
         }
     }
 
-    /// Waits for the locks of an mbox no longer than this, instead of 30 seconds.
+    /// Waits for the locks of an mbox no longer than this, instead of 5 seconds.
     pub fn with_lock_patience(mut self, patience: Duration) -> Self {
         self.lock_patience = patience;
         self
