@@ -1,0 +1,171 @@
+//! The sessions in `tests/dialogs/`, one file for each rule, played in memory and over a
+//! socket, whole lines and one octet at a time.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use mailwren::config::settings::{Settings, Vrfy};
+use mailwren::receive::peer::Peer;
+use mailwren::receive::policy::SessionPolicy;
+use mailwren::route::local::LocalRouter;
+use mailwren::smtp::reply::Reply;
+use mailwren::smtp::server::Limits;
+use mailwren::spool::store::Spool;
+
+#[path = "support/home.rs"]
+mod home;
+#[path = "support/memory.rs"]
+mod memory;
+#[path = "dialogs/script.rs"]
+mod script;
+#[path = "support/server.rs"]
+mod server;
+
+use home::{Change, Home};
+use memory::{MemorySession, receipt};
+use script::Script;
+use server::TestServer;
+
+/// How the octets of the client are cut into pieces.
+#[derive(Clone, Copy, Debug)]
+enum Pieces {
+    /// Everything up to the next reply at once: the pipelined case.
+    Groups,
+    Lines,
+    Octets,
+}
+
+impl Pieces {
+    fn of(self, sent: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        match self {
+            Self::Groups => vec![sent.concat()],
+            Self::Lines => sent.to_vec(),
+            Self::Octets => sent.concat().iter().map(|octet| vec![*octet]).collect(),
+        }
+    }
+}
+
+/// All dialogs, by the name of their files.
+fn scripts() -> Vec<(String, Script)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dialogs");
+    let mut scripts: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "txt"))
+        .map(|path| {
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            let script = Script::parse(&name, &fs::read_to_string(&path).unwrap());
+            (name, script)
+        })
+        .collect();
+    assert!(!scripts.is_empty(), "no dialogs");
+    scripts.sort_by(|a, b| a.0.cmp(&b.0));
+    scripts
+}
+
+/// Plays every dialog, and fails behind the last one with the names of those that failed.
+fn each(mut play: impl FnMut(&str, &Script)) {
+    let mut is_bad = |(name, script): &(String, Script)| {
+        catch_unwind(AssertUnwindSafe(|| play(name, script))).is_err()
+    };
+    let bad: Vec<_> =
+        scripts().into_iter().filter(|script| is_bad(script)).map(|(name, _)| name).collect();
+    assert!(bad.is_empty(), "dialogs that failed: {bad:?}");
+}
+
+#[test]
+fn in_memory() {
+    each(|name, script| {
+        let home = Home::new(&script.changes);
+        let settings = home.settings();
+        let spool = Spool::open(&settings.server.spool).unwrap();
+        let router = LocalRouter::new(&settings);
+        let local = [127, 0, 0, 1].into();
+        for pieces in [Pieces::Groups, Pieces::Lines, Pieces::Octets] {
+            let peer = Peer::Host { remote: local, local };
+            let policy =
+                SessionPolicy { settings: &settings, spool: &spool, router: &router, peer };
+            let mut session = MemorySession::new(limits(&settings), policy, receipt());
+            for exchange in &script.exchanges {
+                for piece in pieces.of(&exchange.sent) {
+                    session.feed(&piece);
+                }
+                let lines: Vec<_> = session.take_replies().iter().flat_map(lines_of).collect();
+                exchange.check(&lines, &format!("{name}, {pieces:?}"));
+            }
+            assert_eq!(session.is_closed(), script.closes, "{name}, {pieces:?}: closed?");
+        }
+    });
+}
+
+fn limits(settings: &Settings) -> Limits {
+    Limits {
+        hostname: settings.server.hostname.to_string(),
+        max_message_size: settings.server.max_message_size,
+        max_recipients: settings.server.max_recipients,
+        offers_expn: settings.server.vrfy != Vrfy::No,
+        bare_newline: settings.listeners[0].bare_newline,
+    }
+}
+
+fn lines_of(reply: &Reply) -> Vec<String> {
+    let mut wire = Vec::new();
+    reply.write_to(&mut wire);
+    let wire = String::from_utf8(wire).unwrap();
+    let wire = wire.strip_suffix("\r\n").unwrap();
+    wire.split("\r\n").map(str::to_owned).collect()
+}
+
+#[test]
+fn over_a_socket() {
+    let mut servers: HashMap<Vec<Change>, (Home, TestServer)> = HashMap::new();
+    each(|name, script| {
+        let (_, server) = servers.entry(script.changes.clone()).or_insert_with(|| {
+            let home = Home::new(&script.changes);
+            let server = TestServer::start(&home);
+            (home, server)
+        });
+        for pieces in [Pieces::Groups, Pieces::Octets] {
+            play(script, server.connect(), pieces, &format!("{name}, socket, {pieces:?}"));
+        }
+    });
+    for (_, server) in servers.into_values() {
+        server.stop();
+    }
+}
+
+fn play(script: &Script, mut stream: TcpStream, pieces: Pieces, who: &str) {
+    let mut replies = BufReader::new(stream.try_clone().unwrap());
+    for exchange in &script.exchanges {
+        for piece in pieces.of(&exchange.sent) {
+            match stream.write_all(&piece) {
+                // It was sent away before it had said everything.
+                Err(error) if script.closes && is_of_peer(error.kind()) => break,
+                result => result.unwrap(),
+            }
+        }
+        let lines: Vec<_> = exchange.expected.iter().map(|_| line(&mut replies, who)).collect();
+        exchange.check(&lines, who);
+    }
+    if !script.closes {
+        stream.shutdown(Shutdown::Write).unwrap();
+    }
+    let mut rest = String::new();
+    replies.read_to_string(&mut rest).unwrap_or_else(|error| panic!("{who}: {error}"));
+    assert_eq!(rest, "", "{who}: more than was expected");
+}
+
+fn is_of_peer(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
+}
+
+fn line(replies: &mut impl BufRead, who: &str) -> String {
+    let mut line = String::new();
+    replies.read_line(&mut line).unwrap_or_else(|error| panic!("{who}: {error}"));
+    line.strip_suffix("\r\n").map_or_else(|| format!("[end] {line:?}"), str::to_owned)
+}

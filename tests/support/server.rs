@@ -1,0 +1,82 @@
+//! The built program as a server in a folder of its own, and its log.
+
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::home::Home;
+
+/// How long a test waits for an answer before it fails. Far more than any takes.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `mailwren serve`, killed with the value.
+pub(crate) struct TestServer {
+    child: Child,
+    pub(crate) address: SocketAddr,
+    log: Option<JoinHandle<String>>,
+}
+
+impl TestServer {
+    /// Starts the server and waits until it listens.
+    pub(crate) fn start(home: &Home) -> Self {
+        let mut child = command(home).stderr(Stdio::piped()).spawn().unwrap();
+        let (found, address) = mpsc::channel();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let log = thread::spawn(move || {
+            let mut log = String::new();
+            for line in stderr.lines() {
+                let line = line.unwrap();
+                if let Some((_, rest)) = line.split_once("listening on ") {
+                    let address = rest.split(' ').next().unwrap();
+                    let _ = found.send(address.parse().unwrap());
+                }
+                log.push_str(&line);
+                log.push('\n');
+            }
+            log
+        });
+        match address.recv() {
+            Ok(address) => Self { child, address, log: Some(log) },
+            Err(_) => panic!("the server did not start:\n{}", log.join().unwrap()),
+        }
+    }
+
+    /// A connection on which nothing has been read yet.
+    pub(crate) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    /// Tells the server to stop; it must do so in order. Returns its log.
+    pub(crate) fn stop(mut self) -> String {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let status = self.child.wait().unwrap();
+        let log = self.log.take().unwrap().join().unwrap();
+        assert_eq!(status.code(), Some(0), "{log}");
+        assert!(!log.contains("internal error") && !log.contains("panicked"), "{log}");
+        log
+    }
+}
+
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `mailwren serve` with the configuration of `home`.
+pub(crate) fn command(home: &Home) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mailwren"));
+    command.arg("--config").arg(home.config()).arg("serve");
+    command.env_remove("RUST_LOG").env_remove("JOURNAL_STREAM").env_remove("MAILWREN_CONFIG");
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
