@@ -4,7 +4,7 @@
 //! SPOOL/lock        held by the daemon as long as it runs
 //! SPOOL/queue/ID    a message, written once
 //! SPOOL/state/ID    what became of its recipients so far, replaced atomically
-//! SPOOL/corrupt/ID  a message whose envelope cannot be read, kept for a person
+//! SPOOL/corrupt/ID  a message that is damaged, kept for a person, its record as ID.state
 //! ```
 //!
 //! A message is written into a file that has no name yet (`O_TMPFILE`), gets its name, and
@@ -12,7 +12,7 @@
 //! once. A crash in between leaves at most a named file without its last line, which the
 //! next start removes; nobody was told 250 for it. `src/ARCHITECTURE.md` has the whole table.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
@@ -79,6 +79,10 @@ impl SpoolReader {
     pub fn load(&self, id: QueueId) -> Result<(StoredMessage, Option<Progress>), ReadError> {
         let name = id.to_string();
         let message = format::read(files::open_to_read(&self.queue, &name)?)?;
+        if message.envelope().id != id {
+            // A copy, perhaps: it must not be taken for the one that it names.
+            return Err(ReadError::Malformed);
+        }
         let record = self.read_record(&name)?;
         let progress = record.as_ref().and_then(|text| Progress::parse(text, message.envelope()));
         if record.is_some() && progress.is_none() {
@@ -94,9 +98,9 @@ impl SpoolReader {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
-        let mut text = String::new();
-        file.take(MAX_RECORD).read_to_string(&mut text)?;
-        Ok(Some(text))
+        let mut text = Vec::new();
+        file.take(MAX_RECORD).read_to_end(&mut text)?;
+        Ok(Some(String::from_utf8_lossy(&text).into_owned()))
     }
 }
 
@@ -118,21 +122,37 @@ impl Spool {
     /// # Errors
     /// When a folder cannot be made or another daemon has the lock; the text says which.
     pub fn open(path: &Path) -> io::Result<Arc<Self>> {
+        Self::open_with(path, files::has_unnamed_files)
+    }
+
+    /// Opens the spool; `has_unnamed_files` says whether its file system has unnamed files.
+    fn open_with(
+        path: &Path,
+        has_unnamed_files: impl Fn(&OwnedFd) -> bool,
+    ) -> io::Result<Arc<Self>> {
         let folder = |name: &str| {
             let folder = if name.is_empty() { path.to_path_buf() } else { path.join(name) };
             files::make_private_folder(&folder).map_err(|error| files::with_path(error, &folder))
         };
-        folder("")?;
+        let root = folder("")?;
         let reader = SpoolReader { queue: folder("queue")?, state: folder("state")? };
         let corrupt = folder("corrupt")?;
+        // New folders must not vanish with the first message in them.
+        rustix::fs::fsync(&root)?;
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            rustix::fs::fsync(files::open_folder(parent)?)?;
+        }
+        let has_unnamed_files = has_unnamed_files(&reader.queue);
         let lock_path = path.join("lock");
         let lock = File::options().create(true).truncate(false).write(true).open(&lock_path);
         let lock = lock.map_err(|error| files::with_path(error, &lock_path))?;
-        lock.try_lock().map_err(|_| {
-            let text = format!("{}: another mailwren has this spool", lock_path.display());
-            io::Error::new(io::ErrorKind::ResourceBusy, text)
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::Error(error) => files::with_path(error, &lock_path),
+            TryLockError::WouldBlock => {
+                let text = format!("{}: another mailwren has this spool", lock_path.display());
+                io::Error::new(io::ErrorKind::ResourceBusy, text)
+            }
         })?;
-        let has_unnamed_files = files::has_unnamed_files(&reader.queue);
         Ok(Arc::new(Self { path: path.into(), reader, corrupt, has_unnamed_files, _lock: lock }))
     }
 
@@ -145,8 +165,15 @@ impl Spool {
         let mut ids = Vec::new();
         for name in files::names_in(&self.reader.queue)? {
             match name.parse() {
-                Ok(id) if self.is_complete(&name)? => ids.push(id),
-                Ok(_) => self.sweep_away("queue", &self.reader.queue, &name),
+                Ok(id) => match self.is_complete(&name) {
+                    Ok(true) => ids.push(id),
+                    Ok(false) => self.sweep_away("queue", &self.reader.queue, &name),
+                    Err(error) => {
+                        // One bad file must not keep the server down; it is tried again later.
+                        log::error!("{id}: cannot be looked at: {error}");
+                        ids.push(id);
+                    }
+                },
                 Err(_) if name.ends_with(DRAFT_SUFFIX) => {
                     self.sweep_away("queue", &self.reader.queue, &name)
                 }
@@ -176,16 +203,25 @@ impl Spool {
     pub fn draft(self: &Arc<Self>, envelope: Envelope) -> Draft {
         let buffer = format::envelope_text(&envelope).into_bytes();
         let content = buffer.len() as u64..buffer.len() as u64;
-        Draft { spool: Arc::clone(self), envelope, buffer, file: None, content }
+        Draft {
+            spool: Arc::clone(self),
+            envelope,
+            buffer,
+            file: None,
+            has_draft_name: false,
+            content,
+        }
     }
 
     /// Opens a message and, if there is one, the record of its recipients.
     ///
     /// # Errors
-    /// Why it cannot be read; one that is malformed has been moved to `corrupt/`.
+    /// Why it cannot be read; one that is malformed or cut off has been moved to
+    /// `corrupt/`, with its record.
     pub fn load(&self, id: QueueId) -> Result<(StoredMessage, Option<Progress>), ReadError> {
         let loaded = self.reader.load(id);
-        if matches!(loaded, Err(ReadError::Malformed)) {
+        // It was complete when it was counted, so an incomplete one has lost something since.
+        if matches!(loaded, Err(ReadError::Malformed | ReadError::Incomplete)) {
             self.set_aside(&id.to_string());
         }
         loaded
@@ -197,35 +233,33 @@ impl Spool {
     /// # Errors
     /// When it cannot be written; the last record is still there then.
     pub fn record(&self, id: QueueId, progress: &Progress) -> io::Result<()> {
-        let (name, new_name) = (id.to_string(), format!("{id}{RECORD_SUFFIX}"));
-        let mut file = files::create(&self.reader.state, &new_name)?;
-        let result = (|| {
+        let (state, new_name) = (&self.reader.state, format!("{id}{RECORD_SUFFIX}"));
+        let must_last = !progress.is_untouched();
+        let written = files::create(state, &new_name).and_then(|mut file| {
             file.write_all(progress.to_text().as_bytes())?;
-            if !progress.is_untouched() {
-                file.sync_all()?;
-            }
-            rustix::fs::renameat(&self.reader.state, &new_name, &self.reader.state, &name)?;
-            if progress.is_untouched() {
-                Ok(())
-            } else {
-                Ok(rustix::fs::fsync(&self.reader.state)?)
-            }
-        })();
-        if result.is_err() {
-            let _ = files::remove(&self.reader.state, &new_name);
+            if must_last { file.sync_all() } else { Ok(()) }
+        });
+        let replaced = written
+            .and_then(|()| Ok(rustix::fs::renameat(state, &new_name, state, id.to_string())?));
+        if replaced.is_err() {
+            let _ = files::remove(state, &new_name);
+        } else if must_last {
+            rustix::fs::fsync(state)?;
         }
-        result
+        replaced
     }
 
     /// Removes a message whose recipients have all ended, then its record, so that a crash
-    /// in between never makes a settled message look untried.
+    /// in between never makes a settled message look untried. What is gone already is fine.
     ///
     /// # Errors
     /// When the message cannot be removed.
     pub fn remove(&self, id: QueueId, has_record: bool) -> io::Result<()> {
-        files::remove(&self.reader.queue, &id.to_string())?;
-        if has_record {
-            files::remove(&self.reader.state, &id.to_string())?;
+        let name = id.to_string();
+        remove_if_there(&self.reader.queue, &name)?;
+        if has_record && let Err(error) = remove_if_there(&self.reader.state, &name) {
+            // The next start removes it.
+            log::warn!("{id}: its record in state/ cannot be removed: {error}");
         }
         Ok(())
     }
@@ -252,12 +286,15 @@ impl Spool {
 
     fn set_aside(&self, name: &str) {
         let path = self.path.join("corrupt").join(name);
+        // The record says who has it already. It may well not exist.
+        let record_name = format!("{name}.state");
+        let _ = rustix::fs::renameat(&self.reader.state, name, &self.corrupt, record_name);
         match rustix::fs::renameat(&self.reader.queue, name, &self.corrupt, name) {
             Ok(()) => {
-                log::error!("{name}: its envelope cannot be read; kept as {}", path.display())
+                log::error!("{name}: is damaged; kept as {}", path.display())
             }
             Err(error) => {
-                log::error!("{name}: its envelope cannot be read, nor moved away: {error}")
+                log::error!("{name}: is damaged, and cannot be moved away: {error}")
             }
         }
     }
@@ -270,6 +307,8 @@ pub struct Draft {
     envelope: Envelope,
     buffer: Vec<u8>,
     file: Option<File>,
+    /// Whether the file has a name that must go, whatever becomes of the message.
+    has_draft_name: bool,
     /// Where the content stands in the file, as far as it was written or buffered.
     content: Range<u64>,
 }
@@ -313,13 +352,13 @@ impl Draft {
         let Some(file) = self.file.take() else {
             return Err(io::Error::other("a draft is never empty"));
         };
+        let queue = &self.spool.reader.queue;
         self.give_name(&file, &name)?;
         // One flush for data, size and name where the journal holds them together; the
         // folder's own is there for file systems that keep names apart.
-        let flushed =
-            file.sync_all().and_then(|()| Ok(rustix::fs::fsync(&self.spool.reader.queue)?));
+        let flushed = file.sync_all().and_then(|()| Ok(rustix::fs::fsync(queue)?));
         if let Err(error) = flushed {
-            let _ = files::remove(&self.spool.reader.queue, &name);
+            let _ = files::remove(queue, &name);
             return Err(error);
         }
         let receipt = Receipt(self.envelope.id);
@@ -336,9 +375,7 @@ impl Draft {
             return files::link_unnamed(file, queue, name);
         }
         // Unlike rename, link never replaces a message that has this name already.
-        let draft_name = self.draft_name();
-        rustix::fs::linkat(queue, &draft_name, queue, name, AtFlags::empty())?;
-        files::remove(queue, &draft_name)
+        Ok(rustix::fs::linkat(queue, self.draft_name(), queue, name, AtFlags::empty())?)
     }
 
     fn write_out(&mut self) -> io::Result<()> {
@@ -357,6 +394,7 @@ impl Draft {
                 let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
                 File::from(rustix::fs::openat(queue, ".", flags, Mode::from(0o600))?)
             } else {
+                self.has_draft_name = true;
                 files::create(queue, &self.draft_name())?
             };
             self.file = Some(file);
@@ -367,8 +405,15 @@ impl Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        if self.file.is_some() && !self.spool.has_unnamed_files {
+        if self.has_draft_name {
             let _ = files::remove(&self.spool.reader.queue, &self.draft_name());
         }
+    }
+}
+
+fn remove_if_there(folder: &OwnedFd, name: &str) -> io::Result<()> {
+    match files::remove(folder, name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
     }
 }
