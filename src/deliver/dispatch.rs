@@ -9,6 +9,7 @@ use crossbeam_channel::{Sender, TrySendError};
 use crate::deliver::job::{Job, Report};
 use crate::deliver::outcome::Outcome;
 use crate::route::next_hop::NextHop;
+use crate::spool::schedule;
 
 /// Hands out the jobs. Belongs to the queue manager's thread.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ struct Destination {
 }
 
 impl Dispatcher {
-    /// A dispatcher for two lanes. `pauses` must not be empty.
+    /// A dispatcher for two lanes.
     pub fn new(
         local: Sender<Job>,
         relay: Sender<Job>,
@@ -102,22 +103,29 @@ impl Dispatcher {
     /// Notes that a job has ended. Returns the jobs that were ready for its destination, if
     /// that turned out to be out of reach: they are not worth a try now.
     pub fn finished(&mut self, report: &Report, now: Instant) -> Vec<Job> {
-        self.running -= 1;
+        self.running = self.running.saturating_sub(1);
         let Some(destination) = self.destinations.get_mut(&report.next_hop) else {
             return Vec::new();
         };
-        destination.running -= 1;
-        if report.outcomes.iter().all(|(_, outcome)| is_out_of_reach(outcome)) {
-            let pause = self.pauses[destination.failures.min(self.pauses.len() - 1)];
-            destination.failures += 1;
-            destination.rest_until = Some(now + pause);
-            self.turns.retain(|next_hop| *next_hop != report.next_hop);
-            return destination.ready.drain(..).collect();
+        destination.running = destination.running.saturating_sub(1);
+        match Reach::of(&report.outcomes) {
+            Reach::None => {
+                // Tries that ran side by side tell of one and the same trouble.
+                if destination.rest_until.is_none_or(|until| until <= now) {
+                    let pause = self.pauses.get(destination.failures).or(self.pauses.last());
+                    let pause = pause.copied().unwrap_or_default();
+                    destination.failures += 1;
+                    destination.rest_until = Some(schedule::after(now, pause));
+                }
+                self.turns.retain(|next_hop| *next_hop != report.next_hop);
+                return destination.ready.drain(..).collect();
+            }
+            Reach::Full => (destination.failures, destination.rest_until) = (0, None),
+            Reach::Unknown => {}
         }
-        destination.failures = 0;
-        destination.rest_until = None;
+        let is_forgotten = destination.running == 0 && destination.failures == 0;
         if destination.ready.is_empty() {
-            if destination.running == 0 {
+            if is_forgotten {
                 self.destinations.remove(&report.next_hop);
             }
         } else if !self.turns.contains(&report.next_hop) {
@@ -165,7 +173,39 @@ impl Dispatcher {
     }
 }
 
-/// Whether the try never came to a word of a remote host about the recipient.
-fn is_out_of_reach(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Deferred(failure) if failure.remote.is_none())
+/// What a try has told about its destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// It was there.
+    Full,
+    /// It never came to a word of a remote host about a recipient.
+    None,
+    /// Nothing: the trouble was ours.
+    Unknown,
+}
+
+impl Reach {
+    fn of(outcomes: &[(usize, Outcome)]) -> Self {
+        let all = || outcomes.iter().map(|(_, outcome)| Self::of_one(outcome));
+        if all().any(|reach| reach == Self::Full) {
+            Self::Full
+        } else if outcomes.is_empty() || all().any(|reach| reach == Self::Unknown) {
+            Self::Unknown
+        } else {
+            Self::None
+        }
+    }
+
+    fn of_one(outcome: &Outcome) -> Self {
+        let Outcome::Deferred(failure) = outcome else { return Self::Full };
+        match &failure.remote {
+            // RFC 5321 §4.2.3: 421 speaks of the service as a whole.
+            Some(remote) if remote.reply.starts_with("421") => Self::None,
+            Some(_) => Self::Full,
+            // A spool file that cannot be read, a panic: no fault of the destination, which
+            // must not suffer for one bad message.
+            None if failure.status.is_about_mail_system() => Self::Unknown,
+            None => Self::None,
+        }
+    }
 }

@@ -53,7 +53,11 @@ fn work(lane: &impl Deliver, jobs: &Receiver<Job>, reports: &Sender<Report>) {
                     return;
                 }
             }
-            Err(RecvTimeoutError::Timeout) => lane.rest(),
+            Err(RecvTimeoutError::Timeout) => {
+                if catch_unwind(AssertUnwindSafe(|| lane.rest())).is_err() {
+                    log::error!("internal error in a delivery thread without work");
+                }
+            }
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }

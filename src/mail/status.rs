@@ -31,6 +31,11 @@ impl Status {
         self.class == 5
     }
 
+    /// Whether it is about the mail system of a host (RFC 3463 §3.4).
+    pub const fn is_about_mail_system(self) -> bool {
+        self.subject == 3
+    }
+
     /// The same subject and detail as a permanent failure: what a temporary one turns into
     /// when its time has run out.
     pub const fn into_permanent(self) -> Self {

@@ -37,7 +37,10 @@ pub fn keep(
     let now = clock::since_1970();
     let id = QueueId::generate(now.as_micros() as u64, random::number());
     let mut header = Vec::new();
-    original.reader().take(MAX_HEADER).read_to_end(&mut header)?;
+    if let Err(error) = original.reader().take(MAX_HEADER).read_to_end(&mut header) {
+        // The sender must hear of it all the same.
+        log::error!("{}: its header cannot be read for the bounce: {error}", envelope.id);
+    }
     let report = DeliveryReport {
         id: id.to_string(),
         original_id: envelope.id.to_string(),

@@ -1,10 +1,15 @@
 //! The durable queue: one file per message, its recipients' states, its schedule.
 
+pub mod age;
+pub mod draft;
 pub mod envelope;
 pub mod format;
 pub mod id;
+pub mod intake;
+pub mod lanes;
 pub mod manager;
 pub mod message;
 pub mod progress;
+mod round;
 pub mod schedule;
 pub mod store;

@@ -67,6 +67,8 @@ pub struct Progress {
     pub attempts: u32,
     /// When the next try is due, in seconds since 1970, for people to read.
     pub next_try: u64,
+    /// How long the message has waited in seconds of running time (see [`crate::spool::age`]).
+    pub waited: u64,
     /// The states.
     pub recipients: Vec<RecipientState>,
 }
@@ -75,7 +77,7 @@ impl Progress {
     /// Nothing tried yet.
     pub fn new(envelope: &Envelope) -> Self {
         let recipients = envelope.recipients.iter().cloned().map(RecipientState::pending).collect();
-        Self { attempts: 0, next_try: 0, recipients }
+        Self { attempts: 0, next_try: 0, waited: 0, recipients }
     }
 
     /// Whether every recipient has ended one way or the other.
@@ -101,8 +103,10 @@ impl Progress {
 
     /// The record as text.
     pub fn to_text(&self) -> String {
-        let mut text =
-            format!("{FIRST_LINE}\nattempts {}\nnext {}\n", self.attempts, self.next_try);
+        let mut text = format!(
+            "{FIRST_LINE}\nattempts {}\nnext {}\nwaited {}\n",
+            self.attempts, self.next_try, self.waited
+        );
         for recipient in &self.recipients {
             let reply = printable_line(&recipient.last_reply);
             // Writing to a String cannot fail.
@@ -119,11 +123,12 @@ impl Progress {
         }
         let attempts = lines.next()?.strip_prefix("attempts ")?.parse().ok()?;
         let next_try = lines.next()?.strip_prefix("next ")?.parse().ok()?;
+        let waited = lines.next()?.strip_prefix("waited ")?.parse().ok()?;
         let recipients = lines.map(parse_recipient).collect::<Option<Vec<_>>>()?;
         let names = recipients.iter().map(|recipient| &recipient.mailbox);
         let is_of_envelope = recipients.len() >= envelope.recipients.len()
             && names.zip(&envelope.recipients).all(|(ours, theirs)| ours == theirs);
-        is_of_envelope.then_some(Self { attempts, next_try, recipients })
+        is_of_envelope.then_some(Self { attempts, next_try, waited, recipients })
     }
 }
 
@@ -173,7 +178,9 @@ mod tests {
         let ours = envelope(&["ann@h"]);
         let text = Progress::new(&envelope(&["bob@h"])).to_text();
         assert_eq!(Progress::parse(&text, &ours), None);
-        for text in ["", "\n", "mailwren-state 1\n", "mailwren-state 1\nattempts 0\nnext 0\n"] {
+        for text in
+            ["", "\n", "mailwren-state 1\n", "mailwren-state 1\nattempts 0\nnext 0\nwaited 0\n"]
+        {
             assert_eq!(Progress::parse(text, &ours), None, "{text:?}");
         }
     }
@@ -182,11 +189,11 @@ mod tests {
         #[test]
         fn what_is_written_reads_back(
             attempts in any::<u32>(),
-            next_try in any::<u64>(),
+            (next_try, waited) in any::<(u64, u64)>(),
             replies in proptest::collection::vec(("[ -~]{0,30}", 0..4usize), 2),
         ) {
             let envelope = envelope(&["ann@h", "\"b> c\"@h"]);
-            let mut progress = Progress { attempts, next_try, ..Progress::new(&envelope) };
+            let mut progress = Progress { attempts, next_try, waited, ..Progress::new(&envelope) };
             for (recipient, (reply, state)) in progress.recipients.iter_mut().zip(replies) {
                 recipient.last_reply = reply;
                 recipient.state = State::NAMES[state].0;

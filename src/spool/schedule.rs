@@ -1,9 +1,17 @@
 //! When each waiting message is due.
 
 use std::collections::{BTreeSet, HashMap};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::spool::id::QueueId;
+
+/// The longest pause: longer ones would leave the clock's range.
+const LONGEST_PAUSE: Duration = Duration::from_secs(365 * 86_400);
+
+/// The moment `pause` after `now`, or a year after it if that comes first.
+pub fn after(now: Instant, pause: Duration) -> Instant {
+    now + pause.min(LONGEST_PAUSE)
+}
 
 /// The messages that wait, by the moment at which they are due. Memory: two small entries a
 /// message; what the message is about stays on disk.
@@ -53,7 +61,6 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn messages_come_out_in_the_order_of_their_time() {

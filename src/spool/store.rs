@@ -4,23 +4,18 @@
 //! SPOOL/lock        held by the daemon as long as it runs
 //! SPOOL/queue/ID    a message, written once
 //! SPOOL/state/ID    what became of its recipients so far, replaced atomically
-//! SPOOL/corrupt/ID  a message whose envelope cannot be read, kept for a person
+//! SPOOL/corrupt/ID  a message that is damaged, kept for a person, its record as ID.state
 //! ```
 //!
-//! A message is written into a file that has no name yet (`O_TMPFILE`), gets its name, and
-//! is then flushed together with it: one journal commit where the file system can do both at
-//! once. A crash in between leaves at most a named file without its last line, which the
-//! next start removes; nobody was told 250 for it. `src/ARCHITECTURE.md` has the whole table.
+//! How a message gets in is told in [`crate::spool::draft`].
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};
-use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Mode, OFlags};
-
+use crate::spool::draft::DRAFT_SUFFIX;
 use crate::spool::envelope::Envelope;
 use crate::spool::format::{self, ReadError};
 use crate::spool::id::QueueId;
@@ -28,12 +23,10 @@ use crate::spool::message::StoredMessage;
 use crate::spool::progress::Progress;
 use crate::sys::files;
 
-/// Octets gathered before they are written.
-const BUFFER_OCTETS: usize = 64 << 10;
+pub use crate::spool::draft::{Draft, Receipt};
+
 /// The most octets of a record in `state/`.
 const MAX_RECORD: u64 = 128 << 20;
-/// What a draft's name ends with where the file system has no unnamed files.
-const DRAFT_SUFFIX: &str = ".draft";
 /// What the next record's name ends with until it takes the place of the last one.
 const RECORD_SUFFIX: &str = ".new";
 
@@ -79,6 +72,10 @@ impl SpoolReader {
     pub fn load(&self, id: QueueId) -> Result<(StoredMessage, Option<Progress>), ReadError> {
         let name = id.to_string();
         let message = format::read(files::open_to_read(&self.queue, &name)?)?;
+        if message.envelope().id != id {
+            // A copy, perhaps: it must not be taken for the one that it names.
+            return Err(ReadError::Malformed);
+        }
         let record = self.read_record(&name)?;
         let progress = record.as_ref().and_then(|text| Progress::parse(text, message.envelope()));
         if record.is_some() && progress.is_none() {
@@ -94,21 +91,9 @@ impl SpoolReader {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
-        let mut text = String::new();
-        file.take(MAX_RECORD).read_to_string(&mut text)?;
-        Ok(Some(text))
-    }
-}
-
-/// The proof that a message is on disk, name and all. Only a commit makes one, and without
-/// one the session cannot answer 250.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Receipt(QueueId);
-
-impl Receipt {
-    /// The message's name in the queue.
-    pub const fn id(self) -> QueueId {
-        self.0
+        let mut text = Vec::new();
+        file.take(MAX_RECORD).read_to_end(&mut text)?;
+        Ok(Some(String::from_utf8_lossy(&text).into_owned()))
     }
 }
 
@@ -118,21 +103,37 @@ impl Spool {
     /// # Errors
     /// When a folder cannot be made or another daemon has the lock; the text says which.
     pub fn open(path: &Path) -> io::Result<Arc<Self>> {
+        Self::open_with(path, files::has_unnamed_files)
+    }
+
+    /// Opens the spool; `has_unnamed_files` says whether its file system has unnamed files.
+    fn open_with(
+        path: &Path,
+        has_unnamed_files: impl Fn(&OwnedFd) -> bool,
+    ) -> io::Result<Arc<Self>> {
         let folder = |name: &str| {
             let folder = if name.is_empty() { path.to_path_buf() } else { path.join(name) };
             files::make_private_folder(&folder).map_err(|error| files::with_path(error, &folder))
         };
-        folder("")?;
+        let root = folder("")?;
         let reader = SpoolReader { queue: folder("queue")?, state: folder("state")? };
         let corrupt = folder("corrupt")?;
+        // New folders must not vanish with the first message in them.
+        rustix::fs::fsync(&root)?;
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            rustix::fs::fsync(files::open_folder(parent)?)?;
+        }
+        let has_unnamed_files = has_unnamed_files(&reader.queue);
         let lock_path = path.join("lock");
         let lock = File::options().create(true).truncate(false).write(true).open(&lock_path);
         let lock = lock.map_err(|error| files::with_path(error, &lock_path))?;
-        lock.try_lock().map_err(|_| {
-            let text = format!("{}: another mailwren has this spool", lock_path.display());
-            io::Error::new(io::ErrorKind::ResourceBusy, text)
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::Error(error) => files::with_path(error, &lock_path),
+            TryLockError::WouldBlock => {
+                let text = format!("{}: another mailwren has this spool", lock_path.display());
+                io::Error::new(io::ErrorKind::ResourceBusy, text)
+            }
         })?;
-        let has_unnamed_files = files::has_unnamed_files(&reader.queue);
         Ok(Arc::new(Self { path: path.into(), reader, corrupt, has_unnamed_files, _lock: lock }))
     }
 
@@ -145,8 +146,15 @@ impl Spool {
         let mut ids = Vec::new();
         for name in files::names_in(&self.reader.queue)? {
             match name.parse() {
-                Ok(id) if self.is_complete(&name)? => ids.push(id),
-                Ok(_) => self.sweep_away("queue", &self.reader.queue, &name),
+                Ok(id) => match self.is_complete(&name) {
+                    Ok(true) => ids.push(id),
+                    Ok(false) => self.sweep_away("queue", &self.reader.queue, &name),
+                    Err(error) => {
+                        // One bad file must not keep the server down; it is tried again later.
+                        log::error!("{id}: cannot be looked at: {error}");
+                        ids.push(id);
+                    }
+                },
                 Err(_) if name.ends_with(DRAFT_SUFFIX) => {
                     self.sweep_away("queue", &self.reader.queue, &name)
                 }
@@ -174,18 +182,18 @@ impl Spool {
     /// Begins a message. Nothing of it exists until [`Draft::commit`]; dropping it leaves
     /// nothing.
     pub fn draft(self: &Arc<Self>, envelope: Envelope) -> Draft {
-        let buffer = format::envelope_text(&envelope).into_bytes();
-        let content = buffer.len() as u64..buffer.len() as u64;
-        Draft { spool: Arc::clone(self), envelope, buffer, file: None, content }
+        Draft::begin(Arc::clone(self), envelope)
     }
 
     /// Opens a message and, if there is one, the record of its recipients.
     ///
     /// # Errors
-    /// Why it cannot be read; one that is malformed has been moved to `corrupt/`.
+    /// Why it cannot be read; one that is malformed or cut off has been moved to
+    /// `corrupt/`, with its record.
     pub fn load(&self, id: QueueId) -> Result<(StoredMessage, Option<Progress>), ReadError> {
         let loaded = self.reader.load(id);
-        if matches!(loaded, Err(ReadError::Malformed)) {
+        // It was complete when it was counted, so an incomplete one has lost something since.
+        if matches!(loaded, Err(ReadError::Malformed | ReadError::Incomplete)) {
             self.set_aside(&id.to_string());
         }
         loaded
@@ -197,35 +205,33 @@ impl Spool {
     /// # Errors
     /// When it cannot be written; the last record is still there then.
     pub fn record(&self, id: QueueId, progress: &Progress) -> io::Result<()> {
-        let (name, new_name) = (id.to_string(), format!("{id}{RECORD_SUFFIX}"));
-        let mut file = files::create(&self.reader.state, &new_name)?;
-        let result = (|| {
+        let (state, new_name) = (&self.reader.state, format!("{id}{RECORD_SUFFIX}"));
+        let must_last = !progress.is_untouched();
+        let written = files::create(state, &new_name).and_then(|mut file| {
             file.write_all(progress.to_text().as_bytes())?;
-            if !progress.is_untouched() {
-                file.sync_all()?;
-            }
-            rustix::fs::renameat(&self.reader.state, &new_name, &self.reader.state, &name)?;
-            if progress.is_untouched() {
-                Ok(())
-            } else {
-                Ok(rustix::fs::fsync(&self.reader.state)?)
-            }
-        })();
-        if result.is_err() {
-            let _ = files::remove(&self.reader.state, &new_name);
+            if must_last { file.sync_all() } else { Ok(()) }
+        });
+        let replaced = written
+            .and_then(|()| Ok(rustix::fs::renameat(state, &new_name, state, id.to_string())?));
+        if replaced.is_err() {
+            let _ = files::remove(state, &new_name);
+        } else if must_last {
+            rustix::fs::fsync(state)?;
         }
-        result
+        replaced
     }
 
     /// Removes a message whose recipients have all ended, then its record, so that a crash
-    /// in between never makes a settled message look untried.
+    /// in between never makes a settled message look untried. What is gone already is fine.
     ///
     /// # Errors
     /// When the message cannot be removed.
     pub fn remove(&self, id: QueueId, has_record: bool) -> io::Result<()> {
-        files::remove(&self.reader.queue, &id.to_string())?;
-        if has_record {
-            files::remove(&self.reader.state, &id.to_string())?;
+        let name = id.to_string();
+        remove_if_there(&self.reader.queue, &name)?;
+        if has_record && let Err(error) = remove_if_there(&self.reader.state, &name) {
+            // The next start removes it.
+            log::warn!("{id}: its record in state/ cannot be removed: {error}");
         }
         Ok(())
     }
@@ -237,6 +243,16 @@ impl Spool {
     pub fn free_octets(&self) -> io::Result<u64> {
         let space = rustix::fs::fstatvfs(&self.reader.queue)?;
         Ok(space.f_bavail.saturating_mul(space.f_frsize))
+    }
+
+    /// The folder of the messages.
+    pub(super) const fn queue(&self) -> &OwnedFd {
+        &self.reader.queue
+    }
+
+    /// Whether the file system has files without a name that get one later.
+    pub(super) const fn has_unnamed_files(&self) -> bool {
+        self.has_unnamed_files
     }
 
     fn is_complete(&self, name: &str) -> io::Result<bool> {
@@ -252,123 +268,230 @@ impl Spool {
 
     fn set_aside(&self, name: &str) {
         let path = self.path.join("corrupt").join(name);
+        // The record says who has it already. It may well not exist.
+        let record_name = format!("{name}.state");
+        let _ = rustix::fs::renameat(&self.reader.state, name, &self.corrupt, record_name);
         match rustix::fs::renameat(&self.reader.queue, name, &self.corrupt, name) {
             Ok(()) => {
-                log::error!("{name}: its envelope cannot be read; kept as {}", path.display())
+                log::error!("{name}: is damaged; kept as {}", path.display())
             }
             Err(error) => {
-                log::error!("{name}: its envelope cannot be read, nor moved away: {error}")
+                log::error!("{name}: is damaged, and cannot be moved away: {error}")
             }
         }
     }
 }
 
-/// A message on its way into the spool.
-#[derive(Debug)]
-pub struct Draft {
-    spool: Arc<Spool>,
-    envelope: Envelope,
-    buffer: Vec<u8>,
-    file: Option<File>,
-    /// Where the content stands in the file, as far as it was written or buffered.
-    content: Range<u64>,
-}
-
-impl Draft {
-    /// The envelope it was begun with.
-    pub const fn envelope(&self) -> &Envelope {
-        &self.envelope
-    }
-
-    /// The octets of content so far.
-    pub const fn content_octets(&self) -> u64 {
-        self.content.end - self.content.start
-    }
-
-    /// Adds content: lines that end with CRLF, without dot-stuffing.
-    ///
-    /// # Errors
-    /// When the disk does not take it; the draft is of no use then.
-    pub fn write(&mut self, content: &[u8]) -> io::Result<()> {
-        if self.buffer.len() + content.len() > BUFFER_OCTETS {
-            self.write_out()?;
-        }
-        self.content.end += content.len() as u64;
-        if content.len() > BUFFER_OCTETS {
-            return self.open_file()?.write_all(content);
-        }
-        self.buffer.extend_from_slice(content);
-        Ok(())
-    }
-
-    /// Finishes the message: from here on it is in the queue and survives a crash.
-    ///
-    /// # Errors
-    /// When it could not be written or flushed. Nothing of it is left then, and the client
-    /// must not be told 250.
-    pub fn commit(mut self) -> io::Result<(Receipt, StoredMessage)> {
-        self.buffer.extend_from_slice(format::end_line(self.content_octets()).as_bytes());
-        self.write_out()?;
-        let name = self.envelope.id.to_string();
-        let Some(file) = self.file.take() else {
-            return Err(io::Error::other("a draft is never empty"));
-        };
-        self.give_name(&file, &name)?;
-        // One flush for data, size and name where the journal holds them together; the
-        // folder's own is there for file systems that keep names apart.
-        let flushed =
-            file.sync_all().and_then(|()| Ok(rustix::fs::fsync(&self.spool.reader.queue)?));
-        if let Err(error) = flushed {
-            let _ = files::remove(&self.spool.reader.queue, &name);
-            return Err(error);
-        }
-        let receipt = Receipt(self.envelope.id);
-        Ok((receipt, StoredMessage::new(file, self.content.clone(), self.envelope.clone())))
-    }
-
-    fn draft_name(&self) -> String {
-        format!("{}{DRAFT_SUFFIX}", self.envelope.id)
-    }
-
-    fn give_name(&self, file: &File, name: &str) -> io::Result<()> {
-        let queue = &self.spool.reader.queue;
-        if self.spool.has_unnamed_files {
-            return files::link_unnamed(file, queue, name);
-        }
-        // Unlike rename, link never replaces a message that has this name already.
-        let draft_name = self.draft_name();
-        rustix::fs::linkat(queue, &draft_name, queue, name, AtFlags::empty())?;
-        files::remove(queue, &draft_name)
-    }
-
-    fn write_out(&mut self) -> io::Result<()> {
-        let buffer = std::mem::take(&mut self.buffer);
-        self.open_file()?.write_all(&buffer)?;
-        self.buffer = buffer;
-        self.buffer.clear();
-        Ok(())
-    }
-
-    /// The file, made when the first octets are to be written.
-    fn open_file(&mut self) -> io::Result<&mut File> {
-        if self.file.is_none() {
-            let queue = &self.spool.reader.queue;
-            let file = if self.spool.has_unnamed_files {
-                let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-                File::from(rustix::fs::openat(queue, ".", flags, Mode::from(0o600))?)
-            } else {
-                files::create(queue, &self.draft_name())?
-            };
-            self.file = Some(file);
-        }
-        self.file.as_mut().ok_or_else(|| io::Error::other("the draft has no file"))
+fn remove_if_there(folder: &OwnedFd, name: &str) -> io::Result<()> {
+    match files::remove(folder, name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
     }
 }
 
-impl Drop for Draft {
-    fn drop(&mut self) {
-        if self.file.is_some() && !self.spool.has_unnamed_files {
-            let _ = files::remove(&self.spool.reader.queue, &self.draft_name());
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::address::ReversePath;
+    use crate::spool::envelope::Body;
+    use crate::spool::progress::State;
+    use std::fs;
+
+    /// Runs `test` with a fresh spool, once for each way in which a draft can be made.
+    fn both_ways(test: impl Fn(&Path, &dyn Fn() -> Arc<Spool>)) {
+        for has_unnamed_files in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("spool");
+            test(&path, &|| Spool::open_with(&path, |_| has_unnamed_files).unwrap());
         }
+    }
+
+    fn envelope() -> Envelope {
+        Envelope {
+            id: QueueId::generate(1_795_000_000_000_000, 0),
+            received_at: 1_795_000_000,
+            client: "192.0.2.1".into(),
+            reverse_path: ReversePath::Null,
+            recipients: vec!["ann@h".parse().unwrap(), "bob@h".parse().unwrap()],
+            body: Body::SevenBit,
+        }
+    }
+
+    fn keep(spool: &Arc<Spool>, content: &[u8]) -> QueueId {
+        let mut draft = spool.draft(envelope());
+        content.chunks(10_000).for_each(|part| draft.write(part).unwrap());
+        draft.commit().unwrap().0.id()
+    }
+
+    fn content(message: &StoredMessage) -> Vec<u8> {
+        let mut content = Vec::new();
+        message.reader().read_to_end(&mut content).unwrap();
+        content
+    }
+
+    fn names(path: &Path, folder: &str) -> Vec<String> {
+        let entries = fs::read_dir(path.join(folder)).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn what_is_committed_outlives_the_process_and_nothing_else_does() {
+        both_ways(|path, open| {
+            let long = vec![b'x'; 200_000];
+            let spool = open();
+            let kept = [keep(&spool, b""), keep(&spool, b"short\r\n"), keep(&spool, &long)];
+            let mut dropped = spool.draft(envelope());
+            dropped.write(&long).unwrap();
+            drop(dropped);
+            assert_eq!(names(path, "queue").len(), 3);
+            let mut unfinished = spool.draft(envelope());
+            unfinished.write(&long).unwrap();
+            // As if the process had been killed here.
+            std::mem::forget(unfinished);
+            drop(spool);
+            fs::remove_file(path.join("lock")).unwrap();
+            let spool = open();
+            assert_eq!(spool.sweep().unwrap(), kept);
+            assert_eq!(names(path, "queue").len(), 3);
+            for (id, expected) in kept.into_iter().zip([&b""[..], b"short\r\n", &long]) {
+                let (message, progress) = spool.load(id).unwrap();
+                assert_eq!((content(&message).as_slice(), progress), (expected, None));
+            }
+        });
+    }
+
+    #[test]
+    fn a_name_that_is_taken_is_never_replaced() {
+        both_ways(|path, open| {
+            let spool = open();
+            let id = keep(&spool, b"the first\r\n");
+            let mut draft = spool.draft(Envelope { id, ..envelope() });
+            draft.write(b"the second\r\n").unwrap();
+            assert!(draft.commit().is_err());
+            assert_eq!(content(&spool.load(id).unwrap().0), b"the first\r\n");
+            assert_eq!(names(path, "queue"), [id.to_string()]);
+        });
+    }
+
+    #[test]
+    fn records_are_replaced_whole_and_go_with_their_message() {
+        both_ways(|path, open| {
+            let spool = open();
+            let (id, other) = (keep(&spool, b"x"), keep(&spool, b"y"));
+            let mut progress = Progress::new(&envelope());
+            for state in [State::Pending, State::Done, State::Failed] {
+                progress.attempts += 1;
+                progress.recipients[1].state = state;
+                spool.record(id, &progress).unwrap();
+                assert_eq!(spool.load(id).unwrap().1, Some(progress.clone()));
+            }
+            // A disk that does not take the next record leaves the last one.
+            fs::create_dir(path.join(format!("state/{id}.new"))).unwrap();
+            assert!(spool.record(id, &Progress::new(&envelope())).is_err());
+            assert_eq!(spool.load(id).unwrap().1, Some(progress.clone()));
+            fs::remove_dir(path.join(format!("state/{id}.new"))).unwrap();
+            spool.remove(id, true).unwrap();
+            spool.remove(other, true).unwrap();
+            spool.remove(other, true).unwrap();
+            assert!(names(path, "queue").is_empty() && names(path, "state").is_empty());
+        });
+    }
+
+    #[test]
+    fn the_sweep_removes_what_was_never_finished_or_is_left_over() {
+        both_ways(|path, open| {
+            let spool = open();
+            let (whole, cut) = (keep(&spool, b"x\r\n"), keep(&spool, b"y\r\n"));
+            spool.record(whole, &Progress::new(&envelope())).unwrap();
+            spool.record(cut, &Progress::new(&envelope())).unwrap();
+            let cut_path = path.join("queue").join(cut.to_string());
+            let bytes = fs::read(&cut_path).unwrap();
+            fs::write(&cut_path, &bytes[..bytes.len() - 1]).unwrap();
+            fs::write(path.join("queue/0000000000001"), "").unwrap();
+            fs::write(path.join("queue/0000000000001.draft"), "half").unwrap();
+            fs::write(path.join("state").join(format!("{whole}.new")), "half").unwrap();
+            fs::write(path.join("queue/README"), "a person's").unwrap();
+            assert_eq!(spool.sweep().unwrap(), [whole]);
+            let mut left = names(path, "queue");
+            left.retain(|name| name != "README");
+            assert_eq!(left, [whole.to_string()]);
+            assert!(path.join("queue/README").exists());
+            assert_eq!(names(path, "state"), [whole.to_string()]);
+        });
+    }
+
+    #[test]
+    fn one_bad_file_does_not_keep_the_server_down() {
+        both_ways(|path, open| {
+            let spool = open();
+            let id = keep(&spool, b"x\r\n");
+            fs::create_dir(path.join("queue/0000000000001")).unwrap();
+            let ids = spool.sweep().unwrap();
+            assert!(ids.contains(&id), "{ids:?}");
+            assert!(matches!(
+                spool.load("0000000000001".parse().unwrap()),
+                Err(ReadError::Io(_) | ReadError::Incomplete)
+            ));
+        });
+    }
+
+    #[test]
+    fn a_damaged_message_is_set_aside_with_its_record() {
+        both_ways(|path, open| {
+            let spool = open();
+            let damages: [fn(Vec<u8>) -> Vec<u8>; 3] = [
+                |bytes| [b"x", &bytes[1..]].concat(),
+                |bytes| bytes[..bytes.len() / 2].to_vec(),
+                |bytes| String::from_utf8(bytes).unwrap().replace("to <", "to ").into(),
+            ];
+            for damage in damages {
+                let id = keep(&spool, b"x\r\n");
+                spool.record(id, &Progress::new(&envelope())).unwrap();
+                let file = path.join("queue").join(id.to_string());
+                fs::write(&file, damage(fs::read(&file).unwrap())).unwrap();
+                assert!(spool.load(id).is_err());
+                assert!(path.join("corrupt").join(id.to_string()).exists());
+                assert!(path.join("corrupt").join(format!("{id}.state")).exists());
+            }
+            assert!(names(path, "queue").is_empty() && names(path, "state").is_empty());
+        });
+    }
+
+    #[test]
+    fn a_copy_under_another_name_is_not_taken_for_the_original() {
+        both_ways(|path, open| {
+            let spool = open();
+            let id = keep(&spool, b"x\r\n");
+            let queue = path.join("queue");
+            fs::copy(queue.join(id.to_string()), queue.join("0000000000001")).unwrap();
+            let copy = "0000000000001".parse().unwrap();
+            assert!(matches!(spool.load(copy), Err(ReadError::Malformed)));
+            assert!(spool.load(id).is_ok());
+        });
+    }
+
+    #[test]
+    fn a_malformed_record_counts_for_nothing() {
+        both_ways(|path, open| {
+            let spool = open();
+            let id = keep(&spool, b"x\r\n");
+            for record in
+                [&b""[..], b"\xff\xfe", b"mailwren-state 1\n", b"mailwren-state 1\nattempts"]
+            {
+                fs::write(path.join("state").join(id.to_string()), record).unwrap();
+                assert_eq!(spool.load(id).unwrap().1, None, "{record:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn only_one_process_has_the_spool() {
+        both_ways(|path, open| {
+            let spool = open();
+            let error = Spool::open(path).unwrap_err();
+            assert!(error.to_string().contains("another mailwren"), "{error}");
+            drop(spool);
+            assert!(Spool::open(path).is_ok());
+        });
     }
 }
