@@ -9,6 +9,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, Stat, fstat, openat, statat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::{Pid, getpid, test_kill_process};
 
+use crate::sys::files;
 use crate::sys::process::host_name;
 
 /// After this time nobody is at work any more who forgot to remove a lock.
@@ -47,12 +48,8 @@ impl<'a> DotLock<'a> {
     pub fn try_take(folder: &'a OwnedFd, name: &str) -> io::Result<Attempt<'a>> {
         let name = format!("{name}.lock");
         for _ in 0..2 {
-            match create(folder, &name) {
-                Ok(mut file) => {
-                    let lock = Self { folder, file: identity(&fstat(&file)?), name };
-                    file.write_all(owner_text().as_bytes())?;
-                    return Ok(Attempt::Taken(lock));
-                }
+            match create_with_owner(folder, &name) {
+                Ok(file) => return Ok(Attempt::Taken(Self { folder, file, name })),
                 Err(Errno::EXIST) if remove_stale(folder, &name)? => {}
                 Err(Errno::EXIST) => return Ok(Attempt::Busy),
                 Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => return Ok(Attempt::Impossible),
@@ -71,6 +68,37 @@ impl Drop for DotLock<'_> {
             log::warn!("cannot remove the lock {}: {errno}", self.name.escape_default());
         }
     }
+}
+
+/// Makes the lock, with its text in it from the first moment, so that a run that ends here
+/// leaves either none or one that says whose it was. Gives its device and inode.
+fn create_with_owner(folder: &OwnedFd, name: &str) -> Result<(u64, u64), Errno> {
+    let text = owner_text();
+    let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+    let unnamed = openat(folder, ".", flags, Mode::RUSR | Mode::WUSR).map(File::from);
+    let file = match unnamed {
+        Ok(file) => {
+            write_all(&file, &text)?;
+            files::link_unnamed(&file, folder, name).map_err(errno)?;
+            file
+        }
+        // Not on this file system: then the text comes a moment after the file.
+        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
+            let file = create(folder, name)?;
+            write_all(&file, &text)?;
+            file
+        }
+        Err(errno) => return Err(errno),
+    };
+    fstat(&file).map(|status| identity(&status))
+}
+
+fn write_all(mut file: &File, text: &str) -> Result<(), Errno> {
+    file.write_all(text.as_bytes()).map_err(errno)
+}
+
+fn errno(error: io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
 }
 
 /// What a lock of ours says: the process in the first line, where other programs look for it,
