@@ -192,6 +192,46 @@ fn ehlo_falls_back_to_helo() {
     assert_eq!((sent.as_str(), end), ("EHLO me.test\r\nHELO me.test\r\n", Action::Ready));
 }
 
+const TLS: &str = "250-mx\r\n250-SIZE 1000\r\n250 StartTLS\r\n";
+
+#[test]
+fn starttls_comes_before_the_mail_and_all_before_it_is_forgotten() {
+    let mut client = client().with_start_tls();
+    let (sent, end) = play(&mut client, &["220 mx\r\n", TLS, "220 go\r\n"]);
+    assert_eq!((sent.as_str(), &end), ("EHLO me.test\r\nSTARTTLS\r\n", &Action::StartTls));
+    client.on_handshake();
+    let (sent, end) = play(&mut client, &["250-mx\r\n250 STARTTLS\r\n"]);
+    assert_eq!((sent.as_str(), end), ("EHLO me.test\r\n", Action::Ready));
+    // SIZE was offered before the handshake only.
+    begin(&mut client, 1, 1001, false);
+    assert_eq!(play(&mut client, &[]).0, "MAIL FROM:<me@here.test>\r\n");
+}
+
+#[test]
+fn a_server_that_has_no_starttls_or_refuses_it_is_left() {
+    for ehlo in [&[FULL][..], &["250 mx\r\n"], &["250 STARTTLS\r\n"], &["502 no\r\n", "250 mx\r\n"]]
+    {
+        let mut client = client().with_start_tls();
+        let replies = [&["220 mx\r\n"], ehlo].concat();
+        assert_eq!(play(&mut client, &replies).1, Action::Close(Ending::NoStartTls), "{ehlo:?}");
+    }
+    for refusal in ["454 4.7.0 not now\r\n", "501 no\r\n", "503 no\r\n", "250 ok\r\n", "354 go\r\n"]
+    {
+        let mut client = client().with_start_tls();
+        let end = play(&mut client, &["220 mx\r\n", TLS, refusal]).1;
+        assert_eq!(end, Action::Close(Ending::StartTlsRefused(reply(refusal))));
+    }
+    let mut client = client().with_start_tls();
+    let end = play(&mut client, &["220 mx\r\n", TLS, "421 bye\r\n"]).1;
+    assert_eq!(end, Action::Close(Ending::Refused(reply("421 bye\r\n"))));
+}
+
+#[test]
+fn starttls_that_is_not_required_is_not_used() {
+    let mut client = client();
+    assert_eq!(play(&mut client, &["220 mx\r\n", TLS]), ("EHLO me.test\r\n".into(), Action::Ready));
+}
+
 #[test]
 fn a_server_that_refuses_or_leaves_ends_the_session() {
     for replies in [
@@ -291,6 +331,7 @@ proptest! {
                     prop_assert_eq!(client.results().map(|results| results.len()), Some(3));
                     break;
                 }
+                Action::StartTls => prop_assert!(false, "nobody asked for it"),
                 Action::Close(_) => break,
             }
         }

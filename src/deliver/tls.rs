@@ -1,0 +1,202 @@
+//! TLS towards a smarthost: the only module that knows native-tls.
+//!
+//! The peer's certificate must be valid, for the name that was configured, and lead to a root
+//! of the system or of the `ca` file; nothing below TLS 1.2 is spoken. There is no way to
+//! switch that off. A connector holds the roots and takes a tenth of a second to make, so it
+//! is made when the first delivery needs it, and kept.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use native_tls::{Certificate, HandshakeError, Protocol, TlsConnector, TlsStream};
+
+/// The largest `ca` file that is read, in octets: ten times what a system's whole bundle has.
+const MAX_CA_FILE: u64 = 4 << 20;
+
+/// The connectors that were needed so far: one for each `ca` file, one for the system's roots.
+#[derive(Debug, Default)]
+pub struct Connectors {
+    known: Mutex<HashMap<Option<PathBuf>, Connector>>,
+}
+
+impl Connectors {
+    /// The connector that trusts the certificates in `ca`, or the system's without one. The
+    /// file is read the first time, and again while it cannot be used.
+    ///
+    /// # Errors
+    /// [`NoConnector`]: the configuration is to blame, or the system; not the peer.
+    pub fn get(&self, ca: Option<&Path>) -> Result<Connector, NoConnector> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let ca = ca.map(Path::to_owned);
+        if let Some(connector) = known.get(&ca) {
+            return Ok(connector.clone());
+        }
+        let connector = Connector::new(ca.as_deref())?;
+        known.insert(ca, connector.clone());
+        Ok(connector)
+    }
+}
+
+/// Why there is no connector, in words for a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoConnector(String);
+
+impl fmt::Display for NoConnector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for NoConnector {}
+
+/// How a connection to one host is encrypted.
+#[derive(Debug)]
+pub enum Security {
+    /// Not at all.
+    None,
+    /// By STARTTLS (RFC 3207), or not used.
+    StartTls(TlsPeer),
+    /// From its beginning (RFC 8314 §3).
+    Implicit(TlsPeer),
+}
+
+/// Whom a handshake is with.
+#[derive(Debug)]
+pub struct TlsPeer {
+    /// Says whose certificates are trusted.
+    pub connector: Connector,
+    /// Whose certificate it must be: a name or an address.
+    pub host: String,
+}
+
+/// Whom to trust. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Connector(TlsConnector);
+
+impl Connector {
+    fn new(ca: Option<&Path>) -> Result<Self, NoConnector> {
+        let mut builder = TlsConnector::builder();
+        builder.min_protocol_version(Some(Protocol::Tlsv12));
+        if let Some(file) = ca {
+            builder.disable_built_in_roots(true);
+            let name = file.display().to_string();
+            let useless =
+                |why: &str| NoConnector(format!("[smarthost] ca {}: {why}", name.escape_debug()));
+            let pem = read(file).map_err(|error| useless(&error.to_string()))?;
+            let certificates = Certificate::stack_from_pem(&pem)
+                .map_err(|_| useless("it has a certificate that cannot be read"))?;
+            if certificates.is_empty() {
+                return Err(useless("it has no certificate, PEM, in it"));
+            }
+            for certificate in certificates {
+                builder.add_root_certificate(certificate);
+            }
+        }
+        builder.build().map(Self).map_err(|error| NoConnector(format!("there is no TLS: {error}")))
+    }
+}
+
+impl TlsPeer {
+    /// Runs the handshake over a stream that bounds its own time, and checks that the peer is
+    /// the host.
+    ///
+    /// # Errors
+    /// [`TlsError`]; the stream is closed.
+    pub fn handshake<S: Read + Write>(&self, stream: S) -> Result<Secured<S>, TlsError> {
+        match self.connector.0.connect(&self.host, stream) {
+            Ok(stream) => Ok(Secured(stream)),
+            Err(HandshakeError::Failure(error)) => Err(TlsError::of(&error)),
+            // The stream waits for itself, until its time is up.
+            Err(HandshakeError::WouldBlock(_)) => Err(TlsError::TooSlow),
+        }
+    }
+}
+
+fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let mut pem = Vec::new();
+    std::fs::File::open(file)?.take(MAX_CA_FILE).read_to_end(&mut pem)?;
+    Ok(pem)
+}
+
+/// Why a handshake failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TlsError {
+    /// The peer took too long.
+    TooSlow,
+    /// The peer's certificate does not prove that it is the host: why not.
+    Certificate(String),
+    /// The peer closed the connection, or does not speak TLS, or none that we do.
+    Failed(String),
+}
+
+impl TlsError {
+    fn of(error: &native_tls::Error) -> Self {
+        let mut sources = std::iter::successors(error.source(), |&source| source.source());
+        let text = error.to_string();
+        if let Some(error) = sources.find_map(|source| source.downcast_ref::<io::Error>()) {
+            return match error.kind() {
+                io::ErrorKind::TimedOut => Self::TooSlow,
+                _ => Self::Failed(error.to_string()),
+            };
+        }
+        // `error:0A000086:SSL routines:function:reason:file:line:`, and behind a certificate
+        // that was refused, in parentheses, why. There is no other way to these two.
+        let reason = text.split(':').nth(4).unwrap_or(&text);
+        match text.rsplit_once('(') {
+            Some((_, why)) if reason == "certificate verify failed" => {
+                Self::Certificate(why.trim_end_matches(')').to_owned())
+            }
+            _ => Self::Failed(reason.to_owned()),
+        }
+    }
+}
+
+/// A predicate behind the name of the host.
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooSlow => f.write_str("took too long over the TLS handshake"),
+            Self::Certificate(reason) => write!(f, "has no good certificate: {reason}"),
+            Self::Failed(reason) => write!(f, "failed at the TLS handshake: {reason}"),
+        }
+    }
+}
+
+/// An encrypted stream.
+#[derive(Debug)]
+pub struct Secured<S>(TlsStream<S>);
+
+impl<S: Read + Write> Secured<S> {
+    /// The stream below.
+    pub fn plain_mut(&mut self) -> &mut S {
+        self.0.get_mut()
+    }
+
+    /// Tells the peer that nothing more comes (RFC 8446 §6.1); does not wait for its answer.
+    ///
+    /// # Errors
+    /// As the stream's.
+    pub fn say_end(&mut self) -> io::Result<()> {
+        self.0.shutdown()
+    }
+}
+
+impl<S: Read + Write> Read for Secured<S> {
+    fn read(&mut self, octets: &mut [u8]) -> io::Result<usize> {
+        self.0.read(octets)
+    }
+}
+
+impl<S: Read + Write> Write for Secured<S> {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        self.0.write(octets)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
