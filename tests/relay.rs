@@ -25,6 +25,10 @@ mod dns;
 mod dns_server;
 #[path = "support/peer.rs"]
 mod peer;
+#[path = "relay/tls.rs"]
+mod tls;
+#[path = "support/tls_peer.rs"]
+mod tls_peer;
 
 use peer::{Answer, Peer, say};
 
@@ -78,6 +82,7 @@ fn impatient() -> Relay {
     relay().with_timeouts(Timeouts {
         greeting: short,
         command: short,
+        handshake: short,
         data: short,
         block: short,
         content: short,

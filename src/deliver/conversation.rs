@@ -27,8 +27,10 @@ const REPLY_BLOCK: usize = 4096;
 pub struct Timeouts {
     /// For the greeting (§4.5.3.2.1).
     pub greeting: Duration,
-    /// For EHLO, STARTTLS, MAIL, RCPT and RSET (§4.5.3.2.2 and .3), and for a TLS handshake.
+    /// For EHLO, STARTTLS, MAIL, RCPT and RSET (§4.5.3.2.2 and .3).
     pub command: Duration,
+    /// For the whole of a TLS handshake; no RFC names a time.
+    pub handshake: Duration,
     /// For the 354 after DATA (§4.5.3.2.4).
     pub data: Duration,
     /// To take a block of 64 KiB, or a group of commands (§4.5.3.2.5).
@@ -45,6 +47,7 @@ impl Default for Timeouts {
         Self {
             greeting: minutes(5),
             command: minutes(5),
+            handshake: minutes(2),
             data: minutes(2),
             block: minutes(3),
             content: minutes(10),
@@ -68,10 +71,9 @@ impl Timeouts {
     /// What the kernel's time-outs are set to: less than any of these, so that they need no
     /// change for most calls.
     fn tick(&self) -> Duration {
-        let shortest = [self.greeting, self.command, self.data, self.block, self.content]
-            .into_iter()
-            .min()
-            .unwrap_or_default();
+        let limits =
+            [self.greeting, self.command, self.handshake, self.data, self.block, self.content];
+        let shortest = limits.into_iter().min().unwrap_or_default();
         (shortest / 2).max(Duration::from_millis(1))
     }
 }
@@ -359,7 +361,7 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
     }
 
     fn handshake(&mut self, peer: &TlsPeer) -> Result<(), Cause> {
-        self.stream.set_deadline(Instant::now() + self.timeouts.command);
+        self.stream.set_deadline(Instant::now() + self.timeouts.handshake);
         self.stream.secure(peer).map_err(Cause::Tls)
     }
 }

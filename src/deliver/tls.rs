@@ -129,7 +129,9 @@ pub enum TlsError {
     TooSlow,
     /// The peer's certificate does not prove that it is the host: why not.
     Certificate(String),
-    /// The peer closed the connection, or does not speak TLS, or none that we do.
+    /// The peer closed the connection.
+    Closed,
+    /// The peer does not speak TLS, or none that we do.
     Failed(String),
 }
 
@@ -143,13 +145,16 @@ impl TlsError {
                 _ => Self::Failed(error.to_string()),
             };
         }
-        // `error:0A000086:SSL routines:function:reason:file:line:`, and behind a certificate
-        // that was refused, in parentheses, why. There is no other way to these two.
-        let reason = text.split(':').nth(4).unwrap_or(&text);
-        match text.rsplit_once('(') {
+        // `error:0A000086:SSL routines:function:reason:file:line:`, the outermost error last,
+        // and behind a certificate that was refused, in parentheses, why. There is no other
+        // way to these two.
+        let outermost = text.rsplit("error:").next().unwrap_or_default();
+        let reason = outermost.split(':').nth(3).unwrap_or(&text);
+        match outermost.rsplit_once('(') {
             Some((_, why)) if reason == "certificate verify failed" => {
                 Self::Certificate(why.trim_end_matches(')').to_owned())
             }
+            _ if reason.to_ascii_lowercase().starts_with("unexpected eof") => Self::Closed,
             _ => Self::Failed(reason.to_owned()),
         }
     }
@@ -160,6 +165,7 @@ impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooSlow => f.write_str("took too long over the TLS handshake"),
+            Self::Closed => f.write_str("closed the connection in the TLS handshake"),
             Self::Certificate(reason) => write!(f, "has no good certificate: {reason}"),
             Self::Failed(reason) => write!(f, "failed at the TLS handshake: {reason}"),
         }

@@ -311,6 +311,26 @@ fn quit_is_said_and_answered() {
 }
 
 proptest! {
+    /// Whatever a server answers, nothing of the mail is said before the handshake.
+    #[test]
+    fn no_replies_lead_to_mail_in_the_clear(replies in prop::collection::vec(
+        prop::sample::select(vec!["220 x\r\n", TLS, FULL, "250 x\r\n", "354 x\r\n",
+        "454 x\r\n", "502 x\r\n"]), 0..6))
+    {
+        let mut client = client().with_start_tls();
+        let mut replies = replies.into_iter();
+        loop {
+            match client.next_action() {
+                Action::Send(octets) => {
+                    prop_assert!([b"EHLO", b"HELO", b"STAR"].contains(&&octets[..4].try_into().unwrap()));
+                }
+                Action::Read(_) => client.on_reply(reply(replies.next().unwrap_or("421 x\r\n"))),
+                Action::StartTls | Action::Close(_) => break,
+                other => prop_assert!(false, "{other:?}"),
+            }
+        }
+    }
+
     /// Whatever a server answers, the session ends, and content is only sent for somebody.
     #[test]
     fn any_replies_lead_to_an_end(codes in prop::collection::vec(prop::sample::select(
