@@ -353,9 +353,9 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
         if !self.parser.is_empty() {
             return Err(Cause::Injected);
         }
-        if let Some(peer) = self.start_tls_with.take() {
-            self.handshake(&peer)?;
-        }
+        // Without anybody to shake hands with, going on would be going on in the clear.
+        let peer = self.start_tls_with.take().ok_or(Cause::Tls(TlsError::Closed))?;
+        self.handshake(&peer)?;
         self.client.on_handshake();
         Ok(())
     }

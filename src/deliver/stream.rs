@@ -47,9 +47,10 @@ impl<S: Read + Write + AsFd> Stream<S> {
     /// # Errors
     /// [`TlsError`]; the stream is closed.
     pub fn secure(&mut self, peer: &TlsPeer) -> Result<(), TlsError> {
-        if let Self::Plain(plain) = mem::replace(self, Self::Closed) {
-            *self = Self::Tls(peer.handshake(plain)?);
-        }
+        let Self::Plain(plain) = mem::replace(self, Self::Closed) else {
+            return Err(TlsError::Closed);
+        };
+        *self = Self::Tls(peer.handshake(plain)?);
         Ok(())
     }
 

@@ -10,34 +10,48 @@ use std::error::Error;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use native_tls::{Certificate, HandshakeError, Protocol, TlsConnector, TlsStream};
+
+use crate::deliver::storage::printable;
+use crate::sys::watched::WatchedFile;
 
 /// The largest `ca` file that is read, in octets: ten times what a system's whole bundle has.
 const MAX_CA_FILE: u64 = 4 << 20;
 
-/// The connectors that were needed so far: one for each `ca` file, one for the system's roots.
+/// The connectors that were needed so far: one for the system's roots, one for each `ca` file.
 #[derive(Debug, Default)]
 pub struct Connectors {
-    known: Mutex<HashMap<Option<PathBuf>, Connector>>,
+    system: OnceLock<Result<Connector, NoConnector>>,
+    files: Mutex<HashMap<PathBuf, Arc<CaFile>>>,
 }
 
+type CaFile = WatchedFile<Result<Connector, NoConnector>>;
+
 impl Connectors {
-    /// The connector that trusts the certificates in `ca`, or the system's without one. The
-    /// file is read the first time, and again while it cannot be used.
+    /// The connector that trusts the certificates in `ca`, or the system's without one. A
+    /// file that has changed is read again.
     ///
     /// # Errors
     /// [`NoConnector`]: the configuration is to blame, or the system; not the peer.
     pub fn get(&self, ca: Option<&Path>) -> Result<Connector, NoConnector> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let ca = ca.map(Path::to_owned);
-        if let Some(connector) = known.get(&ca) {
-            return Ok(connector.clone());
+        let Some(path) = ca else {
+            return self.system.get_or_init(|| Connector::new(None)).clone();
+        };
+        let useless = |why: &dyn fmt::Display| {
+            NoConnector(format!("[smarthost] ca {}: {why}", printable(path)))
+        };
+        match self.file(path).load(|pem, _| Arc::new(Connector::new(Some(pem)))) {
+            Ok(connector) => connector.as_ref().clone().map_err(|error| useless(&error)),
+            Err(error) => Err(useless(&error)),
         }
-        let connector = Connector::new(ca.as_deref())?;
-        known.insert(ca, connector.clone());
-        Ok(connector)
+    }
+
+    fn file(&self, path: &Path) -> Arc<CaFile> {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(WatchedFile::new(path.to_owned(), MAX_CA_FILE));
+        Arc::clone(files.entry(path.to_owned()).or_insert_with(new))
     }
 }
 
@@ -58,7 +72,7 @@ impl Error for NoConnector {}
 pub enum Security {
     /// Not at all.
     None,
-    /// By STARTTLS (RFC 3207), or not used.
+    /// By STARTTLS (RFC 3207). Where that fails, nothing of the mail is sent.
     StartTls(TlsPeer),
     /// From its beginning (RFC 8314 §3).
     Implicit(TlsPeer),
@@ -78,20 +92,18 @@ pub struct TlsPeer {
 pub struct Connector(TlsConnector);
 
 impl Connector {
-    fn new(ca: Option<&Path>) -> Result<Self, NoConnector> {
+    /// One that trusts these certificates, PEM, or the system's.
+    fn new(ca: Option<&[u8]>) -> Result<Self, NoConnector> {
         let mut builder = TlsConnector::builder();
         builder.min_protocol_version(Some(Protocol::Tlsv12));
-        if let Some(file) = ca {
-            builder.disable_built_in_roots(true);
-            let name = file.display().to_string();
-            let useless =
-                |why: &str| NoConnector(format!("[smarthost] ca {}: {why}", name.escape_debug()));
-            let pem = read(file).map_err(|error| useless(&error.to_string()))?;
-            let certificates = Certificate::stack_from_pem(&pem)
+        if let Some(pem) = ca {
+            let useless = |why: &str| NoConnector(why.to_owned());
+            let certificates = Certificate::stack_from_pem(pem)
                 .map_err(|_| useless("it has a certificate that cannot be read"))?;
             if certificates.is_empty() {
                 return Err(useless("it has no certificate, PEM, in it"));
             }
+            builder.disable_built_in_roots(true);
             for certificate in certificates {
                 builder.add_root_certificate(certificate);
             }
@@ -114,12 +126,6 @@ impl TlsPeer {
             Err(HandshakeError::WouldBlock(_)) => Err(TlsError::TooSlow),
         }
     }
-}
-
-fn read(file: &Path) -> io::Result<Vec<u8>> {
-    let mut pem = Vec::new();
-    std::fs::File::open(file)?.take(MAX_CA_FILE).read_to_end(&mut pem)?;
-    Ok(pem)
 }
 
 /// Why a handshake failed.

@@ -326,7 +326,7 @@ fn a_useless_ca_file_defers_and_is_named() {
         assert_eq!((failure.status.to_string(), failure.text), ("4.3.5".to_owned(), text));
     };
     check(&file, "No such file or directory (os error 2)");
-    check(folder.path(), "Is a directory (os error 21)");
+    check(folder.path(), "it is no regular file");
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     for (content, expected) in [
         ("", "it has no certificate, PEM, in it"),
@@ -337,7 +337,11 @@ fn a_useless_ca_file_defers_and_is_named() {
         check(&file, expected);
     }
     assert!(peer.sessions().is_empty());
-    // Once it is mended the mail goes.
+    // Once it is mended the mail goes, and when it trusts others it goes no more.
     std::fs::write(&file, authority.pem()).unwrap();
     assert_eq!(deliver_one(&relay, via(&[&peer], ClientTls::StartTls, &file)), "relayed");
+    std::fs::write(&file, [Authority::new().pem(), Authority::new().pem()].concat()).unwrap();
+    let other_peer = TlsPeer::new(&authority.sign("127.0.0.1"), Manners::start_tls());
+    let next_hop = via(&[&other_peer], ClientTls::StartTls, &file);
+    assert_eq!(deliver_one(&relay, next_hop), "deferred 4.7.5");
 }
