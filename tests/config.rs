@@ -7,7 +7,7 @@ use std::time::Duration;
 use log::LevelFilter;
 use mailwren::config::keys::{Kind, REFERENCE, Section, Standing};
 use mailwren::config::settings::{
-    BareNewline, ListenAddress, MailboxFormat, Settings, Users, Vrfy,
+    BareNewline, ClientTls, ListenAddress, MailboxFormat, Settings, Users, Vrfy,
 };
 use mailwren::config::{ConfigError, load, parse, sample};
 use proptest::prelude::*;
@@ -186,7 +186,9 @@ fn a_whole_file_is_read() {
     assert_eq!(read.local.users, Users::File(PathBuf::from("/etc/names")));
     assert_eq!((read.local.aliases, read.local.subaddress), (None, Some('-')));
     assert_eq!(read.local.catch_all.unwrap().to_string(), "ann@home.example");
-    let hosts: Vec<_> = read.smarthost.unwrap().hosts.iter().map(|h| h.to_string()).collect();
+    let smarthost = read.smarthost.unwrap();
+    assert_eq!((smarthost.tls, smarthost.ca), (ClientTls::None, None));
+    let hosts: Vec<_> = smarthost.hosts.iter().map(|h| h.to_string()).collect();
     assert_eq!(hosts, ["a.test:587", "[IPv6:::1]:26", "[192.0.2.1]:25"]);
     assert_eq!(read.queue.retry, [1, 120].map(Duration::from_secs));
     assert_eq!(read.dns_servers, ["[::1]:53", "192.0.2.1:5353"].map(|s| s.parse().unwrap()));
@@ -210,6 +212,20 @@ fn small_choices_have_their_meaning() {
     assert_eq!(settings(&format!("[listen.a]\n{free}[listen.b]\n{free}")).listeners.len(), 2);
     // Blank values of what is worked out are as good as none.
     assert_eq!(read("[server]\nhostname =\ndomains =\n[local]\npath ="), read(""));
+}
+
+#[test]
+fn mail_to_a_smarthost_is_encrypted_unless_a_person_said_otherwise() {
+    let smarthost = |lines: &str| {
+        let read = settings(&format!("[smarthost]\nhost = a.test\n{lines}")).smarthost.unwrap();
+        (read.tls, read.ca)
+    };
+    assert_eq!(smarthost(""), (ClientTls::StartTls, None));
+    assert_eq!(smarthost("ca ="), (ClientTls::StartTls, None));
+    assert_eq!(smarthost("tls = starttls"), (ClientTls::StartTls, None));
+    let ca = Some(PathBuf::from("/etc/ca.pem"));
+    assert_eq!(smarthost("tls = implicit\nca = /etc/ca.pem"), (ClientTls::Implicit, ca));
+    assert_eq!(smarthost("tls = none\nca ="), (ClientTls::None, None));
 }
 
 #[test]
@@ -303,8 +319,8 @@ fn the_defaults_that_are_shown_are_the_defaults() {
         text.push_str(line.trim_start_matches(';'));
         text.push('\n');
     }
-    let text = text.replace("\nhost =", "\nhost = a.test").replace("= starttls", "= none");
-    let mut expected = settings("[smarthost]\nhost = a.test\ntls = none");
+    let text = text.replace("\nhost =", "\nhost = a.test");
+    let mut expected = settings("[smarthost]\nhost = a.test");
     assert!(text.contains("\nmax_recipients = 1000\n"));
     assert!(expected.smarthost.is_some());
     assert_eq!(settings(&text), expected);
@@ -346,7 +362,7 @@ fn what_the_reference_allows_is_taken_and_what_is_not_there_yet_is_not() {
                 }
                 (None, Kind::Choice(words), _) => {
                     let good: Vec<_> = words.iter().filter(|w| read(text(w)).is_ok()).collect();
-                    assert_eq!(good, [&"none"], "{}", key.name);
+                    assert_eq!(good, [&"none", &"starttls", &"implicit"], "{}", key.name);
                 }
                 (None, ..) => {}
             }

@@ -6,7 +6,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mailwren::config::settings::{HostPort, Smarthost};
+use mailwren::config::settings::{ClientTls, HostPort, Smarthost};
 use mailwren::deliver::conversation::Timeouts;
 use mailwren::deliver::job::{Job, Recipient};
 use mailwren::deliver::outcome::{Failure, Outcome};
@@ -25,6 +25,10 @@ mod dns;
 mod dns_server;
 #[path = "support/peer.rs"]
 mod peer;
+#[path = "relay/tls.rs"]
+mod tls;
+#[path = "support/tls_peer.rs"]
+mod tls_peer;
 
 use peer::{Answer, Peer, say};
 
@@ -58,7 +62,8 @@ fn smarthost(peers: &[&Peer]) -> NextHop {
         host: Domain::Literal(peer.address().ip()),
         port: peer.address().port(),
     };
-    NextHop::Smarthost(Smarthost { hosts: peers.iter().map(host).collect() })
+    let hosts = peers.iter().map(host).collect();
+    NextHop::Smarthost(Smarthost { hosts, tls: ClientTls::None, ca: None })
 }
 
 /// A relay that asks `servers` and waits as long as a slow machine needs.
@@ -77,6 +82,7 @@ fn impatient() -> Relay {
     relay().with_timeouts(Timeouts {
         greeting: short,
         command: short,
+        handshake: short,
         data: short,
         block: short,
         content: short,
@@ -395,6 +401,7 @@ fn a_peer_that_speaks_unasked_is_not_used_again() {
 fn nobody_listening_defers() {
     let gone = { Peer::polite().address() };
     let host = HostPort { host: Domain::Literal(gone.ip()), port: gone.port() };
-    let next_hop = NextHop::Smarthost(Smarthost { hosts: vec![host] });
+    let next_hop =
+        NextHop::Smarthost(Smarthost { hosts: vec![host], tls: ClientTls::None, ca: None });
     assert_eq!(deliver_one(&relay(), next_hop), "deferred 4.4.1");
 }

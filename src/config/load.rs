@@ -13,8 +13,8 @@ use super::ini::{self, Document, MAX_FILE};
 use super::mistake::{ConfigError, Mistakes, shown};
 use super::reader::Reader;
 use super::settings::{
-    BareNewline, ListenAddress, Listener, Local, LocalDomains, MailboxFormat, Queue, Server,
-    Settings, Smarthost, Users, Vrfy,
+    BareNewline, ClientTls, ListenAddress, Listener, Local, LocalDomains, MailboxFormat, Queue,
+    Server, Settings, Smarthost, Users, Vrfy,
 };
 use super::{addresses, names, paths};
 use crate::mail::address::DomainName;
@@ -311,25 +311,24 @@ fn smarthost(section: &mut Reader<'_>) -> Option<Smarthost> {
         section.wrong_section("needs a line such as `host = smtp.example.com:587`");
         None
     };
-    let tls = smarthost_tls(section);
-    tls.and(hosts).map(|hosts| Smarthost { hosts })
+    let tls = section.value("tls", client_tls);
+    let ca = section.value("ca", paths::optional);
+    if tls == Some(ClientTls::None) && section.is_set("ca") {
+        section.wrong("ca", "it does nothing with `tls = none`; remove one of the two lines");
+    }
+    Some(Smarthost { hosts: hosts?, tls: tls?, ca: ca? })
 }
 
-/// Only a person can decide that mail goes in the clear, so nothing but `tls = none` will do.
-fn smarthost_tls(section: &mut Reader<'_>) -> Option<()> {
-    const WHY: &str =
-        "STARTTLS, the default, is not available yet, and `tls = none` sends in the clear";
-    if !section.is_set("tls") {
-        section.wrong_section(&format!("says no `tls = none`: {WHY}"));
-        return None;
-    }
-    section.value("tls", |text| match text {
-        "none" => Ok(()),
-        "starttls" | "implicit" | "opportunistic" => {
-            Err(format!("{} will not do: {WHY}", shown(text)))
+fn client_tls(text: &str) -> Result<ClientTls, String> {
+    match text {
+        "none" => Ok(ClientTls::None),
+        "starttls" => Ok(ClientTls::StartTls),
+        "implicit" => Ok(ClientTls::Implicit),
+        "opportunistic" => {
+            Err("`opportunistic` is not built yet; give starttls, implicit or none".to_owned())
         }
-        _ => Err(format!("{} is not known, and only `none` works now: {WHY}", shown(text))),
-    })
+        _ => Err(format!("{} is not known; give starttls, implicit or none", shown(text))),
+    }
 }
 
 fn queue(section: &mut Reader<'_>) -> Option<Queue> {

@@ -17,7 +17,7 @@ const SECRET: Kind = Kind::Words("a secret");
 const TLS: Kind = Kind::Choice(&["none", "starttls", "implicit"]);
 const TLS_OUT: Kind = Kind::Choice(&["none", "opportunistic", "starttls", "implicit"]);
 
-const NO_TLS: &str = "TLS is not built yet";
+const NO_TLS: &str = "TLS on listeners is not built yet";
 const NO_AUTH: &str = "AUTH is not built yet";
 const NO_QUOTA: &str = "quotas are not built yet";
 const NO_REPORTS: &str = "reports cannot be adjusted yet";
@@ -379,8 +379,10 @@ const NEXT_HOP: &[Key] = &[
         "tls",
         TLS_OUT,
         "starttls",
-        "Whether the connection must be encrypted. The default is not built yet, so a line \
-         `tls = none` is needed: mail then goes in the clear, which may do inside your own network.",
+        "How the connection is encrypted: `starttls` on ports 25 and 587, `implicit` on 465. \
+         The server's certificate must bear the name of the host, or the mail waits. `none` \
+         sends in the clear, which may do inside your own network. `opportunistic` is not \
+         built yet.",
     )
     .partly(),
     key("user", Kind::Words("the name of an account"), "", "The account to log in to.")
@@ -397,21 +399,27 @@ const NEXT_HOP: &[Key] = &[
     .later(NO_AUTH, UNSET),
     key("auth_without_tls", YES_NO, "no", "Whether the password may go in the clear.")
         .later(NO_AUTH, &["no"]),
-    key("ca", PATH, "", "The certificates to trust instead of the system's.").later(NO_TLS, UNSET),
+    key(
+        "ca",
+        Kind::Words("the absolute path of a file, such as /etc/mailwren/ca.pem"),
+        "",
+        "A file with the certificates, PEM, that are trusted instead of the system's. Empty: \
+         the system's.",
+    ),
     key(
         "fingerprint",
         Kind::Words("sha256: and 64 hexadecimal digits"),
         "",
         "The one certificate to trust, sha256:...",
     )
-    .later(NO_TLS, UNSET),
+    .later("pinning is not built yet", UNSET),
     key(
         "fallback",
         Kind::Choice(&["plain"]),
         "",
         "With `plain`, opportunistic TLS that fails is followed by a try without.",
     )
-    .later(NO_TLS, UNSET),
+    .later("opportunistic TLS is not built yet", UNSET),
 ];
 
 const QUEUE: &[Key] = &[

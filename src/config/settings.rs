@@ -168,6 +168,21 @@ pub enum Users {
 pub struct Smarthost {
     /// Tried in order. Never empty.
     pub hosts: Vec<HostPort>,
+    /// Whether and how connections are encrypted.
+    pub tls: ClientTls,
+    /// The file with the certificates, PEM, that are trusted instead of the system's.
+    pub ca: Option<PathBuf>,
+}
+
+/// `[smarthost] tls`. With all but `None` the server must prove its name, or gets no mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClientTls {
+    /// Mail goes in the clear.
+    None,
+    /// TLS begins with the command STARTTLS (RFC 3207).
+    StartTls,
+    /// TLS begins with the connection (RFC 8314 §3).
+    Implicit,
 }
 
 /// `host:port`: the host a name or an address.

@@ -48,7 +48,7 @@ impl Connections {
     /// the peer are dropped.
     pub fn take(&self, next_hop: &NextHop) -> Option<Connection> {
         loop {
-            let connection = self.pop(next_hop)?;
+            let mut connection = self.pop(next_hop)?;
             if connection.session.is_reusable() {
                 return Some(connection);
             }

@@ -3,17 +3,15 @@
 //!
 //! The stream is anything with a descriptor, so the same code relays over TCP and submits over
 //! the Unix socket. Every reply and every block of the content has a deadline (RFC 5321
-//! §4.5.3.2) that holds against a peer that sends one octet a minute, too: the kernel's
-//! time-out bounds each call, and the clock is looked at between the calls.
+//! §4.5.3.2), and so has the TLS handshake.
 
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use rustix::net::RecvFlags;
-use rustix::net::sockopt::{self, Timeout};
-
+use crate::deliver::stream::Stream;
+use crate::deliver::tls::{Security, TlsError, TlsPeer};
 use crate::mail::address::DomainName;
 use crate::smtp::client::{Action, Awaited, Client, Ending, RecipientResult, Transaction};
 use crate::smtp::dot_stuffing::DotStuffing;
@@ -29,8 +27,10 @@ const REPLY_BLOCK: usize = 4096;
 pub struct Timeouts {
     /// For the greeting (§4.5.3.2.1).
     pub greeting: Duration,
-    /// For EHLO, MAIL, RCPT and RSET (§4.5.3.2.2 and .3).
+    /// For EHLO, STARTTLS, MAIL, RCPT and RSET (§4.5.3.2.2 and .3).
     pub command: Duration,
+    /// For the whole of a TLS handshake; no RFC names a time.
+    pub handshake: Duration,
     /// For the 354 after DATA (§4.5.3.2.4).
     pub data: Duration,
     /// To take a block of 64 KiB, or a group of commands (§4.5.3.2.5).
@@ -47,6 +47,7 @@ impl Default for Timeouts {
         Self {
             greeting: minutes(5),
             command: minutes(5),
+            handshake: minutes(2),
             data: minutes(2),
             block: minutes(3),
             content: minutes(10),
@@ -59,7 +60,7 @@ impl Timeouts {
     fn reply_to(&self, awaited: Awaited) -> Duration {
         match awaited {
             Awaited::Greeting => self.greeting,
-            Awaited::Ehlo | Awaited::Helo | Awaited::Reset => self.command,
+            Awaited::Ehlo | Awaited::Helo | Awaited::StartTls | Awaited::Reset => self.command,
             Awaited::Mail | Awaited::Recipient(_) => self.command,
             Awaited::Data => self.data,
             Awaited::Content => self.content,
@@ -70,10 +71,9 @@ impl Timeouts {
     /// What the kernel's time-outs are set to: less than any of these, so that they need no
     /// change for most calls.
     fn tick(&self) -> Duration {
-        let shortest = [self.greeting, self.command, self.data, self.block, self.content]
-            .into_iter()
-            .min()
-            .unwrap_or_default();
+        let limits =
+            [self.greeting, self.command, self.handshake, self.data, self.block, self.content];
+        let shortest = limits.into_iter().min().unwrap_or_default();
         (shortest / 2).max(Duration::from_millis(1))
     }
 }
@@ -99,10 +99,23 @@ pub enum Cause {
     Io(io::Error),
     /// The peer does not speak SMTP.
     NoReply(ReplyError),
+    /// The connection could not be encrypted.
+    Tls(TlsError),
+    /// Something came behind the reply to STARTTLS and before the handshake.
+    Injected,
     /// The peer refused to go on, or nobody knows what its reply is to.
     Ended(Ending),
     /// The content could not be read. The peer is not to blame.
     Content(io::Error),
+}
+
+impl Cause {
+    fn of(error: io::Error, awaited: Awaited) -> Self {
+        match error.kind() {
+            io::ErrorKind::TimedOut => Self::TooSlow(awaited),
+            _ => Self::Io(error),
+        }
+    }
 }
 
 /// A predicate behind the name of the host.
@@ -117,6 +130,14 @@ impl fmt::Display for Cause {
             }
             Self::Io(error) => write!(f, "lost the connection: {error}"),
             Self::NoReply(error) => write!(f, "does not speak SMTP: {error}"),
+            Self::Tls(error) => error.fmt(f),
+            Self::Injected => f.write_str("said more than a reply to STARTTLS"),
+            Self::Ended(Ending::NoStartTls) => {
+                f.write_str("does not offer STARTTLS, and nothing is sent in the clear")
+            }
+            Self::Ended(Ending::StartTlsRefused(reply)) => {
+                write!(f, "refused STARTTLS, and nothing is sent in the clear: {reply}")
+            }
             Self::Ended(Ending::Refused(reply)) => write!(f, "will not talk to us: {reply}"),
             Self::Ended(Ending::OutOfStep(awaited, reply)) => {
                 write!(f, "gave an answer to {awaited} that makes no sense: {reply}")
@@ -130,18 +151,18 @@ impl fmt::Display for Cause {
 /// A session with a server, between two transactions.
 #[derive(Debug)]
 pub struct SmtpConnection<S> {
-    stream: S,
+    stream: Stream<S>,
     client: Client,
     parser: ReplyParser,
     timeouts: Timeouts,
-    /// What the kernel's time-outs are set to, for reading and for writing.
-    kernel_timeouts: [Duration; 2],
+    /// Whom the handshake behind STARTTLS is with.
+    start_tls_with: Option<TlsPeer>,
     is_content_sent: bool,
     is_broken: bool,
 }
 
 impl<S: Read + Write + AsFd> SmtpConnection<S> {
-    /// Greets the server on a connected stream. `helo_name` is this host's name.
+    /// Greets the server on a connected stream, in the clear. `helo_name` is this host's name.
     ///
     /// # Errors
     /// [`ConnectionError`]; the stream is closed.
@@ -150,24 +171,52 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
         helo_name: &DomainName,
         timeouts: Timeouts,
     ) -> Result<Self, ConnectionError> {
+        Self::open_with(stream, helo_name, timeouts, Security::None)
+    }
+
+    /// The same, encrypted as `security` says or not at all: a server that cannot do so or
+    /// cannot prove its name is an error.
+    ///
+    /// # Errors
+    /// [`ConnectionError`]; the stream is closed.
+    pub fn open_with(
+        stream: S,
+        helo_name: &DomainName,
+        timeouts: Timeouts,
+        security: Security,
+    ) -> Result<Self, ConnectionError> {
         let mut connection = Self {
-            stream,
+            stream: Stream::new(stream, timeouts.tick()),
             client: Client::new(helo_name),
             parser: ReplyParser::new(),
             timeouts,
-            kernel_timeouts: [Duration::ZERO; 2],
+            start_tls_with: None,
             is_content_sent: false,
             is_broken: false,
         };
-        match connection.run(&mut io::empty(), 0) {
-            Ok(None) => Ok(connection),
+        match security {
+            Security::None => {}
+            Security::StartTls(peer) => {
+                connection.client = connection.client.with_start_tls();
+                connection.start_tls_with = Some(peer);
+            }
+            Security::Implicit(peer) => {
+                connection.handshake(&peer).map_err(|cause| connection.error(cause))?;
+            }
+        }
+        connection.greet()
+    }
+
+    fn greet(mut self) -> Result<Self, ConnectionError> {
+        match self.run(&mut io::empty(), 0) {
+            Ok(None) => Ok(self),
             Ok(Some(ending)) => {
                 // RFC 5321 §3.1: a server that refuses us still waits for QUIT. It is not
                 // worth an error if that cannot be sent.
-                let _ = connection.write(b"QUIT\r\n", Awaited::Quit, timeouts.quit);
-                Err(connection.error(Cause::Ended(ending)))
+                let _ = self.write(b"QUIT\r\n", Awaited::Quit, self.timeouts.quit);
+                Err(self.error(Cause::Ended(ending)))
             }
-            Err(cause) => Err(connection.error(cause)),
+            Err(cause) => Err(self.error(cause)),
         }
     }
 
@@ -200,15 +249,9 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
     }
 
     /// Whether another message can be sent: the session is sound, and the peer has neither
-    /// closed it nor said anything since.
-    pub fn is_reusable(&self) -> bool {
-        let mut octet = [0; 1];
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        self.is_sound()
-            && matches!(
-                rustix::net::recv(&self.stream, &mut octet[..], flags),
-                Err(rustix::io::Errno::AGAIN)
-            )
+    /// closed it nor said anything since. Where it is not, it is of no more use.
+    pub fn is_reusable(&mut self) -> bool {
+        self.is_sound() && self.stream.is_quiet()
     }
 
     /// Says QUIT and closes. Whatever the peer does then is no longer of interest.
@@ -216,6 +259,7 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
         if !self.is_broken {
             self.client.quit();
             let _ = self.run(&mut io::empty(), 0);
+            self.stream.say_end();
         }
     }
 
@@ -234,6 +278,7 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
                     let reply = self.read_reply(awaited)?;
                     self.client.on_reply(reply);
                 }
+                Action::StartTls => self.start_tls()?,
                 Action::SendContent => self.send_content(content, size_octets)?,
                 Action::Ready => return Ok(None),
                 Action::Close(ending) => return Ok(Some(ending)),
@@ -282,65 +327,43 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
     }
 
     fn read_reply(&mut self, awaited: Awaited) -> Result<PeerReply, Cause> {
-        let deadline = Instant::now() + self.timeouts.reply_to(awaited);
+        self.stream.set_deadline(Instant::now() + self.timeouts.reply_to(awaited));
         let mut block = [0; REPLY_BLOCK];
         loop {
             if let Some(reply) = self.parser.next_reply().map_err(Cause::NoReply)? {
                 return Ok(reply);
             }
-            self.await_at_most(Timeout::Recv, deadline, awaited)?;
             match self.stream.read(&mut block) {
                 Ok(0) => return Err(Cause::Closed(awaited)),
                 Ok(count) => self.parser.feed(&block[..count]),
-                Err(error) if is_worth_a_retry(&error) => {}
-                Err(error) => return Err(Cause::Io(error)),
+                Err(error) => return Err(Cause::of(error, awaited)),
             }
         }
     }
 
     fn write(&mut self, octets: &[u8], awaited: Awaited, limit: Duration) -> Result<(), Cause> {
-        let deadline = Instant::now() + limit;
-        let mut left = octets;
-        while !left.is_empty() {
-            self.await_at_most(Timeout::Send, deadline, awaited)?;
-            match self.stream.write(left) {
-                Ok(count) => left = &left[count..],
-                Err(error) if is_worth_a_retry(&error) => {}
-                Err(error) => return Err(Cause::Io(error)),
-            }
+        self.stream.set_deadline(Instant::now() + limit);
+        self.stream.write_all(octets).map_err(|error| Cause::of(error, awaited))
+    }
+
+    /// Encrypts the connection after the 220 to STARTTLS.
+    fn start_tls(&mut self) -> Result<(), Cause> {
+        // Whoever put octets between the 220 and the handshake hopes that they are taken for
+        // an answer that came encrypted (CVE-2021-38371).
+        if !self.parser.is_empty() {
+            return Err(Cause::Injected);
         }
+        // Without anybody to shake hands with, going on would be going on in the clear.
+        let peer = self.start_tls_with.take().ok_or(Cause::Tls(TlsError::Closed))?;
+        self.handshake(&peer)?;
+        self.client.on_handshake();
         Ok(())
     }
 
-    /// Makes sure that the next call returns by the deadline. Far from it the kernel's
-    /// time-out stays as it is, and the caller looks again after a tick.
-    fn await_at_most(
-        &mut self,
-        direction: Timeout,
-        deadline: Instant,
-        awaited: Awaited,
-    ) -> Result<(), Cause> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(Cause::TooSlow(awaited));
-        }
-        let wanted = left.min(self.timeouts.tick());
-        let current = &mut self.kernel_timeouts[usize::from(direction == Timeout::Send)];
-        if *current != wanted {
-            // The kernel counts in microseconds, and takes zero for never.
-            let timeout = wanted.max(Duration::from_micros(1));
-            sockopt::set_socket_timeout(&self.stream, direction, Some(timeout))
-                .map_err(|error| Cause::Io(error.into()))?;
-            *current = wanted;
-        }
-        Ok(())
+    fn handshake(&mut self, peer: &TlsPeer) -> Result<(), Cause> {
+        self.stream.set_deadline(Instant::now() + self.timeouts.handshake);
+        self.stream.secure(peer).map_err(Cause::Tls)
     }
-}
-
-/// Nothing came in the kernel's time, or a signal did.
-fn is_worth_a_retry(error: &io::Error) -> bool {
-    use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
-    matches!(error.kind(), Interrupted | TimedOut | WouldBlock)
 }
 
 #[cfg(test)]
@@ -419,12 +442,12 @@ mod tests {
     fn only_a_quiet_and_open_connection_is_reusable() {
         let greeting = "220 mx\r\n250 mx\r\n";
         let (opened, mut peer) = open(greeting);
-        let connection = opened.unwrap();
+        let mut connection = opened.unwrap();
         assert!(connection.is_reusable());
         peer.write_all(b"421 bye\r\n").unwrap();
         assert!(!connection.is_reusable());
         let (opened, peer) = open(greeting);
-        let connection = opened.unwrap();
+        let mut connection = opened.unwrap();
         drop(peer);
         assert!(!connection.is_reusable());
     }

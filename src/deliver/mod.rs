@@ -14,3 +14,5 @@ pub mod place;
 pub mod pool;
 pub mod relay;
 pub mod storage;
+pub mod stream;
+pub mod tls;

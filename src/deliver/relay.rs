@@ -11,12 +11,13 @@
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::config::settings::{HostPort, Settings};
+use crate::config::settings::{ClientTls, HostPort, Settings};
 use crate::deliver::connections::{Connection, Connections};
 use crate::deliver::conversation::{Cause, ConnectionError, SmtpConnection, Timeouts};
 use crate::deliver::job::{Job, Recipient};
 use crate::deliver::outcome::{Failure, Outcome, RemoteReply};
 use crate::deliver::pool::Deliver;
+use crate::deliver::tls::{Connectors, NoConnector, Security, TlsError, TlsPeer};
 use crate::mail::address::{Domain, DomainName, Mailbox};
 use crate::mail::status::Status;
 use crate::route::mx::mail_hosts;
@@ -45,6 +46,7 @@ pub struct Relay {
     hostname: DomainName,
     resolver: Resolver,
     connections: Connections,
+    connectors: Connectors,
     timeouts: Timeouts,
     mx_port: u16,
 }
@@ -83,6 +85,7 @@ impl Relay {
             hostname,
             resolver,
             connections: Connections::default(),
+            connectors: Connectors::default(),
             timeouts: Timeouts::default(),
             mx_port: SMTP_PORT,
         }
@@ -132,7 +135,7 @@ impl Relay {
             for address in addresses.into_iter().take(MAX_ADDRESSES_OF_HOST) {
                 tried += 1;
                 let sent = self
-                    .connect(host, SocketAddr::new(address, host.port))
+                    .connect(&job.next_hop, host, SocketAddr::new(address, host.port))
                     .and_then(|connection| self.send(connection, job, recipients));
                 match sent {
                     Err(trouble) if trouble.is_of_host => failures.add(trouble.failure),
@@ -179,7 +182,35 @@ impl Relay {
         }
     }
 
-    fn connect(&self, host: &HostPort, address: SocketAddr) -> Result<Connection, Trouble> {
+    /// How connections to the host are encrypted. Those to mail exchangers are not yet.
+    fn security(&self, next_hop: &NextHop, host: &Domain) -> Result<Security, NoConnector> {
+        let NextHop::Smarthost(smarthost) = next_hop else { return Ok(Security::None) };
+        let peer = || {
+            let connector = self.connectors.get(smarthost.ca.as_deref())?;
+            let host = match host {
+                Domain::Name(name) => name.to_string(),
+                Domain::Literal(address) => address.to_string(),
+            };
+            Ok(TlsPeer { connector, host })
+        };
+        match smarthost.tls {
+            ClientTls::None => Ok(Security::None),
+            ClientTls::StartTls => peer().map(Security::StartTls),
+            ClientTls::Implicit => peer().map(Security::Implicit),
+        }
+    }
+
+    fn connect(
+        &self,
+        next_hop: &NextHop,
+        host: &HostPort,
+        address: SocketAddr,
+    ) -> Result<Connection, Trouble> {
+        let security = self.security(next_hop, &host.host).map_err(|error| Trouble {
+            failure: Failure::new(Status::new(4, 3, 5), error.to_string()),
+            is_of_host: false,
+        })?;
+        let is_secured = !matches!(security, Security::None);
         let remote = remote_name(&host.host, address);
         let unreachable = |error: std::io::Error| Trouble {
             failure: Failure::new(
@@ -192,8 +223,12 @@ impl Relay {
         // Each write is a whole group of commands or a block; waiting to fill a segment would
         // only add a round trip.
         stream.set_nodelay(true).map_err(unreachable)?;
-        match SmtpConnection::open(stream, &self.hostname, self.timeouts) {
-            Ok(session) => Ok(Connection { session, remote, messages: 0 }),
+        match SmtpConnection::open_with(stream, &self.hostname, self.timeouts, security) {
+            Ok(session) => {
+                let how = if is_secured { "with TLS" } else { "in the clear" };
+                log::debug!("connected to {remote} {how}");
+                Ok(Connection { session, remote, messages: 0 })
+            }
             Err(error) => Err(Trouble::with(&remote, &error)),
         }
     }
@@ -274,6 +309,9 @@ impl Trouble {
 fn status_of(cause: &Cause) -> Status {
     match cause {
         Cause::TooSlow(_) | Cause::Closed(_) | Cause::Io(_) => Status::new(4, 4, 2),
+        Cause::Tls(TlsError::TooSlow) => Status::new(4, 4, 2),
+        Cause::Tls(_) | Cause::Injected => Status::new(4, 7, 5),
+        Cause::Ended(Ending::NoStartTls | Ending::StartTlsRefused(_)) => Status::new(4, 7, 4),
         Cause::NoReply(_) | Cause::Ended(Ending::OutOfStep(..)) => Status::new(4, 5, 0),
         Cause::Ended(Ending::Refused(reply)) if reply.status().is_temporary() => reply.status(),
         Cause::Ended(_) => Status::new(4, 3, 2),
@@ -283,9 +321,9 @@ fn status_of(cause: &Cause) -> Status {
 
 fn said(cause: &Cause) -> Option<String> {
     match cause {
-        Cause::Ended(Ending::Refused(reply) | Ending::OutOfStep(_, reply)) => {
-            Some(reply.to_string())
-        }
+        Cause::Ended(
+            Ending::Refused(reply) | Ending::OutOfStep(_, reply) | Ending::StartTlsRefused(reply),
+        ) => Some(reply.to_string()),
         _ => None,
     }
 }

@@ -9,6 +9,9 @@
 //! quit()   -> QUIT -> Close
 //! ```
 //!
+//! Where STARTTLS is required (RFC 3207) it comes between the first EHLO and a second one, and
+//! a server that has it not is left before anything is said about the mail.
+//!
 //! Each command that is sent joins the queue of those awaiting a reply, and replies are
 //! matched to them by counting (RFC 2920 §3.1). Where the server offers PIPELINING the whole
 //! envelope with DATA goes out as one group; otherwise a group is one command. There is no
@@ -18,9 +21,12 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
+use self::extensions::Extensions;
 use crate::mail::address::{DomainName, Mailbox, ReversePath};
 use crate::mail::status::Status;
 use crate::smtp::reply_parser::PeerReply;
+
+mod extensions;
 
 /// The most commands sent before their replies are read. RFC 2920 §3.1 wants a group to fit
 /// into the TCP window, so that both sides never wait to send: 100 replies are a few KiB.
@@ -33,6 +39,9 @@ pub enum Action {
     Send(Vec<u8>),
     /// Read one reply and give it to [`Client::on_reply`].
     Read(Awaited),
+    /// Make sure that nothing came behind the last reply, run the TLS handshake, and call
+    /// [`Client::on_handshake`].
+    StartTls,
     /// Send the content, dot-stuffed, up to and with the lone dot.
     SendContent,
     /// Nothing is under way: look at the results, begin a transaction, or quit.
@@ -50,6 +59,8 @@ pub enum Awaited {
     Ehlo,
     /// HELO.
     Helo,
+    /// STARTTLS.
+    StartTls,
     /// RSET.
     Reset,
     /// MAIL.
@@ -71,6 +82,7 @@ impl fmt::Display for Awaited {
             Self::Greeting => "the connection",
             Self::Ehlo => "EHLO",
             Self::Helo => "HELO",
+            Self::StartTls => "STARTTLS",
             Self::Reset => "RSET",
             Self::Mail => "MAIL",
             Self::Recipient(_) => "RCPT",
@@ -89,6 +101,10 @@ pub enum Ending {
     /// A reply that its command cannot have, such as 250 to DATA. Nobody knows any more
     /// which reply belongs to what.
     OutOfStep(Awaited, PeerReply),
+    /// STARTTLS is required and the server does not offer it.
+    NoStartTls,
+    /// STARTTLS is required and the server, though it offered it, refused it.
+    StartTlsRefused(PeerReply),
     /// We said QUIT.
     Quit,
 }
@@ -144,38 +160,6 @@ impl Refusal {
     }
 }
 
-/// What the server offered in its answer to EHLO (RFC 5321 §4.1.1.1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Extensions {
-    pipelining: bool,
-    eight_bit_mime: bool,
-    size: bool,
-    /// The most octets of a message; `None` where the server names no limit.
-    limit_octets: Option<u64>,
-}
-
-impl Extensions {
-    /// Reads the lines behind the first one, which is the greeting.
-    fn offered_in(reply: &PeerReply) -> Self {
-        let mut extensions = Self::default();
-        for line in reply.lines().iter().skip(1) {
-            let (keyword, parameter) = line.split_once(' ').unwrap_or((line, ""));
-            match keyword.to_ascii_uppercase().as_str() {
-                "PIPELINING" => extensions.pipelining = true,
-                "8BITMIME" => extensions.eight_bit_mime = true,
-                "SIZE" => {
-                    extensions.size = true;
-                    // RFC 1870 §4: 0, or nothing, is no fixed limit.
-                    let limit = parameter.trim().parse().ok();
-                    extensions.limit_octets = limit.filter(|&limit| limit > 0);
-                }
-                _ => {}
-            }
-        }
-        extensions
-    }
-}
-
 /// What is being done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Phase {
@@ -185,6 +169,10 @@ enum Phase {
     Ehlo,
     /// EHLO was refused; HELO is the next command.
     Helo,
+    /// STARTTLS is the next command.
+    StartTls,
+    /// 220 came: the handshake is next.
+    Handshake,
     /// Between transactions.
     Ready,
     /// Commands of the envelope are left, or replies to them.
@@ -204,6 +192,8 @@ enum Phase {
 pub struct Client {
     helo_name: String,
     phase: Phase,
+    /// STARTTLS must come before any mail does, and has not come yet.
+    needs_start_tls: bool,
     extensions: Extensions,
     awaiting: VecDeque<Awaited>,
     envelope: Envelope,
@@ -218,11 +208,17 @@ impl Client {
         Self {
             helo_name: helo_name.to_string(),
             phase: Phase::Greeting,
+            needs_start_tls: false,
             extensions: Extensions::default(),
             awaiting: VecDeque::from([Awaited::Greeting]),
             envelope: Envelope::default(),
             needs_reset: false,
         }
+    }
+
+    /// The same session, which sends no mail unless STARTTLS comes first.
+    pub fn with_start_tls(self) -> Self {
+        Self { needs_start_tls: true, ..self }
     }
 
     /// Begins a transaction. Only where the last action was [`Action::Ready`].
@@ -253,6 +249,8 @@ impl Client {
         match self.phase {
             Phase::Ehlo => self.send(Awaited::Ehlo, &format!("EHLO {}\r\n", self.helo_name)),
             Phase::Helo => self.send(Awaited::Helo, &format!("HELO {}\r\n", self.helo_name)),
+            Phase::StartTls => self.send(Awaited::StartTls, "STARTTLS\r\n"),
+            Phase::Handshake => Action::StartTls,
             Phase::Quit => self.send(Awaited::Quit, "QUIT\r\n"),
             Phase::LoneDot => self.send(Awaited::Content, ".\r\n"),
             Phase::Content => {
@@ -306,6 +304,7 @@ impl Client {
             _ if is_leaving => {}
             Awaited::Greeting => self.on_greeting(reply.clone()),
             Awaited::Ehlo | Awaited::Helo => self.on_hello(awaited, reply.clone()),
+            Awaited::StartTls => self.on_start_tls(reply.clone()),
             Awaited::Data => self.on_data(reply.clone()),
             _ if !(reply.is_success() || reply.is_failure()) => {
                 self.close(Ending::OutOfStep(awaited, reply.clone()));
@@ -332,13 +331,32 @@ impl Client {
             if awaited == Awaited::Ehlo {
                 self.extensions = Extensions::offered_in(&reply);
             }
-            self.phase = Phase::Ready;
+            match (self.needs_start_tls, self.extensions.start_tls) {
+                (false, _) => self.phase = Phase::Ready,
+                (true, true) => self.phase = Phase::StartTls,
+                (true, false) => self.close(Ending::NoStartTls),
+            }
         } else if awaited == Awaited::Ehlo && reply.code() >= 500 {
             // RFC 5321 §3.2: a server that does not know EHLO gets HELO.
             self.phase = Phase::Helo;
         } else {
             self.close(Ending::Refused(reply));
         }
+    }
+
+    fn on_start_tls(&mut self, reply: PeerReply) {
+        match reply.code() {
+            220 => self.phase = Phase::Handshake,
+            _ => self.close(Ending::StartTlsRefused(reply)),
+        }
+    }
+
+    /// Takes note that the handshake that [`Action::StartTls`] asked for went well.
+    pub fn on_handshake(&mut self) {
+        // RFC 3207 §4.2: what the server said before may be somebody else's words.
+        self.extensions = Extensions::default();
+        self.needs_start_tls = false;
+        self.phase = Phase::Ehlo;
     }
 
     fn on_mail(&mut self, reply: PeerReply) {

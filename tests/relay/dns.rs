@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mailwren::config::settings::{HostPort, Smarthost};
+use mailwren::config::settings::{ClientTls, HostPort, Smarthost};
 use mailwren::deliver::outcome::Outcome;
 use mailwren::deliver::pool::Deliver;
 use mailwren::deliver::relay::Relay;
@@ -50,7 +50,8 @@ fn the_dns_decides() {
         assert_eq!(deliver_one(&relay, to(domain)), expected, "{domain}");
     }
     let host = HostPort { host: "missing.test".parse().unwrap(), port: 25 };
-    let unresolvable = NextHop::Smarthost(Smarthost { hosts: vec![host] });
+    let unresolvable =
+        NextHop::Smarthost(Smarthost { hosts: vec![host], tls: ClientTls::None, ca: None });
     assert_eq!(deliver_one(&relay, unresolvable), "deferred 4.4.3");
 }
 

@@ -192,6 +192,46 @@ fn ehlo_falls_back_to_helo() {
     assert_eq!((sent.as_str(), end), ("EHLO me.test\r\nHELO me.test\r\n", Action::Ready));
 }
 
+const TLS: &str = "250-mx\r\n250-SIZE 1000\r\n250 StartTLS\r\n";
+
+#[test]
+fn starttls_comes_before_the_mail_and_all_before_it_is_forgotten() {
+    let mut client = client().with_start_tls();
+    let (sent, end) = play(&mut client, &["220 mx\r\n", TLS, "220 go\r\n"]);
+    assert_eq!((sent.as_str(), &end), ("EHLO me.test\r\nSTARTTLS\r\n", &Action::StartTls));
+    client.on_handshake();
+    let (sent, end) = play(&mut client, &["250-mx\r\n250 STARTTLS\r\n"]);
+    assert_eq!((sent.as_str(), end), ("EHLO me.test\r\n", Action::Ready));
+    // SIZE was offered before the handshake only.
+    begin(&mut client, 1, 1001, false);
+    assert_eq!(play(&mut client, &[]).0, "MAIL FROM:<me@here.test>\r\n");
+}
+
+#[test]
+fn a_server_that_has_no_starttls_or_refuses_it_is_left() {
+    for ehlo in [&[FULL][..], &["250 mx\r\n"], &["250 STARTTLS\r\n"], &["502 no\r\n", "250 mx\r\n"]]
+    {
+        let mut client = client().with_start_tls();
+        let replies = [&["220 mx\r\n"], ehlo].concat();
+        assert_eq!(play(&mut client, &replies).1, Action::Close(Ending::NoStartTls), "{ehlo:?}");
+    }
+    for refusal in ["454 4.7.0 not now\r\n", "501 no\r\n", "503 no\r\n", "250 ok\r\n", "354 go\r\n"]
+    {
+        let mut client = client().with_start_tls();
+        let end = play(&mut client, &["220 mx\r\n", TLS, refusal]).1;
+        assert_eq!(end, Action::Close(Ending::StartTlsRefused(reply(refusal))));
+    }
+    let mut client = client().with_start_tls();
+    let end = play(&mut client, &["220 mx\r\n", TLS, "421 bye\r\n"]).1;
+    assert_eq!(end, Action::Close(Ending::Refused(reply("421 bye\r\n"))));
+}
+
+#[test]
+fn starttls_that_is_not_required_is_not_used() {
+    let mut client = client();
+    assert_eq!(play(&mut client, &["220 mx\r\n", TLS]), ("EHLO me.test\r\n".into(), Action::Ready));
+}
+
 #[test]
 fn a_server_that_refuses_or_leaves_ends_the_session() {
     for replies in [
@@ -271,6 +311,26 @@ fn quit_is_said_and_answered() {
 }
 
 proptest! {
+    /// Whatever a server answers, nothing of the mail is said before the handshake.
+    #[test]
+    fn no_replies_lead_to_mail_in_the_clear(replies in prop::collection::vec(
+        prop::sample::select(vec!["220 x\r\n", TLS, FULL, "250 x\r\n", "354 x\r\n",
+        "454 x\r\n", "502 x\r\n"]), 0..6))
+    {
+        let mut client = client().with_start_tls();
+        let mut replies = replies.into_iter();
+        loop {
+            match client.next_action() {
+                Action::Send(octets) => {
+                    prop_assert!([b"EHLO", b"HELO", b"STAR"].contains(&&octets[..4].try_into().unwrap()));
+                }
+                Action::Read(_) => client.on_reply(reply(replies.next().unwrap_or("421 x\r\n"))),
+                Action::StartTls | Action::Close(_) => break,
+                other => prop_assert!(false, "{other:?}"),
+            }
+        }
+    }
+
     /// Whatever a server answers, the session ends, and content is only sent for somebody.
     #[test]
     fn any_replies_lead_to_an_end(codes in prop::collection::vec(prop::sample::select(
@@ -291,6 +351,7 @@ proptest! {
                     prop_assert_eq!(client.results().map(|results| results.len()), Some(3));
                     break;
                 }
+                Action::StartTls => prop_assert!(false, "nobody asked for it"),
                 Action::Close(_) => break,
             }
         }
