@@ -9,6 +9,7 @@ use std::net::{Shutdown, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use mailwren::config;
 use mailwren::config::settings::{Settings, Vrfy};
 use mailwren::receive::peer::Peer;
 use mailwren::receive::policy::SessionPolicy;
@@ -82,7 +83,7 @@ fn each(mut play: impl FnMut(&str, &Script)) {
 fn in_memory() {
     each(|name, script| {
         let home = Home::new(&script.changes);
-        let settings = home.settings();
+        let settings = config::load(&home.config(), "mx.test").unwrap();
         let spool = Spool::open(&settings.server.spool).unwrap();
         let router = LocalRouter::new(&settings);
         let local = [127, 0, 0, 1].into();
@@ -168,4 +169,33 @@ fn line(replies: &mut impl BufRead, who: &str) -> String {
     let mut line = String::new();
     replies.read_line(&mut line).unwrap_or_else(|error| panic!("{who}: {error}"));
     line.strip_suffix("\r\n").map_or_else(|| format!("[end] {line:?}"), str::to_owned)
+}
+
+/// A mistake in a dialog must not pass for a rule that holds.
+#[test]
+fn what_means_nothing_is_not_passed_over() {
+    let good = "# RFC 0\nset server.vrfy = yes\nS: 220 x\nC: NOOP\nS: 250 2.0.0 Ok\n";
+    Script::parse("good", good);
+    for (part, bad) in [
+        ("# RFC 0\n", "# no rule\n"),
+        ("set ", "sat "),
+        ("set server.vrfy = yes", "set server.vrfy"),
+        ("set server.vrfy = yes", "set server.vrfy = yes\nset server.vrfy = no"),
+        ("S: 220 x\n", ""),
+        ("C: NOOP\nS: 250 2.0.0 Ok\n", ""),
+        ("C: NOOP", "C NOOP"),
+        ("C: NOOP", "C*x: NOOP"),
+        ("C: NOOP", "C: NO\\qOP"),
+        ("C: NOOP", "S: [close]\nC: NOOP"),
+        ("C: NOOP", "set server.vrfy = no\nC: NOOP"),
+    ] {
+        let text = good.replacen(part, bad, 1);
+        assert_ne!(text, good);
+        assert!(catch_unwind(|| Script::parse("bad", &text)).is_err(), "{text}");
+    }
+    for setting in ["server.hostname = mx.test", "server.vrfi = yes", "server.vrfy = perhaps"] {
+        let (name, value) = setting.split_once(" = ").unwrap();
+        let load = || config::load(&Home::new(&[(name.into(), value.into())]).config(), "mx.test");
+        assert!(!matches!(catch_unwind(load), Ok(Ok(_))), "{setting}");
+    }
 }

@@ -3,9 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use mailwren::config;
-use mailwren::config::settings::Settings;
-
 /// What a test starts from. The client of a test is at 127.0.0.1 and a stranger; whatever is
 /// relayed finds nobody, so that nothing leaves this host.
 const DEFAULTS: [(&str, &str); 16] = [
@@ -43,6 +40,7 @@ impl Home {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("users"), USERS).unwrap();
         fs::write(folder.path().join("aliases"), ALIASES).unwrap();
+        fs::create_dir(folder.path().join("mail")).unwrap();
         let text = configuration(changes).replace("HOME", folder.path().to_str().unwrap());
         fs::write(folder.path().join("mailwren.ini"), text).unwrap();
         Self { folder }
@@ -54,10 +52,6 @@ impl Home {
 
     pub(crate) fn config(&self) -> PathBuf {
         self.path().join("mailwren.ini")
-    }
-
-    pub(crate) fn settings(&self) -> Settings {
-        config::load(&self.config(), "mx.test").unwrap_or_else(|error| panic!("{error}"))
     }
 }
 

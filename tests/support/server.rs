@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -16,7 +16,16 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct TestServer {
     child: Child,
     pub(crate) address: SocketAddr,
-    log: Option<JoinHandle<String>>,
+    reader: Option<JoinHandle<()>>,
+    pub(crate) log: Arc<Log>,
+}
+
+/// What the server has logged so far.
+#[derive(Default)]
+pub(crate) struct Log {
+    pub(crate) text: Mutex<String>,
+    /// Notified for each line.
+    pub(crate) grown: Condvar,
 }
 
 impl TestServer {
@@ -25,22 +34,24 @@ impl TestServer {
         let mut child = command(home).stderr(Stdio::piped()).spawn().unwrap();
         let (found, address) = mpsc::channel();
         let stderr = BufReader::new(child.stderr.take().unwrap());
-        let log = thread::spawn(move || {
-            let mut log = String::new();
+        let log = Arc::new(Log::default());
+        let growing = Arc::clone(&log);
+        let reader = thread::spawn(move || {
             for line in stderr.lines() {
                 let line = line.unwrap();
                 if let Some((_, rest)) = line.split_once("listening on ") {
                     let address = rest.split(' ').next().unwrap();
                     let _ = found.send(address.parse().unwrap());
                 }
-                log.push_str(&line);
-                log.push('\n');
+                let mut text = growing.text.lock().unwrap();
+                text.push_str(&line);
+                text.push('\n');
+                growing.grown.notify_all();
             }
-            log
         });
         match address.recv() {
-            Ok(address) => Self { child, address, log: Some(log) },
-            Err(_) => panic!("the server did not start:\n{}", log.join().unwrap()),
+            Ok(address) => Self { child, address, reader: Some(reader), log },
+            Err(_) => panic!("the server did not start:\n{}", log.text.lock().unwrap()),
         }
     }
 
@@ -58,7 +69,8 @@ impl TestServer {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         let status = self.child.wait().unwrap();
-        let log = self.log.take().unwrap().join().unwrap();
+        self.reader.take().unwrap().join().unwrap();
+        let log = std::mem::take(&mut *self.log.text.lock().unwrap());
         assert_eq!(status.code(), Some(0), "{log}");
         assert!(!log.contains("internal error") && !log.contains("panicked"), "{log}");
         log
