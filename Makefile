@@ -9,7 +9,7 @@ help:
 	@echo 'make demo         build and run a mail server on 127.0.0.1:2525, without configuration'
 	@echo 'make test         install what the tests need, and run them all'
 	@echo 'make build        build $(BINARY)'
-	@echo 'make lint         check the format and run the lints'
+	@echo 'make lint         check the format, the lints and the links of the documentation'
 	@echo 'make check-tools  say which programs are missing for the build and the tests'
 	@echo 'make clean        remove everything that was built'
 
@@ -31,6 +31,7 @@ build:
 lint:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --quiet
 
 # The tests against real programs alone; `tests/interop/run PATTERN…` runs some of them.
 interop: build

@@ -88,7 +88,8 @@ impl DeadlineStream {
         }
         let deadline = Instant::now() + patience;
         let mut left = octets;
-        let mut buffer = [0; 4096];
+        // Not on the stack, which every session would pay for.
+        let mut buffer = vec![0; 4096];
         while left > 0 {
             match self.read_until(&mut buffer, deadline)? {
                 0 => return Ok(()),
