@@ -137,6 +137,11 @@ impl Queue {
             fs::create_dir_all(&to).unwrap();
             for entry in fs::read_dir(from).unwrap() {
                 let entry = entry.unwrap();
+                // The barrier of `settle_reports` may not be gone yet; it is not part of any
+                // test.
+                if fs::read(entry.path()).is_ok_and(|text| is_barrier(&text)) {
+                    continue;
+                }
                 // The next record may just have taken the place of the last one.
                 if let Err(error) = fs::copy(entry.path(), to.join(entry.file_name())) {
                     assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
@@ -147,6 +152,10 @@ impl Queue {
         queue.start();
         queue
     }
+}
+
+fn is_barrier(text: &[u8]) -> bool {
+    String::from_utf8_lossy(text).contains("<barrier@home.test>")
 }
 
 /// A folder in memory where there is one: flushing is not what is tested here.
