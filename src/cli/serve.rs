@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::unix::fs::chown;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -79,6 +80,7 @@ fn start(settings: Settings) -> io::Result<Server> {
     drop_privileges(&settings)?;
     let settings = Arc::new(settings);
     let spool = Spool::open(&settings.server.spool)?;
+    log_addresses(&listeners, &settings);
     let queued = spool.sweep()?;
     let router = Arc::new(LocalRouter::new(&settings));
 
@@ -96,7 +98,12 @@ fn start(settings: Settings) -> io::Result<Server> {
     let (at_end, manager_end) = bounded::<()>(0);
     log::info!("{} messages in the queue", queued.len());
     spawn("queue", move || {
-        manager.run(queued, &results, &manager_orders);
+        let work = || manager.run(queued, &results, &manager_orders);
+        if catch_unwind(AssertUnwindSafe(work)).is_err() {
+            // Taking mail that nobody delivers would be worse than a restart.
+            log::error!("internal error in the queue manager; the server ends, its mail is safe");
+            std::process::exit(exit::SOFTWARE.into());
+        }
         drop(at_end);
     })?;
 
@@ -147,12 +154,15 @@ fn bind(settings: &Settings) -> io::Result<Arc<[BoundListener]>> {
     if let Some(path) = &settings.server.socket {
         listeners.push(BoundListener::bind_submission_socket(path)?);
     }
+    Ok(listeners.into())
+}
+
+fn log_addresses(listeners: &[BoundListener], settings: &Settings) {
     for (listener, settings) in listeners.iter().zip(&settings.listeners) {
         if let Some(address) = listener.local_address() {
             log::info!("listening on {address} [listen.{}]", settings.name);
         }
     }
-    Ok(listeners.into())
 }
 
 /// Becomes the server's account, which first gets the folders that it writes.

@@ -72,8 +72,8 @@ pub struct LocalDomains {
 }
 
 impl LocalDomains {
-    /// Whether mail for `domain` is delivered here. An address literal never is; the session
-    /// replaces its own address by a name first.
+    /// Whether mail for `domain` is delivered here. An address literal is so only with `*`; for
+    /// its own address the session puts a name of ours first.
     pub fn contains(&self, domain: &Domain) -> bool {
         self.all || domain.name().is_some_and(|name| self.names.contains(name))
     }

@@ -5,6 +5,8 @@
 //! What may be sent to whom is asked of a [`Policy`]; whether a message is safe on disk comes
 //! back as a [`Receipt`], without which there is no 250.
 
+use std::collections::HashSet;
+
 use crate::config::settings::BareNewline;
 use crate::mail::address::{ForwardPath, Mailbox, ReversePath};
 use crate::mail::status::Status;
@@ -268,22 +270,22 @@ impl Session {
         }
         match policy.recipient(forward_path) {
             Ok(mailbox) => {
-                // The same address twice is one recipient.
-                if !transaction.recipients.contains(&mailbox) {
-                    transaction.recipients.push(mailbox);
-                }
+                transaction.recipients.push(mailbox);
                 RECIPIENT_OK
             }
             Err(refusal) => refusal,
         }
     }
 
-    fn data(&self) -> Result<Reply, Reply> {
-        match &self.transaction {
-            None => Err(SEND_MAIL),
-            Some(transaction) if transaction.recipients.is_empty() => Err(NO_RECIPIENTS),
-            Some(_) => Ok(Reply::without_status(354, "End data with <CRLF>.<CRLF>")),
+    fn data(&mut self) -> Result<Reply, Reply> {
+        let transaction = self.transaction.as_mut().ok_or(SEND_MAIL)?;
+        if transaction.recipients.is_empty() {
+            return Err(NO_RECIPIENTS);
         }
+        // The same address twice is one recipient.
+        let mut known = HashSet::new();
+        transaction.recipients.retain(|mailbox| known.insert(mailbox.clone()));
+        Ok(Reply::without_status(354, "End data with <CRLF>.<CRLF>"))
     }
 
     fn help(&self, topic: Option<&str>) -> Reply {

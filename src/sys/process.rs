@@ -16,6 +16,8 @@ pub mod exit {
     pub const NOUSER: u8 = 67;
     /// The server refused it for good.
     pub const UNAVAILABLE: u8 = 69;
+    /// An error in the program itself.
+    pub const SOFTWARE: u8 = 70;
     /// An error of the operating system.
     pub const OSERR: u8 = 71;
     /// It can be tried again later.

@@ -1,0 +1,209 @@
+//! A queue manager whose lanes the test plays.
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use mailwren::deliver::dispatch::Dispatcher;
+use mailwren::deliver::job::{Job, Report};
+use mailwren::deliver::outcome::{Failure, Outcome, RemoteReply};
+use mailwren::mail::status::Status;
+use mailwren::spool::envelope::{Body, Envelope};
+use mailwren::spool::id::QueueId;
+use mailwren::spool::manager::{Intake, Manager, Order};
+use mailwren::spool::message::StoredMessage;
+use mailwren::spool::progress::State;
+use mailwren::spool::store::{Spool, SpoolReader};
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Long enough for the slowest machine; nothing waits so long when all is well.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_millis(1);
+pub(crate) const LATER: Duration = Duration::from_secs(3600);
+
+/// A queue manager whose lanes the test plays.
+pub(crate) struct Queue {
+    pub(crate) folder: TempDir,
+    pub(crate) spool: Arc<Spool>,
+    pub(crate) intake: Intake,
+    pub(crate) orders: Sender<Order>,
+    pub(crate) reports: Sender<Report>,
+    pub(crate) local: Receiver<Job>,
+    pub(crate) relay: Receiver<Job>,
+    pub(crate) start: Option<Box<dyn FnOnce() + Send>>,
+    pub(crate) thread: Option<JoinHandle<()>>,
+}
+
+impl Queue {
+    pub(crate) fn new(retry: Duration, expire: Duration) -> Self {
+        let mut queue = Self::prepare(folder(), retry, expire);
+        queue.start();
+        queue
+    }
+
+    /// A queue on the spool in `folder`, whose manager does not run yet.
+    pub(crate) fn prepare(folder: TempDir, retry: Duration, expire: Duration) -> Self {
+        let text = "[server]\ndomains = home.test\n";
+        let mut settings = mailwren::config::parse("x", text.as_bytes(), "mx.home.test").unwrap();
+        (settings.queue.retry, settings.queue.expire) = (vec![retry], expire);
+        let spool = Spool::open(&folder.path().join("spool")).unwrap();
+        let queued = spool.sweep().unwrap();
+        let (local_jobs, local) = bounded(4);
+        let (relay_jobs, relay) = bounded(4);
+        let (reports, results) = unbounded();
+        let (orders, manager_orders) = bounded(4);
+        let dispatcher = Dispatcher::new(local_jobs, relay_jobs, 2, vec![retry]);
+        let (manager, intake) = Manager::new(Arc::new(settings), Arc::clone(&spool), dispatcher);
+        let run = move || manager.run(queued, &results, &manager_orders);
+        let start = Some(Box::new(run) as Box<dyn FnOnce() + Send>);
+        Self { folder, spool, intake, orders, reports, local, relay, start, thread: None }
+    }
+
+    pub(crate) fn start(&mut self) {
+        self.thread = self.start.take().map(std::thread::spawn);
+    }
+
+    pub(crate) fn keep(&self, from: &str, to: &[&str]) -> StoredMessage {
+        let mut draft = self.spool.draft(Envelope {
+            id: QueueId::generate(1_795_000_000_000_000, 0),
+            received_at: 0,
+            client: "local".into(),
+            reverse_path: from.parse().unwrap(),
+            recipients: to.iter().map(|to| to.parse().unwrap()).collect(),
+            body: Body::SevenBit,
+        });
+        draft.write(b"Subject: x\r\n\r\nbody\r\n").unwrap();
+        draft.commit().unwrap().1
+    }
+
+    pub(crate) fn announce(&self, from: &str, to: &[&str]) -> QueueId {
+        let message = self.keep(from, to);
+        let id = message.envelope().id;
+        self.intake.announce(message);
+        id
+    }
+
+    pub(crate) fn local_job(&self) -> Job {
+        self.local.recv_timeout(DEADLINE).unwrap()
+    }
+
+    pub(crate) fn relay_job(&self) -> Job {
+        self.relay.recv_timeout(DEADLINE).unwrap()
+    }
+
+    pub(crate) fn answer(&self, job: &Job, answer: impl Fn(&str) -> Outcome) {
+        let one =
+            |it: &mailwren::deliver::job::Recipient| (it.index, answer(&it.mailbox.to_string()));
+        let outcomes = job.recipients.iter().map(one).collect();
+        let id = job.message.envelope().id;
+        self.reports.send(Report { id, next_hop: job.next_hop.clone(), outcomes }).unwrap();
+    }
+
+    /// Returns when the manager has taken all reports that were sent before. Reports are
+    /// taken in order, so what one of them causes shows that.
+    pub(crate) fn settle_reports(&self) {
+        let id = self.announce("<>", &["barrier@home.test"]);
+        let job = self.local_job();
+        assert_eq!(names(&job), ["barrier@home.test"]);
+        self.answer(&job, |_| Outcome::Expanded(vec!["behind@home.test".parse().unwrap()]));
+        let job = self.local_job();
+        assert_eq!(names(&job), ["behind@home.test"]);
+        self.answer(&job, |_| delivered());
+        // Its removal is the last that is done for it.
+        let deadline = Instant::now() + DEADLINE;
+        while self.spool.ids().unwrap().contains(&id) {
+            assert!(Instant::now() < deadline);
+            std::thread::yield_now();
+        }
+    }
+
+    /// Stops the manager and gives the recipients that are left in the spool.
+    pub(crate) fn stop(mut self) -> Vec<String> {
+        self.orders.send(Order::Stop).unwrap();
+        self.thread.take().unwrap().join().unwrap();
+        pending(&self.folder.path().join("spool"))
+    }
+
+    /// A new start from what is on disk at this very moment.
+    pub(crate) fn crash(self, retry: Duration) -> Self {
+        let copy = folder();
+        for part in ["queue", "state", "corrupt"] {
+            let (from, to) = (self.folder.path(), copy.path());
+            let (from, to) = (from.join("spool").join(part), to.join("spool").join(part));
+            fs::create_dir_all(&to).unwrap();
+            for entry in fs::read_dir(from).unwrap() {
+                let entry = entry.unwrap();
+                // The next record may just have taken the place of the last one.
+                if let Err(error) = fs::copy(entry.path(), to.join(entry.file_name())) {
+                    assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+                }
+            }
+        }
+        let mut queue = Self::prepare(copy, retry, LATER);
+        queue.start();
+        queue
+    }
+}
+
+/// A folder in memory where there is one: flushing is not what is tested here.
+pub(crate) fn folder() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+pub(crate) fn pending(spool: &Path) -> Vec<String> {
+    let spool = SpoolReader::open(spool).unwrap();
+    let mut pending = Vec::new();
+    for id in spool.ids().unwrap() {
+        let (message, progress) = spool.load(id).unwrap();
+        match progress {
+            Some(progress) => pending.extend(
+                progress
+                    .recipients
+                    .iter()
+                    .filter(|recipient| recipient.state == State::Pending)
+                    .map(|recipient| recipient.mailbox.to_string()),
+            ),
+            None => pending.extend(message.envelope().recipients.iter().map(ToString::to_string)),
+        }
+    }
+    pending.sort();
+    pending
+}
+
+pub(crate) fn names(job: &Job) -> Vec<String> {
+    job.recipients.iter().map(|recipient| recipient.mailbox.to_string()).collect()
+}
+
+pub(crate) fn content(job: &Job) -> String {
+    let mut content = String::new();
+    job.message.reader().read_to_string(&mut content).unwrap();
+    content
+}
+
+pub(crate) fn delivered() -> Outcome {
+    Outcome::Delivered { place: "here".into() }
+}
+
+pub(crate) fn relayed() -> Outcome {
+    Outcome::Relayed { remote: "there".into(), reply: "250 ok".into() }
+}
+
+pub(crate) fn failed() -> Outcome {
+    Failure::new(Status::new(5, 1, 1), "no such user").into_outcome()
+}
+
+pub(crate) fn out_of_reach() -> Outcome {
+    Failure::new(Status::new(4, 4, 1), "no route").into_outcome()
+}
+
+pub(crate) fn refused(reply: &str) -> Outcome {
+    let remote = Some(RemoteReply { host: "there".into(), reply: reply.into() });
+    Outcome::Deferred(Failure { remote, ..Failure::new(Status::new(4, 2, 0), "not now") })
+}
+
+pub(crate) fn nothing() -> Vec<String> {
+    Vec::new()
+}
