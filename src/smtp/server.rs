@@ -111,8 +111,10 @@ pub struct Introduction {
 pub struct Transaction {
     /// Where reports go.
     pub reverse_path: ReversePath,
-    /// Whom the message is for, as accepted so far.
+    /// Whom the message is for, as accepted so far; nobody twice.
     pub recipients: Vec<Mailbox>,
+    /// The same, to look one up.
+    known: HashSet<Mailbox>,
     /// What MAIL declared about the octets.
     pub body: Body,
 }
@@ -256,8 +258,12 @@ impl Session {
         if let Err(refusal) = policy.sender(&reverse_path, parameters.size) {
             return refusal;
         }
-        self.transaction =
-            Some(Transaction { reverse_path, recipients: Vec::new(), body: parameters.body });
+        self.transaction = Some(Transaction {
+            reverse_path,
+            recipients: Vec::new(),
+            known: HashSet::new(),
+            body: parameters.body,
+        });
         SENDER_OK
     }
 
@@ -270,22 +276,22 @@ impl Session {
         }
         match policy.recipient(forward_path) {
             Ok(mailbox) => {
-                transaction.recipients.push(mailbox);
+                // The same address twice is one recipient.
+                if transaction.known.insert(mailbox.clone()) {
+                    transaction.recipients.push(mailbox);
+                }
                 RECIPIENT_OK
             }
             Err(refusal) => refusal,
         }
     }
 
-    fn data(&mut self) -> Result<Reply, Reply> {
-        let transaction = self.transaction.as_mut().ok_or(SEND_MAIL)?;
-        if transaction.recipients.is_empty() {
-            return Err(NO_RECIPIENTS);
+    fn data(&self) -> Result<Reply, Reply> {
+        match &self.transaction {
+            None => Err(SEND_MAIL),
+            Some(transaction) if transaction.recipients.is_empty() => Err(NO_RECIPIENTS),
+            Some(_) => Ok(Reply::without_status(354, "End data with <CRLF>.<CRLF>")),
         }
-        // The same address twice is one recipient.
-        let mut known = HashSet::new();
-        transaction.recipients.retain(|mailbox| known.insert(mailbox.clone()));
-        Ok(Reply::without_status(354, "End data with <CRLF>.<CRLF>"))
     }
 
     fn help(&self, topic: Option<&str>) -> Reply {
