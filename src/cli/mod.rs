@@ -97,8 +97,7 @@ impl Invocation {
         while let Some(argument) = self.parser.next()? {
             match argument {
                 Arg::Long("config") => self.config = Some(self.parser.value()?.into()),
-                // Borrowed from the parser again, since the borrow checker keeps a value
-                // that is returned from within a loop for the whole of it.
+                // Made anew: a value that borrows from the parser could not leave the loop.
                 Arg::Short(short) => return Ok(Some(Arg::Short(short))),
                 Arg::Long(long) => {
                     return Err(format!("unknown option --{long}; see mailwren help").into());

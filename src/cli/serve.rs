@@ -90,6 +90,7 @@ fn start(settings: Settings) -> io::Result<Server> {
     let (reports, results) = unbounded();
     let local_lane = Arc::new(LocalDelivery::new(&settings, Arc::clone(&router)));
     let relay_lane = Arc::new(Relay::new(&settings));
+    process::release_start();
     pool::start("local", queue.local_workers, &local_lane, &local_jobs, &reports)?;
     pool::start("relay", queue.relay_workers, &relay_lane, &relay_jobs, &reports)?;
     let dispatcher = Dispatcher::new(local, relay, queue.relay_workers, queue.retry.clone());

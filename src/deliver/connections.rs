@@ -11,7 +11,7 @@ use crate::deliver::conversation::SmtpConnection;
 use crate::route::next_hop::NextHop;
 
 /// The most idle connections to one next hop.
-pub const MAX_IDLE_PER_NEXT_HOP: usize = 2;
+pub const MAX_IDLE_PER_NEXT_HOP: usize = 4;
 /// The most idle connections altogether.
 pub const MAX_IDLE: usize = 64;
 /// How long a connection is kept without work.
@@ -65,9 +65,11 @@ impl Connections {
         }
     }
 
-    /// Says QUIT on connections that were idle for [`MAX_IDLE_TIME`].
-    pub fn close_idle(&self) {
+    /// Says QUIT on connections that were idle for [`MAX_IDLE_TIME`]. Returns whether others are
+    /// left.
+    pub fn close_idle(&self) -> bool {
         self.close_older_than(MAX_IDLE_TIME);
+        !self.lock().is_empty()
     }
 
     fn close_older_than(&self, age: Duration) {

@@ -12,7 +12,7 @@ use crate::deliver::job::{Job, Report};
 use crate::deliver::outcome::{Failure, Outcome};
 use crate::mail::status::Status;
 
-/// How often a thread without work looks after what it keeps open.
+/// How often a thread without work looks after what its lane keeps open.
 const IDLE_PERIOD: Duration = Duration::from_secs(5);
 /// The stack of a delivery thread. Only the pages that are touched cost memory.
 const WORKER_STACK: usize = 512 << 10;
@@ -22,8 +22,11 @@ pub trait Deliver: Send + Sync + 'static {
     /// Tries `job` and returns exactly one outcome for each of its recipients.
     fn deliver(&self, job: &Job) -> Vec<(usize, Outcome)>;
 
-    /// Called every few seconds while there is no job.
-    fn rest(&self) {}
+    /// Called a few seconds after a job when no other came, and again as long as it returns
+    /// that there is something left to look after.
+    fn rest(&self) -> bool {
+        false
+    }
 }
 
 /// Starts `workers` threads that serve `jobs` until its sender is gone.
@@ -46,21 +49,32 @@ pub fn start(
 }
 
 fn work(lane: &impl Deliver, jobs: &Receiver<Job>, reports: &Sender<Report>) {
+    // A host without mail is left asleep: nothing wakes a thread that has nothing to look after.
+    let mut is_wanted = false;
     loop {
-        match jobs.recv_timeout(IDLE_PERIOD) {
+        let next = match is_wanted {
+            true => jobs.recv_timeout(IDLE_PERIOD),
+            false => jobs.recv().map_err(RecvTimeoutError::from),
+        };
+        match next {
             Ok(job) => {
                 if reports.send(attempt(lane, &job)).is_err() {
                     return;
                 }
+                is_wanted = true;
             }
-            Err(RecvTimeoutError::Timeout) => {
-                if catch_unwind(AssertUnwindSafe(|| lane.rest())).is_err() {
-                    log::error!("internal error in a delivery thread without work");
-                }
-            }
+            Err(RecvTimeoutError::Timeout) => is_wanted = rest(lane),
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }
+}
+
+/// Lets the lane look after what it keeps. A panic ends that, not the thread.
+fn rest(lane: &impl Deliver) -> bool {
+    catch_unwind(AssertUnwindSafe(|| lane.rest())).unwrap_or_else(|_| {
+        log::error!("internal error in a delivery thread without work");
+        true
+    })
 }
 
 /// Tries a job. A panic ends the job, not the thread: its recipients are deferred.

@@ -68,8 +68,8 @@ impl Deliver for Relay {
     }
 
     /// Closes connections that were idle for too long.
-    fn rest(&self) {
-        self.connections.close_idle();
+    fn rest(&self) -> bool {
+        self.connections.close_idle()
     }
 }
 

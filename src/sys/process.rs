@@ -1,6 +1,8 @@
 //! The process itself: its limits, its memory, its name for the host, its exit codes.
 
-#![expect(unsafe_code, reason = "mallopt and malloc_trim have no safe wrapper")]
+#![expect(unsafe_code, reason = "mallopt, malloc_trim and madvise have no safe wrapper")]
+
+use std::ops::Range;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
@@ -54,9 +56,80 @@ pub fn trim_memory() {
     }
 }
 
+/// Unmaps what only the start has read: the tables by which the loader bound the libraries,
+/// above all OpenSSL's, and the code around what ran once. It is on disk unchanged and comes
+/// back when it is touched, page by page. To be called while no other thread runs.
+pub fn release_start() {
+    let Ok(maps) = std::fs::read_to_string("/proc/self/smaps") else { return };
+    for range in unchanged_file_ranges(&maps) {
+        // SAFETY: the range is a private mapping of a file, without write permission and
+        // without a page of its own (Anonymous: 0), so that what is dropped reads back the
+        // same. No other thread can be changing the mapping.
+        unsafe {
+            libc::madvise(range.start as *mut libc::c_void, range.len(), libc::MADV_DONTNEED);
+        }
+    }
+}
+
+/// The address ranges in an smaps(5) text that show a file as it is on disk.
+fn unchanged_file_ranges(maps: &str) -> Vec<Range<usize>> {
+    let mut unchanged = Vec::new();
+    let mut read_only = None;
+    for line in maps.lines() {
+        let mut words = line.split_ascii_whitespace();
+        match (words.next(), words.next()) {
+            (Some("Anonymous:"), Some("0")) => unchanged.extend(read_only.take()),
+            (Some(range), Some("r--p" | "r-xp")) if words.nth(3).is_some_and(is_path) => {
+                read_only = address_range(range);
+            }
+            (Some(range), _) if address_range(range).is_some() => read_only = None,
+            _ => {}
+        }
+    }
+    unchanged
+}
+
+fn is_path(name: &str) -> bool {
+    name.starts_with('/')
+}
+
+/// Reads `START-END` in hexadecimal digits.
+fn address_range(text: &str) -> Option<Range<usize>> {
+    let (start, end) = text.split_once('-')?;
+    let number = |digits| usize::from_str_radix(digits, 16).ok();
+    Some(number(start)?..number(end)?)
+}
+
 /// The host's own name, as it is set; `localhost` where it is none that mail can use.
 pub fn host_name() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let is_usable = name.parse::<crate::mail::address::DomainName>().is_ok();
     if is_usable { name } else { "localhost".to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_shows_a_file_unchanged_is_released() {
+        let maps = "\
+1000-2000 r-xp 00000000 08:01 7                  /usr/lib/a.so
+Rss:                   4 kB
+Anonymous:             0 kB
+2000-3000 r--p 00000000 08:01 7                  /usr/lib/a.so
+Anonymous:             4 kB
+3000-4000 rw-p 00000000 08:01 7                  /usr/lib/a.so
+Anonymous:             0 kB
+4000-5000 r--s 00000000 08:01 7                  /usr/lib/a.so
+Anonymous:             0 kB
+5000-6000 r--p 00000000 00:00 0
+Anonymous:             0 kB
+6000-7000 r-xp 00000000 00:00 0                  [vdso]
+Anonymous:             0 kB
+7000-a000 r--p 00000000 08:01 7                  /usr/lib/b c.so
+Anonymous:             0 kB
+";
+        assert_eq!(unchanged_file_ranges(maps), [0x1000..0x2000, 0x7000..0xa000]);
+    }
 }
