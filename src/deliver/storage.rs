@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use crate::deliver::outcome::Failure;
 use crate::mail::status::Status;
+use crate::mail::text::{MAX_REMARK, one_line};
 
 /// Something about the mailbox itself keeps mail out (RFC 3463 §3.3).
 pub const MAILBOX_UNUSABLE: Status = Status::new(4, 2, 0);
@@ -47,9 +48,9 @@ pub fn spool_failure(error: &io::Error) -> Failure {
     Failure::new(SYSTEM, format!("cannot read the message from the spool: {error}"))
 }
 
-/// A path that is fit for a log line: without control characters.
+/// A path that is fit for a log line.
 pub fn printable(path: &Path) -> String {
-    path.to_string_lossy().chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    one_line(&path.to_string_lossy(), MAX_REMARK)
 }
 
 #[cfg(test)]

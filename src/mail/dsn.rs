@@ -3,6 +3,7 @@
 
 use crate::mail::address::Mailbox;
 use crate::mail::status::Status;
+use crate::mail::text::{MAX_REMARK, one_line};
 
 /// A report on recipients that failed for good.
 #[derive(Clone, Debug)]
@@ -93,11 +94,15 @@ impl DeliveryReport<'_> {
             text.push_str(&format!(
                 "<{}>:\r\n    {} ({})\r\n",
                 failed.mailbox,
-                one_line(failed.text),
+                one_line(failed.text, MAX_REMARK),
                 failed.status
             ));
             if let Some((host, reply)) = failed.remote {
-                text.push_str(&format!("    {} said: {}\r\n", one_line(host), one_line(reply)));
+                text.push_str(&format!(
+                    "    {} said: {}\r\n",
+                    one_line(host, MAX_REMARK),
+                    one_line(reply, MAX_REMARK)
+                ));
             }
             text.push_str("\r\n");
         }
@@ -122,13 +127,13 @@ impl DeliveryReport<'_> {
             match failed.remote {
                 Some((host, reply)) => status.push_str(&format!(
                     "Remote-MTA: dns; {}\r\nDiagnostic-Code: smtp; {}\r\n",
-                    one_line(host),
-                    one_line(reply),
+                    one_line(host, MAX_REMARK),
+                    one_line(reply, MAX_REMARK),
                 )),
                 None => {
                     status.push_str(&format!(
                         "Diagnostic-Code: X-mailwren; {}\r\n",
-                        one_line(failed.text)
+                        one_line(failed.text, MAX_REMARK)
                     ));
                 }
             }
@@ -146,10 +151,6 @@ fn header_section(message: &[u8]) -> &[u8] {
         // Cut off: leave out the line that is not whole.
         None => &message[..memchr::memrchr(b'\n', message).map_or(0, |at| at + 1)],
     }
-}
-
-fn one_line(text: &str) -> String {
-    text.chars().take(900).map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
 }
 
 #[cfg(test)]

@@ -9,3 +9,4 @@ pub mod header;
 pub mod hops;
 pub mod status;
 pub mod submission;
+pub mod text;

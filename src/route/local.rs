@@ -8,6 +8,7 @@ use crate::config::settings::{LocalDomains, Settings};
 use crate::deliver::outcome::Failure;
 use crate::mail::address::{Domain, LocalPart, Mailbox};
 use crate::mail::status::Status;
+use crate::mail::text::{MAX_REMARK, one_line};
 use crate::route::aliases::{Alias, AliasError, AliasTable, Target};
 use crate::route::users::{User, UserTable, split_detail};
 use crate::sys::watched::WatchedFile;
@@ -148,7 +149,7 @@ impl LocalRouter {
                 Err(error) => {
                     let text =
                         format!("the alias file is wrong: {path}:{}: {}", error.line, error.text);
-                    Err(Failure::new(ALIASES_WRONG, printable(&text)))
+                    Err(Failure::new(ALIASES_WRONG, one_line(&text, MAX_REMARK)))
                 }
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -174,7 +175,7 @@ fn read_version(
     let Err(error) = &version else { return Arc::new(version) };
     let kept = before.filter(|before| before.is_ok());
     let remark = if kept.is_some() { "the aliases before the change stay" } else { "mail waits" };
-    log::error!("{path}:{}: {}; {remark}", error.line, printable(&error.text));
+    log::error!("{path}:{}: {}; {remark}", error.line, one_line(&error.text, MAX_REMARK));
     kept.unwrap_or_else(|| Arc::new(version))
 }
 
@@ -199,7 +200,10 @@ impl<'a> Aliases<'a> {
     fn failure(&self, status: Status, alias: &Alias, what: &str) -> Failure {
         let path = self.router.aliases.as_ref().map(|file| file.path().display().to_string());
         let path = path.unwrap_or_default();
-        Failure::new(status, printable(&format!("the alias at {path}:{} {what}", alias.line)))
+        Failure::new(
+            status,
+            one_line(&format!("the alias at {path}:{} {what}", alias.line), MAX_REMARK),
+        )
     }
 }
 
@@ -310,11 +314,6 @@ fn names_itself(alias: &Alias, name: &str) -> bool {
 /// `root` is a local part; this cannot happen.
 fn internal(error: impl std::fmt::Display) -> Failure {
     Failure::new(ALIASES_WRONG, error.to_string())
-}
-
-/// What the file said, fit for a log line or a report.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).take(500).collect()
 }
 
 #[cfg(test)]

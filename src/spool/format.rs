@@ -23,6 +23,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use crate::mail::address::{Mailbox, ReversePath};
+use crate::mail::text::{MAX_REMARK, one_line};
 use crate::spool::envelope::{Body, Envelope};
 use crate::spool::message::StoredMessage;
 
@@ -72,7 +73,7 @@ pub fn envelope_text(envelope: &Envelope) -> String {
         "{FIRST_LINE}\nid {}\nreceived {}\nclient {}\nfrom {}\nbody {body}\n",
         envelope.id,
         envelope.received_at,
-        one_word(&envelope.client),
+        one_line(&envelope.client, MAX_REMARK),
         envelope.reverse_path,
     );
     for recipient in &envelope.recipients {
@@ -154,11 +155,6 @@ fn parse_envelope(text: &str) -> Option<Envelope> {
 /// Reads `<mailbox>`.
 pub fn bracketed(text: &str) -> Option<Mailbox> {
     text.strip_prefix('<')?.strip_suffix('>')?.parse().ok()
-}
-
-/// `text` with everything replaced that could end a line.
-fn one_word(text: &str) -> String {
-    text.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
 }
 
 #[cfg(test)]

@@ -5,12 +5,11 @@ use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use crate::mail::address::Mailbox;
+use crate::mail::text::{MAX_REMARK, one_line};
 use crate::spool::envelope::Envelope;
 use crate::spool::format::bracketed;
 
 const FIRST_LINE: &str = "mailwren-state 1";
-/// The most characters of a remembered reply.
-const MAX_REPLY: usize = 512;
 
 /// The state of one recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +107,7 @@ impl Progress {
             self.attempts, self.next_try, self.waited
         );
         for recipient in &self.recipients {
-            let reply = printable_line(&recipient.last_reply);
+            let reply = one_line(&recipient.last_reply, MAX_REMARK);
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{} <{}> {reply}", recipient.state.name(), recipient.mailbox);
         }
@@ -138,11 +137,6 @@ fn parse_recipient(line: &str) -> Option<RecipientState> {
     let (path, rest) = crate::mail::address::path_in(rest).ok()?;
     let last_reply = rest.strip_prefix(' ')?.to_owned();
     Some(RecipientState { mailbox: bracketed(path)?, state, last_reply })
-}
-
-fn printable_line(text: &str) -> String {
-    let printable = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
-    text.chars().take(MAX_REPLY).map(printable).collect()
 }
 
 #[cfg(test)]
