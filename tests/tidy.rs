@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The most lines of a source file, its tests included.
 const MAX_LINES: usize = 600;
@@ -132,11 +133,17 @@ fn every_module_and_test_opens_with_prose() {
 
 #[test]
 fn the_documents_name_every_command() {
-    let commands = ["serve", "demo", "sendmail", "check", "route", "queue"];
+    let help = Command::new(env!("CARGO_BIN_EXE_mailwren")).arg("help").output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    // Each command has a line that begins with two blanks and its name.
+    let is_command = |line: &&str| line.starts_with("  ") && !line.starts_with("   ");
+    let commands: Vec<_> =
+        help.lines().filter(is_command).filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(commands.contains(&"serve") && commands.contains(&"sendmail"), "{help}");
     let manual = fs::read_to_string(root().join("etc/man/mailwren.8")).unwrap();
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     for command in commands {
-        assert!(manual.contains(&format!("Cm {command}")), "mailwren.8 lacks {command}");
-        assert!(readme.contains(command), "README.md lacks {command}");
+        assert!(manual.contains(&format!(".It Cm {command}\n")), "mailwren.8 lacks {command}");
+        assert!(readme.contains(&format!("`{command}")), "README.md lacks {command}");
     }
 }
