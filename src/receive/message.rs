@@ -58,6 +58,7 @@ impl<'a> IncomingMessage<'a> {
             reverse_path: transaction.reverse_path.clone(),
             recipients: transaction.recipients.clone(),
             body: transaction.body,
+            request: transaction.request.clone(),
         });
         let decoder = DataDecoder::new(bare_newline);
         let mut message = Self {
@@ -146,7 +147,7 @@ fn trace_field(
     let is_extended = introduction.is_some_and(|introduction| introduction.is_extended);
     let protocol = if is_extended { "ESMTP" } else { "SMTP" };
     let recipient = match transaction.recipients.as_slice() {
-        [only] => format!("\r\n\tfor <{only}>"),
+        [only] => format!("\r\n\tfor <{}>", only.mailbox),
         _ => String::new(),
     };
     format!(

@@ -8,13 +8,16 @@
 //! client 192.0.2.7
 //! from <ann@example.org>
 //! body 8bitmime
-//! to <bob@example.net>
+//! ret HDRS
+//! envid QQ314159
+//! to <bob@example.net> SUCCESS,FAILURE rfc822;bob@example.net
 //!
 //! Received: …
 //! mailwren-end 00000000000001a4
 //! ```
 //!
-//! No value can hold a line end: each is a type that was parsed (see `mail/address.rs`), or
+//! `ret` and `envid` stand there when they were given; behind a recipient stand NOTIFY and
+//! ORCPT, a dash for what was not given. No value can hold a line end: each is a type that was parsed (see `mail/address.rs`), or
 //! is checked here.
 
 use std::fmt::Write as _;
@@ -22,9 +25,10 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use crate::mail::address::{Mailbox, ReversePath};
+use crate::mail::address::{Mailbox, ReversePath, path_in};
+use crate::mail::dsn_request::{MessageRequest, RecipientRequest};
 use crate::mail::text::{MAX_REMARK, one_line};
-use crate::spool::envelope::{Body, Envelope};
+use crate::spool::envelope::{Body, Envelope, Recipient};
 use crate::spool::message::StoredMessage;
 
 const FIRST_LINE: &str = "mailwren 1";
@@ -76,12 +80,31 @@ pub fn envelope_text(envelope: &Envelope) -> String {
         one_line(&envelope.client, MAX_REMARK),
         envelope.reverse_path,
     );
-    for recipient in &envelope.recipients {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "to <{recipient}>");
+    // Writing to a String cannot fail.
+    if let Some(ret) = envelope.request.ret {
+        let _ = writeln!(text, "ret {ret}");
+    }
+    if let Some(envelope_id) = &envelope.request.envelope_id {
+        let _ = writeln!(text, "envid {envelope_id}");
+    }
+    for Recipient { mailbox, request } in &envelope.recipients {
+        let _ = writeln!(text, "to <{mailbox}>{}", request_text(request));
     }
     text.push('\n');
     text
+}
+
+/// What was asked about a recipient, behind its address: two words, or nothing at all.
+pub(super) fn request_text(request: &RecipientRequest) -> String {
+    fn word<T: ToString>(value: Option<&T>) -> String {
+        value.map_or_else(|| "-".to_owned(), T::to_string)
+    }
+    match request {
+        RecipientRequest { notify: None, original: None } => String::new(),
+        RecipientRequest { notify, original } => {
+            format!(" {} {}", word(notify.as_ref()), word(original.as_ref()))
+        }
+    }
 }
 
 /// The line that stands behind `content_octets` of content.
@@ -131,7 +154,7 @@ fn content_octets(file: &File) -> io::Result<Option<u64>> {
 }
 
 fn parse_envelope(text: &str) -> Option<Envelope> {
-    let mut lines = text.strip_suffix("\n\n")?.split('\n');
+    let mut lines = text.strip_suffix("\n\n")?.split('\n').peekable();
     if lines.next()? != FIRST_LINE {
         return None;
     }
@@ -145,15 +168,41 @@ fn parse_envelope(text: &str) -> Option<Envelope> {
         "8bitmime" => Body::EightBitMime,
         _ => return None,
     };
+    let mut optional = |name: &str| {
+        let is_named = |line: &&str| line.split(' ').next() == Some(name);
+        lines.next_if(is_named)?.split_once(' ').map(|(_, value)| value)
+    };
+    let ret = optional("ret").map(str::parse).transpose().ok()?;
+    let envelope_id = optional("envid").map(str::parse).transpose().ok()?;
+    let request = MessageRequest { ret, envelope_id };
     let recipients = lines
-        .map(|line| line.strip_prefix("to ").and_then(bracketed))
+        .map(|line| line.strip_prefix("to ").and_then(recipient))
         .collect::<Option<Vec<_>>>()?;
-    let envelope = Envelope { id, received_at, client, reverse_path, recipients, body };
+    let envelope = Envelope { id, received_at, client, reverse_path, recipients, body, request };
     (!envelope.recipients.is_empty()).then_some(envelope)
 }
 
+/// Reads `<mailbox>`, or that and what was asked about it.
+fn recipient(text: &str) -> Option<Recipient> {
+    let (path, rest) = path_in(text).ok()?;
+    let request = match rest {
+        "" => RecipientRequest::default(),
+        rest => parse_request(rest.strip_prefix(' ')?)?,
+    };
+    Some(Recipient { mailbox: bracketed(path)?, request })
+}
+
+/// Reads two words: NOTIFY and ORCPT, or dashes.
+pub(super) fn parse_request(text: &str) -> Option<RecipientRequest> {
+    fn word<T: std::str::FromStr>(text: &str) -> Option<Option<T>> {
+        if text == "-" { Some(None) } else { text.parse().ok().map(Some) }
+    }
+    let (notify, original) = text.split_once(' ')?;
+    Some(RecipientRequest { notify: word(notify)?, original: word(original)? })
+}
+
 /// Reads `<mailbox>`.
-pub fn bracketed(text: &str) -> Option<Mailbox> {
+pub(super) fn bracketed(text: &str) -> Option<Mailbox> {
     text.strip_prefix('<')?.strip_suffix('>')?.parse().ok()
 }
 
@@ -176,8 +225,9 @@ mod tests {
             received_at: 1_795_000_000,
             client: client.into(),
             reverse_path: from.parse().unwrap(),
-            recipients: to.iter().map(|to| to.parse().unwrap()).collect(),
+            recipients: to.iter().map(|to| recipient(to).unwrap()).collect(),
             body: Body::EightBitMime,
+            request: MessageRequest::default(),
         }
     }
 
@@ -190,7 +240,10 @@ mod tests {
 
     #[test]
     fn a_finished_file_reads_back() {
-        let envelope = envelope("uid 1000", "<>", &["ann@example.org", "\"b c\"@[IPv6:::1]"]);
+        let to = ["<ann@example.org>", "<\"b> c\"@[IPv6:::1]> NEVER -", "<c@d> DELAY rfc822;x"];
+        let mut envelope = envelope("uid 1000", "<>", &to);
+        envelope.request.ret = "HDRS".parse().ok();
+        envelope.request.envelope_id = "a+20b".parse().ok();
         let content = b"Subject: x\r\n\r\nmailwren-end 0000000000000001\n\n\r\n";
         let message = read(file_with(&whole(&envelope, content))).unwrap();
         assert_eq!(*message.envelope(), envelope);
@@ -202,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_file_cut_anywhere_is_incomplete() {
-        let bytes = whole(&envelope("192.0.2.1", "<a@b>", &["c@d"]), b"x\r\n");
+        let bytes = whole(&envelope("192.0.2.1", "<a@b>", &["<c@d>"]), b"x\r\n");
         for end in 0..bytes.len() {
             let result = read(file_with(&bytes[..end]));
             assert!(matches!(result, Err(ReadError::Incomplete)), "cut at {end}: {result:?}");
@@ -218,7 +271,7 @@ mod tests {
                 "{text:?}"
             );
         }
-        let none = whole(&envelope("x", "<a@b>", &["c@d"]), b"");
+        let none = whole(&envelope("x", "<a@b>", &["<c@d>"]), b"");
         let none = String::from_utf8(none).unwrap().replace("to <c@d>\n", "");
         assert!(matches!(read(file_with(none.as_bytes())), Err(ReadError::Malformed)));
     }
@@ -226,7 +279,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_client_and_content_read_back(client in "[ -~\n\r]{0,20}", content in any::<Vec<u8>>()) {
-            let envelope = envelope(&client, "<a@b>", &["c@d"]);
+            let envelope = envelope(&client, "<a@b>", &["<c@d>"]);
             let message = read(file_with(&whole(&envelope, &content))).unwrap();
             let mut read_back = Vec::new();
             message.reader().read_to_end(&mut read_back).unwrap();

@@ -10,9 +10,10 @@ use crate::mail::address::Mailbox;
 use crate::mail::status::Status;
 use crate::report::station;
 use crate::route::next_hop::NextHop;
+use crate::spool::envelope;
 use crate::spool::lanes::Lane;
 use crate::spool::message::StoredMessage;
-use crate::spool::progress::{Progress, State};
+use crate::spool::progress::{Progress, RecipientState, State, Try};
 use crate::spool::schedule;
 use crate::sys::clock;
 
@@ -95,7 +96,9 @@ impl Round {
         let new = self.progress.recipients.iter().enumerate().skip(self.launched);
         for (index, recipient) in new.filter(|(_, recipient)| recipient.state == State::Pending) {
             let next_hop = next_hop(&recipient.mailbox);
-            let recipient = Recipient { index, mailbox: recipient.mailbox.clone() };
+            let RecipientState { mailbox, request, .. } = recipient;
+            let (mailbox, request) = (mailbox.clone(), request.clone());
+            let recipient = Recipient { index, mailbox, request };
             match groups.iter_mut().find(|(known, _)| *known == next_hop) {
                 Some((_, group)) => group.push(recipient),
                 None => groups.push((next_hop, vec![recipient])),
@@ -136,14 +139,18 @@ impl Round {
                 Outcome::Delivered { .. } | Outcome::Relayed { .. } => {
                     recipient.state = State::Done;
                 }
-                Outcome::Deferred(failure) => recipient.last_reply = station::reason(&failure),
+                Outcome::Deferred(failure) => self.progress.note_try(index, tried(failure)),
                 Outcome::Failed(failure) => {
-                    recipient.last_reply = station::reason(&failure);
+                    self.progress.note_try(index, tried(failure.clone()));
                     self.failures.push((index, failure));
                 }
                 Outcome::Expanded(mailboxes) => {
                     recipient.state = State::Expanded;
-                    self.progress.expand(mailboxes);
+                    let request = &recipient.request;
+                    let behind =
+                        |mailbox| envelope::Recipient { mailbox, request: request.clone() };
+                    let behind = mailboxes.into_iter().map(behind).collect();
+                    self.progress.expand(behind);
                 }
             }
         }
@@ -157,7 +164,7 @@ impl Round {
             if recipient.state != State::Pending || failed.contains(&index) {
                 continue;
             }
-            let text = match recipient.last_reply.as_str() {
+            let text = match recipient.last_reply() {
                 "" => "not delivered in time".to_owned(),
                 reply => format!("not delivered in time; the last try said: {reply}"),
             };
@@ -179,10 +186,9 @@ impl Round {
 
     /// Marks those as failed, now that the sender has been told.
     pub(super) fn mark_failed(&mut self) {
-        for (index, failure) in self.failures.drain(..) {
+        for (index, _) in self.failures.drain(..) {
             if let Some(recipient) = self.progress.recipients.get_mut(index) {
                 recipient.state = State::Failed;
-                recipient.last_reply = station::reason(&failure);
                 self.is_changed = true;
             }
         }
@@ -212,6 +218,15 @@ impl Round {
         }
         self.progress.waited = age.as_secs();
     }
+}
+
+/// A failure as the record keeps it.
+fn tried(failure: Failure) -> Try {
+    let (host, text) = match failure.remote {
+        Some(remote) => (Some(remote.host), remote.reply),
+        None => (None, failure.text),
+    };
+    Try { at: clock::since_1970().as_secs(), status: failure.status, host, text }
 }
 
 /// The outcome, or a failure where an alias would bring too many recipients.

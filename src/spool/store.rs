@@ -292,7 +292,8 @@ fn remove_if_there(folder: &OwnedFd, name: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::address::ReversePath;
+    use crate::mail::address::{Mailbox, ReversePath};
+    use crate::mail::dsn_request::MessageRequest;
     use crate::spool::envelope::Body;
     use crate::spool::progress::State;
     use std::fs;
@@ -312,8 +313,9 @@ mod tests {
             received_at: 1_795_000_000,
             client: "192.0.2.1".into(),
             reverse_path: ReversePath::Null,
-            recipients: vec!["ann@h".parse().unwrap(), "bob@h".parse().unwrap()],
+            recipients: ["ann@h", "bob@h"].map(|to| to.parse::<Mailbox>().unwrap().into()).into(),
             body: Body::SevenBit,
+            request: MessageRequest::default(),
         }
     }
 

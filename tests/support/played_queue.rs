@@ -4,6 +4,8 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use mailwren::deliver::dispatch::Dispatcher;
 use mailwren::deliver::job::{Job, Report};
 use mailwren::deliver::outcome::{Failure, Outcome, RemoteReply};
+use mailwren::mail::address::Mailbox;
+use mailwren::mail::dsn_request::MessageRequest;
 use mailwren::mail::status::Status;
 use mailwren::spool::envelope::{Body, Envelope};
 use mailwren::spool::id::QueueId;
@@ -72,8 +74,9 @@ impl Queue {
             received_at: 0,
             client: "local".into(),
             reverse_path: from.parse().unwrap(),
-            recipients: to.iter().map(|to| to.parse().unwrap()).collect(),
+            recipients: to.iter().map(|to| to.parse::<Mailbox>().unwrap().into()).collect(),
             body: Body::SevenBit,
+            request: MessageRequest::default(),
         });
         draft.write(b"Subject: x\r\n\r\nbody\r\n").unwrap();
         draft.commit().unwrap().1
@@ -166,7 +169,8 @@ pub(crate) fn pending(spool: &Path) -> Vec<String> {
                     .filter(|recipient| recipient.state == State::Pending)
                     .map(|recipient| recipient.mailbox.to_string()),
             ),
-            None => pending.extend(message.envelope().recipients.iter().map(ToString::to_string)),
+            None => pending
+                .extend(message.envelope().recipients.iter().map(|to| to.mailbox.to_string())),
         }
     }
     pending.sort();
