@@ -4,16 +4,18 @@
 use std::io;
 use std::time::Instant;
 
-use crate::config::settings::BareNewline;
+use crate::config::settings::{BareNewline, Settings};
 use crate::mail::hops::HopCounter;
 use crate::mail::status::Status;
 use crate::receive::Reception;
 use crate::receive::peer::Peer;
 use crate::report::station;
+use crate::route;
+use crate::route::next_hop::NextHop;
 use crate::smtp::data::{DataDecoder, Progress};
 use crate::smtp::reply::Reply;
 use crate::smtp::server::{DataError, Introduction, Transaction};
-use crate::spool::envelope::Envelope;
+use crate::spool::envelope::{Envelope, Recipient};
 use crate::spool::id::QueueId;
 use crate::spool::store::{Draft, Receipt};
 use crate::sys::clock;
@@ -111,19 +113,35 @@ impl<'a> IncomingMessage<'a> {
         if self.hops.hops() >= MAX_HOPS {
             return Err(DataError::Refused(LOOP));
         }
-        let (reception, began, id) = (self.reception, self.began, self.draft.envelope().id);
-        let committed = match self.disk_error {
-            Some(error) => Err(error),
-            None => self.draft.commit(),
-        };
-        let (receipt, message) = committed.map_err(|error| {
+        let id = self.draft.envelope().id;
+        self.keep().map_err(|error| {
             log::error!("{id}: cannot be kept, refused: {error}");
             DataError::Refused(disk_reply(&error))
-        })?;
-        station::received(&message, began.elapsed());
-        reception.intake.announce(message);
-        Ok(receipt)
+        })
     }
+
+    fn keep(self) -> io::Result<Receipt> {
+        if let Some(error) = self.disk_error {
+            return Err(error);
+        }
+        let Reception { settings, intake, .. } = self.reception;
+        let sealed = self.draft.seal()?;
+        station::received(sealed.message(), self.began.elapsed());
+        let patience = settings.queue.direct;
+        if !patience.is_zero() && may_be_direct(settings, sealed.message().envelope()) {
+            intake.deliver_or_store(sealed, patience)
+        } else {
+            intake.store(sealed)
+        }
+    }
+}
+
+/// Whether a message can be delivered while its client waits: it is for this host alone, and
+/// nobody wants a report of the success, which would have to be stored all the same.
+fn may_be_direct(settings: &Settings, envelope: &Envelope) -> bool {
+    let wants_report = |to: &Recipient| to.request.notify.is_some_and(|notify| notify.success);
+    let is_local = |to: &Recipient| route::next_hop(settings, &to.mailbox) == NextHop::Local;
+    envelope.recipients.iter().all(|to| is_local(to) && !wants_report(to))
 }
 
 fn disk_reply(error: &io::Error) -> Reply {

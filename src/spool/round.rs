@@ -10,6 +10,7 @@ use crate::mail::address::Mailbox;
 use crate::mail::status::Status;
 use crate::report::station;
 use crate::route::next_hop::NextHop;
+use crate::spool::claim::Claim;
 use crate::spool::envelope;
 use crate::spool::lanes::Lane;
 use crate::spool::message::StoredMessage;
@@ -27,12 +28,26 @@ const TOO_MANY: Status = Status::new(5, 2, 4);
 /// RFC 3463 §3.5: delivery time expired.
 const EXPIRED: Status = Status::new(5, 4, 7);
 
+/// Whether the message of a round is in the spool.
+#[derive(Debug)]
+pub(super) enum Standing {
+    /// It is: its client may be told 250, and what becomes of it is recorded.
+    Stored,
+    /// It is not, and its session waits to hear whether it must be.
+    Offered(Arc<Claim>),
+    /// It is not yet, but its session is about to store it.
+    Awaited,
+    /// It never will be: its client is told that it was not taken.
+    Withdrawn,
+}
+
 /// A message of which something is being tried.
 #[derive(Debug)]
 pub(super) struct Round {
     pub(super) message: Arc<StoredMessage>,
     pub(super) progress: Progress,
     pub(super) lane: Lane,
+    pub(super) standing: Standing,
     /// Whether there is a record of it on disk.
     pub(super) has_record: bool,
     /// Whether the progress holds what that record does not.
@@ -52,11 +67,13 @@ pub(super) struct Round {
 }
 
 impl Round {
-    pub(super) fn new(message: StoredMessage, progress: Progress, lane: Lane) -> Self {
+    /// A round for a message that is in the spool.
+    pub(super) fn new(message: Arc<StoredMessage>, progress: Progress, lane: Lane) -> Self {
         Self {
-            message: Arc::new(message),
+            message,
             progress,
             lane,
+            standing: Standing::Stored,
             has_record: false,
             is_changed: false,
             is_postponed: false,
@@ -72,6 +89,22 @@ impl Round {
     /// Whether there are recipients that were not looked at yet.
     pub(super) fn has_new(&self) -> bool {
         self.launched < self.progress.recipients.len()
+    }
+
+    /// Those of them who are to be tried.
+    pub(super) fn new_pending(&self) -> impl Iterator<Item = &Mailbox> {
+        let new = self.progress.recipients.iter().skip(self.launched);
+        new.filter(|it| it.state == State::Pending).map(|it| &it.mailbox)
+    }
+
+    /// Whether the message is in the spool.
+    pub(super) const fn is_stored(&self) -> bool {
+        matches!(self.standing, Standing::Stored)
+    }
+
+    /// Whether every recipient has the message, so that nothing is left to do or to say.
+    pub(super) fn is_delivered(&self) -> bool {
+        self.failures.is_empty() && self.progress.is_settled()
     }
 
     /// Whether nothing is under way.

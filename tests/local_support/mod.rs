@@ -51,6 +51,7 @@ pub(crate) fn settings(format: MailboxFormat, path: &str, users: Users) -> Setti
     let queue = Queue {
         retry: vec![Duration::from_secs(1)],
         expire: Duration::from_secs(1),
+        direct: Duration::ZERO,
         local_workers: 1,
         relay_workers: 1,
     };

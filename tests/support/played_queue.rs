@@ -12,7 +12,7 @@ use mailwren::spool::id::QueueId;
 use mailwren::spool::manager::{Intake, Manager, Order};
 use mailwren::spool::message::StoredMessage;
 use mailwren::spool::progress::State;
-use mailwren::spool::store::{Spool, SpoolReader};
+use mailwren::spool::store::{Draft, Spool, SpoolReader};
 use std::fs;
 use std::io::Read;
 use std::path::Path;
@@ -69,6 +69,10 @@ impl Queue {
     }
 
     pub(crate) fn keep(&self, from: &str, to: &[&str]) -> StoredMessage {
+        self.draft(from, to).commit().unwrap().1
+    }
+
+    pub(crate) fn draft(&self, from: &str, to: &[&str]) -> Draft {
         let mut draft = self.spool.draft(Envelope {
             id: QueueId::generate(1_795_000_000_000_000, 0),
             received_at: 0,
@@ -79,7 +83,7 @@ impl Queue {
             request: MessageRequest::default(),
         });
         draft.write(b"Subject: x\r\n\r\nbody\r\n").unwrap();
-        draft.commit().unwrap().1
+        draft
     }
 
     pub(crate) fn announce(&self, from: &str, to: &[&str]) -> QueueId {
