@@ -5,19 +5,16 @@
 //! crash in between leaves at most a named file without its last line, which the next start
 //! removes; nobody was told 250 for it. `src/ARCHITECTURE.md` has the whole table.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
 use std::sync::Arc;
-
-use rustix::fs::{AtFlags, Mode, OFlags};
 
 use crate::spool::envelope::Envelope;
 use crate::spool::format;
 use crate::spool::id::QueueId;
 use crate::spool::message::StoredMessage;
 use crate::spool::store::Spool;
-use crate::sys::files;
+use crate::sys::disk::{DiskFile, Open};
 
 /// Octets gathered before they are written.
 const BUFFER_OCTETS: usize = 64 << 10;
@@ -41,7 +38,7 @@ pub struct Draft {
     spool: Arc<Spool>,
     envelope: Envelope,
     buffer: Vec<u8>,
-    file: Option<File>,
+    file: Option<DiskFile>,
     /// Whether the file has a name that must go, whatever becomes of the message.
     has_draft_name: bool,
     /// Where the content stands in the file, as far as it was written or buffered.
@@ -97,9 +94,9 @@ impl Draft {
         self.give_name(&file, &name)?;
         // One flush for data, size and name where the journal holds them together; the
         // folder's own is there for file systems that keep names apart.
-        let flushed = file.sync_all().and_then(|()| Ok(rustix::fs::fsync(queue)?));
+        let flushed = file.flush_to_disk().and_then(|()| queue.flush_to_disk());
         if let Err(error) = flushed {
-            let _ = files::remove(queue, &name);
+            let _ = queue.unlink(&name);
             return Err(error);
         }
         let receipt = Receipt(self.envelope.id);
@@ -110,13 +107,13 @@ impl Draft {
         format!("{}{DRAFT_SUFFIX}", self.envelope.id)
     }
 
-    fn give_name(&self, file: &File, name: &str) -> io::Result<()> {
+    fn give_name(&self, file: &DiskFile, name: &str) -> io::Result<()> {
         let queue = self.spool.queue();
         if self.spool.has_unnamed_files() {
-            return files::link_unnamed(file, queue, name);
+            return queue.link_unnamed(file, name);
         }
         // Unlike rename, link never replaces a message that has this name already.
-        Ok(rustix::fs::linkat(queue, self.draft_name(), queue, name, AtFlags::empty())?)
+        queue.link(&self.draft_name(), queue, name)
     }
 
     fn write_out(&mut self) -> io::Result<()> {
@@ -128,15 +125,14 @@ impl Draft {
     }
 
     /// The file, made when the first octets are to be written.
-    fn open_file(&mut self) -> io::Result<&mut File> {
+    fn open_file(&mut self) -> io::Result<&mut DiskFile> {
         if self.file.is_none() {
             let queue = self.spool.queue();
             let file = if self.spool.has_unnamed_files() {
-                let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-                File::from(rustix::fs::openat(queue, ".", flags, Mode::from(0o600))?)
+                queue.create_unnamed()?
             } else {
                 self.has_draft_name = true;
-                files::create(queue, &self.draft_name())?
+                queue.open(&self.draft_name(), Open::Anew)?
             };
             self.file = Some(file);
         }
@@ -147,7 +143,7 @@ impl Draft {
 impl Drop for Draft {
     fn drop(&mut self) {
         if self.has_draft_name {
-            let _ = files::remove(self.spool.queue(), &self.draft_name());
+            let _ = self.spool.queue().unlink(&self.draft_name());
         }
     }
 }

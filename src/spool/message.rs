@@ -1,25 +1,24 @@
 //! A message in the spool, open for reading: its envelope and its content.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 
 use crate::spool::envelope::Envelope;
+use crate::sys::disk::DiskFile;
 
 /// A message that the spool holds. Any number of readers may be at work at once, since each
 /// keeps a position of its own.
 #[derive(Debug)]
 pub struct StoredMessage {
-    file: File,
+    file: DiskFile,
     content: Range<u64>,
     envelope: Envelope,
 }
 
 impl StoredMessage {
     /// The message whose content stands in `content` of `file`.
-    pub fn new(file: File, content: Range<u64>, envelope: Envelope) -> Self {
-        Self { file, content, envelope }
+    pub fn new(file: impl Into<DiskFile>, content: Range<u64>, envelope: Envelope) -> Self {
+        Self { file: file.into(), content, envelope }
     }
 
     /// What was said about it before its first octet.
@@ -42,7 +41,7 @@ impl StoredMessage {
 /// Reads a message's content.
 #[derive(Debug)]
 pub struct ContentReader<'a> {
-    file: &'a File,
+    file: &'a DiskFile,
     left: Range<u64>,
 }
 
