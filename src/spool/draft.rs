@@ -7,18 +7,15 @@
 //! a named file without its last line, which the next start removes; nobody was told 250 for
 //! it. `src/ARCHITECTURE.md` has the whole table.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
-
-use rustix::fs::{AtFlags, Mode, OFlags};
 
 use crate::spool::envelope::Envelope;
 use crate::spool::format;
 use crate::spool::id::QueueId;
 use crate::spool::message::{Octets, StoredMessage};
 use crate::spool::store::Spool;
-use crate::sys::files;
+use crate::sys::disk::{DiskFile, Open};
 
 /// Octets gathered before they are written: what a message may have to be held in memory.
 const BUFFER_OCTETS: usize = 64 << 10;
@@ -118,7 +115,7 @@ impl Draft {
     }
 
     /// The file, made when the first octets are to be written.
-    fn open_file(&mut self) -> io::Result<&mut File> {
+    fn open_file(&mut self) -> io::Result<&mut DiskFile> {
         if self.file.is_none() {
             self.file = Some(DraftFile::create(&self.spool, self.envelope.id)?);
         }
@@ -161,17 +158,15 @@ impl Sealed {
         };
         let (queue, name) = (self.spool.queue(), id.to_string());
         match &self.name {
-            None => files::link_unnamed(&file, queue, &name)?,
+            None => queue.link_unnamed(&file, &name)?,
             // Unlike rename, link never replaces a message that has this name already.
-            Some(draft) => {
-                rustix::fs::linkat(queue, draft.text(), queue, &name, AtFlags::empty())?;
-            }
+            Some(draft) => queue.link(&draft.text(), queue, &name)?,
         }
         // One flush for data, size and name where the journal holds them together; the
         // folder's own is there for file systems that keep names apart.
-        let flushed = file.sync_all().and_then(|()| Ok(rustix::fs::fsync(queue)?));
+        let flushed = file.flush_to_disk().and_then(|()| queue.flush_to_disk());
         if let Err(error) = flushed {
-            let _ = files::remove(queue, &name);
+            let _ = queue.unlink(&name);
             return Err(error);
         }
         Ok((Receipt(id), self.message.moved_to(file)))
@@ -187,7 +182,7 @@ impl Sealed {
 /// The file of a draft.
 #[derive(Debug)]
 struct DraftFile {
-    file: File,
+    file: DiskFile,
     /// Where the file system has no unnamed files.
     name: Option<DraftName>,
 }
@@ -196,12 +191,10 @@ impl DraftFile {
     fn create(spool: &Arc<Spool>, id: QueueId) -> io::Result<Self> {
         let queue = spool.queue();
         if spool.has_unnamed_files() {
-            let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-            let file = File::from(rustix::fs::openat(queue, ".", flags, Mode::from(0o600))?);
-            return Ok(Self { file, name: None });
+            return Ok(Self { file: queue.create_unnamed()?, name: None });
         }
         let name = DraftName { spool: Arc::clone(spool), id };
-        Ok(Self { file: files::create(queue, &name.text())?, name: Some(name) })
+        Ok(Self { file: queue.open(&name.text(), Open::Anew)?, name: Some(name) })
     }
 }
 
@@ -220,6 +213,6 @@ impl DraftName {
 
 impl Drop for DraftName {
     fn drop(&mut self) {
-        let _ = files::remove(self.spool.queue(), &self.text());
+        let _ = self.spool.queue().unlink(&self.text());
     }
 }

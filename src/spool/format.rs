@@ -21,15 +21,14 @@
 //! is checked here.
 
 use std::fmt::Write as _;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 use crate::mail::address::{Mailbox, ReversePath, path_in};
 use crate::mail::dsn_request::{MessageRequest, RecipientRequest};
 use crate::mail::text::{MAX_REMARK, one_line};
 use crate::spool::envelope::{Body, Envelope, Recipient};
 use crate::spool::message::StoredMessage;
+use crate::sys::disk::DiskFile;
 
 const FIRST_LINE: &str = "mailwren 1";
 const END_MARK: &str = "mailwren-end ";
@@ -116,7 +115,7 @@ pub fn end_line(content_octets: u64) -> String {
 ///
 /// # Errors
 /// When the file cannot be read.
-pub fn is_complete(file: &File) -> io::Result<bool> {
+pub fn is_complete(file: &DiskFile) -> io::Result<bool> {
     content_octets(file).map(|octets| octets.is_some())
 }
 
@@ -124,9 +123,9 @@ pub fn is_complete(file: &File) -> io::Result<bool> {
 ///
 /// # Errors
 /// Why the file is no message.
-pub fn read(file: File) -> Result<StoredMessage, ReadError> {
+pub fn read(file: DiskFile) -> Result<StoredMessage, ReadError> {
     let content_octets = content_octets(&file)?.ok_or(ReadError::Incomplete)?;
-    let end = file.metadata()?.len() - END_LENGTH;
+    let end = file.size_octets()? - END_LENGTH;
     let start = end.checked_sub(content_octets).ok_or(ReadError::Malformed)?;
     let length = usize::try_from(start).ok().filter(|&length| length <= MAX_ENVELOPE);
     let mut text = vec![0; length.ok_or(ReadError::Malformed)?];
@@ -138,8 +137,8 @@ pub fn read(file: File) -> Result<StoredMessage, ReadError> {
     Ok(StoredMessage::new(file, start..end, envelope))
 }
 
-fn content_octets(file: &File) -> io::Result<Option<u64>> {
-    let Some(start) = file.metadata()?.len().checked_sub(END_LENGTH) else {
+fn content_octets(file: &DiskFile) -> io::Result<Option<u64>> {
+    let Some(start) = file.size_octets()?.checked_sub(END_LENGTH) else {
         return Ok(None);
     };
     let mut line = [0; END_LENGTH as usize];
@@ -213,10 +212,10 @@ mod tests {
     use proptest::prelude::*;
     use std::io::{Read, Write};
 
-    fn file_with(bytes: &[u8]) -> File {
+    fn file_with(bytes: &[u8]) -> DiskFile {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
-        file
+        file.into()
     }
 
     fn envelope(client: &str, from: &str, to: &[&str]) -> Envelope {

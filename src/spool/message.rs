@@ -1,12 +1,11 @@
 //! A message in the spool, open for reading: its envelope and its content.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use crate::spool::envelope::Envelope;
+use crate::sys::disk::DiskFile;
 
 /// A message that the spool holds. Any number of readers may be at work at once, since each
 /// keeps a position of its own.
@@ -23,7 +22,7 @@ pub(super) enum Octets {
     /// In memory only, as they would be in the file.
     Memory(Arc<[u8]>),
     /// In a file, which need not have a name yet.
-    File(Arc<File>),
+    File(Arc<DiskFile>),
 }
 
 impl Octets {
@@ -42,8 +41,8 @@ impl Octets {
 
 impl StoredMessage {
     /// The message whose content stands in `content` of `file`.
-    pub fn new(file: File, content: Range<u64>, envelope: Envelope) -> Self {
-        Self::with_octets(Octets::File(Arc::new(file)), content, envelope)
+    pub fn new(file: impl Into<DiskFile>, content: Range<u64>, envelope: Envelope) -> Self {
+        Self::with_octets(Octets::File(Arc::new(file.into())), content, envelope)
     }
 
     pub(super) const fn with_octets(
@@ -59,7 +58,7 @@ impl StoredMessage {
     }
 
     /// The same message, kept in `file`.
-    pub(super) fn moved_to(&self, file: Arc<File>) -> Self {
+    pub(super) fn moved_to(&self, file: Arc<DiskFile>) -> Self {
         let (content, envelope) = (self.content.clone(), self.envelope.clone());
         Self::with_octets(Octets::File(file), content, envelope)
     }

@@ -9,9 +9,7 @@
 //!
 //! How a message gets in is told in [`crate::spool::draft`].
 
-use std::fs::{File, TryLockError};
-use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -21,7 +19,8 @@ use crate::spool::format::{self, ReadError};
 use crate::spool::id::QueueId;
 use crate::spool::message::StoredMessage;
 use crate::spool::progress::Progress;
-use crate::sys::files;
+use crate::sys::disk::{Disk, DiskFile, Folder, Open};
+use crate::sys::files::with_path;
 
 pub use crate::spool::draft::{Draft, Receipt};
 
@@ -35,16 +34,16 @@ const RECORD_SUFFIX: &str = ".new";
 pub struct Spool {
     path: PathBuf,
     reader: SpoolReader,
-    corrupt: OwnedFd,
+    corrupt: Folder,
     has_unnamed_files: bool,
-    _lock: File,
+    _lock: DiskFile,
 }
 
 /// The spool, open to be looked at, whether or not a daemon has it.
 #[derive(Debug)]
 pub struct SpoolReader {
-    queue: OwnedFd,
-    state: OwnedFd,
+    queue: Folder,
+    state: Folder,
 }
 
 impl SpoolReader {
@@ -53,7 +52,7 @@ impl SpoolReader {
     /// # Errors
     /// When its folders cannot be opened.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let folder = |name: &str| files::open_folder(&path.join(name));
+        let folder = |name: &str| Disk::host().open_folder(&path.join(name));
         Ok(Self { queue: folder("queue")?, state: folder("state")? })
     }
 
@@ -62,7 +61,7 @@ impl SpoolReader {
     /// # Errors
     /// When the folder cannot be read.
     pub fn ids(&self) -> io::Result<Vec<QueueId>> {
-        Ok(files::names_in(&self.queue)?.iter().filter_map(|name| name.parse().ok()).collect())
+        Ok(self.queue.names()?.iter().filter_map(|name| name.parse().ok()).collect())
     }
 
     /// Opens a message and, if there is one, the record of its recipients.
@@ -71,7 +70,7 @@ impl SpoolReader {
     /// Why it cannot be read.
     pub fn load(&self, id: QueueId) -> Result<(StoredMessage, Option<Progress>), ReadError> {
         let name = id.to_string();
-        let message = format::read(files::open_to_read(&self.queue, &name)?)?;
+        let message = format::read(self.queue.open(&name, Open::Read)?)?;
         if message.envelope().id != id {
             // A copy, perhaps: it must not be taken for the one that it names.
             return Err(ReadError::Malformed);
@@ -87,12 +86,11 @@ impl SpoolReader {
     }
 
     fn read_record(&self, name: &str) -> io::Result<Option<String>> {
-        let file = match files::open_to_read(&self.state, name) {
+        let file = match self.state.open(name, Open::Read) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
-        let mut text = Vec::new();
-        file.take(MAX_RECORD).read_to_end(&mut text)?;
+        let text = file.read_up_to(MAX_RECORD)?;
         Ok(Some(String::from_utf8_lossy(&text).into_owned()))
     }
 }
@@ -103,37 +101,28 @@ impl Spool {
     /// # Errors
     /// When a folder cannot be made or another daemon has the lock; the text says which.
     pub fn open(path: &Path) -> io::Result<Arc<Self>> {
-        Self::open_with(path, files::has_unnamed_files)
+        Self::open_on(path, &Disk::host())
     }
 
-    /// Opens the spool; `has_unnamed_files` says whether its file system has unnamed files.
-    fn open_with(
-        path: &Path,
-        has_unnamed_files: impl Fn(&OwnedFd) -> bool,
-    ) -> io::Result<Arc<Self>> {
+    /// The same on a disk that a test may watch.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn open_on(path: &Path, disk: &Disk) -> io::Result<Arc<Self>> {
         let folder = |name: &str| {
             let folder = if name.is_empty() { path.to_path_buf() } else { path.join(name) };
-            files::make_private_folder(&folder).map_err(|error| files::with_path(error, &folder))
+            disk.make_private_folder(&folder).map_err(|error| with_path(error, &folder))
         };
         let root = folder("")?;
         let reader = SpoolReader { queue: folder("queue")?, state: folder("state")? };
         let corrupt = folder("corrupt")?;
         // New folders must not vanish with the first message in them.
-        rustix::fs::fsync(&root)?;
+        root.flush_to_disk()?;
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            rustix::fs::fsync(files::open_folder(parent)?)?;
+            disk.open_folder(parent)?.flush_to_disk()?;
         }
         let has_unnamed_files = has_unnamed_files(&reader.queue);
-        let lock_path = path.join("lock");
-        let lock = File::options().create(true).truncate(false).write(true).open(&lock_path);
-        let lock = lock.map_err(|error| files::with_path(error, &lock_path))?;
-        lock.try_lock().map_err(|error| match error {
-            TryLockError::Error(error) => files::with_path(error, &lock_path),
-            TryLockError::WouldBlock => {
-                let text = format!("{}: another mailwren has this spool", lock_path.display());
-                io::Error::new(io::ErrorKind::ResourceBusy, text)
-            }
-        })?;
+        let lock = take_lock(&root).map_err(|error| with_path(error, &path.join("lock")))?;
         Ok(Arc::new(Self { path: path.into(), reader, corrupt, has_unnamed_files, _lock: lock }))
     }
 
@@ -144,7 +133,7 @@ impl Spool {
     /// When the folders cannot be read.
     pub fn sweep(&self) -> io::Result<Vec<QueueId>> {
         let mut ids = Vec::new();
-        for name in files::names_in(&self.reader.queue)? {
+        for name in self.reader.queue.names()? {
             match name.parse() {
                 Ok(id) => match self.is_complete(&name) {
                     Ok(true) => ids.push(id),
@@ -162,7 +151,7 @@ impl Spool {
             }
         }
         ids.sort_unstable();
-        for name in files::names_in(&self.reader.state)? {
+        for name in self.reader.state.names()? {
             let is_needed = name.parse().is_ok_and(|id| ids.binary_search(&id).is_ok());
             if !is_needed {
                 self.sweep_away("state", &self.reader.state, &name);
@@ -207,16 +196,15 @@ impl Spool {
     pub fn record(&self, id: QueueId, progress: &Progress) -> io::Result<()> {
         let (state, new_name) = (&self.reader.state, format!("{id}{RECORD_SUFFIX}"));
         let must_last = !progress.is_untouched();
-        let written = files::create(state, &new_name).and_then(|mut file| {
+        let written = state.open(&new_name, Open::Anew).and_then(|mut file| {
             file.write_all(progress.to_text().as_bytes())?;
-            if must_last { file.sync_all() } else { Ok(()) }
+            if must_last { file.flush_to_disk() } else { Ok(()) }
         });
-        let replaced = written
-            .and_then(|()| Ok(rustix::fs::renameat(state, &new_name, state, id.to_string())?));
+        let replaced = written.and_then(|()| state.rename(&new_name, state, &id.to_string()));
         if replaced.is_err() {
-            let _ = files::remove(state, &new_name);
+            let _ = state.unlink(&new_name);
         } else if must_last {
-            rustix::fs::fsync(state)?;
+            state.flush_to_disk()?;
         }
         replaced
     }
@@ -241,12 +229,11 @@ impl Spool {
     /// # Errors
     /// When the file system does not say.
     pub fn free_octets(&self) -> io::Result<u64> {
-        let space = rustix::fs::fstatvfs(&self.reader.queue)?;
-        Ok(space.f_bavail.saturating_mul(space.f_frsize))
+        self.reader.queue.free_octets()
     }
 
     /// The folder of the messages.
-    pub(super) const fn queue(&self) -> &OwnedFd {
+    pub(super) const fn queue(&self) -> &Folder {
         &self.reader.queue
     }
 
@@ -256,11 +243,11 @@ impl Spool {
     }
 
     fn is_complete(&self, name: &str) -> io::Result<bool> {
-        format::is_complete(&files::open_to_read(&self.reader.queue, name)?)
+        format::is_complete(&self.reader.queue.open(name, Open::Read)?)
     }
 
-    fn sweep_away(&self, folder_name: &str, folder: &OwnedFd, name: &str) {
-        match files::remove(folder, name) {
+    fn sweep_away(&self, folder_name: &str, folder: &Folder, name: &str) {
+        match folder.unlink(name) {
             Ok(()) => log::info!("spool: {folder_name}/{name} was never finished; removed"),
             Err(error) => log::error!("spool: cannot remove {folder_name}/{name:?}: {error}"),
         }
@@ -270,8 +257,8 @@ impl Spool {
         let path = self.path.join("corrupt").join(name);
         // The record says who has it already. It may well not exist.
         let record_name = format!("{name}.state");
-        let _ = rustix::fs::renameat(&self.reader.state, name, &self.corrupt, record_name);
-        match rustix::fs::renameat(&self.reader.queue, name, &self.corrupt, name) {
+        let _ = self.reader.state.rename(name, &self.corrupt, &record_name);
+        match self.reader.queue.rename(name, &self.corrupt, name) {
             Ok(()) => {
                 log::error!("{name}: is damaged; kept as {}", path.display())
             }
@@ -282,8 +269,28 @@ impl Spool {
     }
 }
 
-fn remove_if_there(folder: &OwnedFd, name: &str) -> io::Result<()> {
-    match files::remove(folder, name) {
+/// Takes the lock that says that one process has the spool.
+fn take_lock(root: &Folder) -> io::Result<DiskFile> {
+    let lock = root.open("lock", Open::ToLock)?;
+    if lock.try_lock()? {
+        return Ok(lock);
+    }
+    Err(io::Error::new(io::ErrorKind::ResourceBusy, "another mailwren has this spool"))
+}
+
+/// Whether `folder` can hold files without a name that get one later: not on every file
+/// system, and not where /proc is missing.
+fn has_unnamed_files(folder: &Folder) -> bool {
+    let name = format!("{}{DRAFT_SUFFIX}", std::process::id());
+    folder
+        .create_unnamed()
+        .and_then(|file| folder.link_unnamed(&file, &name))
+        .and_then(|()| folder.unlink(&name))
+        .is_ok()
+}
+
+fn remove_if_there(folder: &Folder, name: &str) -> io::Result<()> {
+    match folder.unlink(name) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
     }
@@ -296,14 +303,18 @@ mod tests {
     use crate::mail::dsn_request::MessageRequest;
     use crate::spool::envelope::Body;
     use crate::spool::progress::State;
+    use crate::sys::disk::faults::FailNth;
     use std::fs;
+    use std::io::Read;
 
     /// Runs `test` with a fresh spool, once for each way in which a draft can be made.
     fn both_ways(test: impl Fn(&Path, &dyn Fn() -> Arc<Spool>)) {
         for has_unnamed_files in [true, false] {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("spool");
-            test(&path, &|| Spool::open_with(&path, |_| has_unnamed_files).unwrap());
+            let watcher = Arc::new(FailNth::new(0).on(has_unnamed_files, true));
+            let disk = Disk::watched(watcher);
+            test(&path, &|| Spool::open_on(&path, &disk).unwrap());
         }
     }
 
