@@ -13,9 +13,12 @@ use rustix::fs::fstat;
 ///
 /// To act out a power cut: keep, at each [`Kind::FlushFile`] that is [`done`](Self::done),
 /// what [`Node::content`] gives for its file, and at each [`Kind::FlushFolder`] what
-/// [`Node::names`] gives for its folder. From the moment of the cut on, answer
-/// [`Verdict::Fail`] to everything, the cleaning up included. What the disk may hold then is
-/// what was kept, and of what was not flushed any part.
+/// [`Node::names`] gives for its folder, where inodes tell which file a name stands for. From
+/// the moment of the cut on, answer [`Verdict::Fail`] to everything, the cleaning up included.
+/// What the disk may hold then is what was kept, and of what was not flushed any part: names
+/// without files, files cut anywhere. Only where
+/// [`orders_data_first`](Self::orders_data_first) says so, a name that was given after
+/// [`Kind::PushOut`] stands for no less than the file had at that moment.
 pub trait Watcher: Debug + Send + Sync {
     /// Called before the operation. Nothing of it has happened yet.
     fn before(&self, operation: &Operation<'_>) -> Verdict {
