@@ -16,6 +16,7 @@ use crate::config::settings::Settings;
 use crate::deliver::dispatch::Dispatcher;
 use crate::deliver::job::{Job, Report};
 use crate::report::bounce;
+use crate::report::complaint::Complaint;
 use crate::route;
 use crate::route::next_hop::NextHop;
 use crate::spool::age::Ages;
@@ -37,6 +38,11 @@ const WAKE_STEP: usize = 64;
 const DISK_PAUSE: Duration = Duration::from_secs(60);
 /// The longest sleep, for the sake of clocks that stop while a host is suspended.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
+static RECORD_FAILS_TOLD: Complaint = Complaint::new();
+static REMOVAL_FAILS_TOLD: Complaint = Complaint::new();
+static BOUNCE_FAILS_TOLD: Complaint = Complaint::new();
+static READING_FAILS_TOLD: Complaint = Complaint::new();
 
 /// What the queue manager can be told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,7 +188,8 @@ impl Manager {
                 self.open(message, progress, has_record);
             }
             Err(ReadError::Io(error)) if error.kind() != std::io::ErrorKind::NotFound => {
-                log::error!("{id}: cannot be read, tried again later: {error}");
+                READING_FAILS_TOLD
+                    .error(format_args!("{id}: cannot be read, tried again later: {error}"));
                 self.schedule.insert(id, Instant::now() + DISK_PAUSE);
             }
             Err(error) => {
@@ -276,7 +283,8 @@ impl Manager {
         }
         match self.spool.record(id, &round.progress) {
             Ok(()) => (round.has_record, round.is_changed) = (true, false),
-            Err(error) => log::error!("{id}: cannot record what was delivered: {error}"),
+            Err(error) => RECORD_FAILS_TOLD
+                .error(format_args!("{id}: cannot record what was delivered: {error}")),
         }
     }
 
@@ -312,7 +320,9 @@ impl Manager {
             }
             Err(error) => {
                 let id = round.message.envelope().id;
-                log::error!("{id}: the bounce cannot be written, tried again later: {error}");
+                BOUNCE_FAILS_TOLD.error(format_args!(
+                    "{id}: the bounce cannot be written, tried again later: {error}"
+                ));
             }
         }
     }
@@ -324,7 +334,9 @@ impl Manager {
                 self.forget(id);
             }
             Err(error) => {
-                log::error!("{id}: settled, but cannot be removed from the spool: {error}");
+                REMOVAL_FAILS_TOLD.error(format_args!(
+                    "{id}: settled, but cannot be removed from the spool: {error}"
+                ));
                 self.record(id, round.progress);
                 self.schedule.insert(id, Instant::now() + DISK_PAUSE);
             }
@@ -347,7 +359,8 @@ impl Manager {
 
     fn record(&mut self, id: QueueId, progress: Progress) {
         if let Err(error) = self.spool.record(id, &progress) {
-            log::error!("{id}: cannot record the state of its recipients: {error}");
+            RECORD_FAILS_TOLD
+                .error(format_args!("{id}: cannot record the state of its recipients: {error}"));
             if !progress.is_untouched() {
                 self.unrecorded.insert(id, progress);
             }

@@ -126,6 +126,9 @@ impl Spool {
         let has_unnamed_files = has_unnamed_files(&reader.queue);
         let lock_path = path.join("lock");
         let lock = File::options().create(true).truncate(false).write(true).open(&lock_path);
+        // Held open for reading only: a file open for writing would keep its file system from
+        // being made read-only.
+        let lock = lock.and_then(|_| File::open(&lock_path));
         let lock = lock.map_err(|error| files::with_path(error, &lock_path))?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::Error(error) => files::with_path(error, &lock_path),
@@ -239,9 +242,12 @@ impl Spool {
     /// The octets that an unprivileged writer may still add.
     ///
     /// # Errors
-    /// When the file system does not say.
+    /// When the file system does not say, or takes nothing since it is read-only.
     pub fn free_octets(&self) -> io::Result<u64> {
         let space = rustix::fs::fstatvfs(&self.reader.queue)?;
+        if space.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+            return Err(rustix::io::Errno::ROFS.into());
+        }
         Ok(space.f_bavail.saturating_mul(space.f_frsize))
     }
 
