@@ -418,6 +418,14 @@ def network_prefix():
     raise AssertionError("no network namespace, and no root either: port 25 is out of reach")
 
 
+def mount_prefix():
+    """What runs a command in a mount namespace of its own."""
+    for prefix in (["unshare", "--mount"], ["unshare", "--map-root-user", "--mount"]):
+        if subprocess.run([*prefix, "true"], capture_output=True).returncode == 0:
+            return prefix
+    raise AssertionError("no mount namespace: run this as root, or allow user namespaces")
+
+
 def loopback_up():
     """Brings up `lo` in a new network namespace."""
     siocgifflags, siocsifflags, iff_up = 0x8913, 0x8914, 1
