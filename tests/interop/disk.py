@@ -8,6 +8,7 @@ import os
 import signal
 import struct
 import subprocess
+import time
 from pathlib import Path
 
 from harness import PATIENCE, program, run, wait_for
@@ -23,18 +24,43 @@ def own_mounts(test):
     return test
 
 
+def drain(server):
+    """Has the queue tried again and again until it is empty."""
+    due = 0
+
+    def is_empty():
+        nonlocal due
+        if not list((server.spool / "queue").iterdir()):
+            return True
+        if time.monotonic() > due:
+            due = time.monotonic() + 0.1
+            server.process.send_signal(signal.SIGUSR1)
+        return False
+    wait_for("the queue to be empty", is_empty)
+
+
 def mount(*arguments):
     """Runs mount(8)."""
     run([program("mount"), *arguments])
 
 
-def unmount(path):
-    """Unmounts, as soon as the last process that was killed has let go of it."""
+def unless_busy(what, command):
+    """Runs a command as soon as whoever has a file open there has closed it."""
     def is_done():
-        done = subprocess.run([program("umount"), str(path)], capture_output=True, text=True)
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
         assert done.returncode == 0 or "busy" in done.stderr, done.stderr
         return done.returncode == 0
-    wait_for(f"{path} to be unmounted", is_done)
+    wait_for(what, is_done)
+
+
+def unmount(path):
+    """Unmounts, once the last process that was killed has let go of it."""
+    unless_busy(f"{path} to be unmounted", [program("umount"), path])
+
+
+def make_read_only(path):
+    """Makes a mounted file system read-only, once nobody writes to it."""
+    unless_busy(f"{path} to be read-only", [program("mount"), "-o", "remount,ro", path])
 
 
 @contextlib.contextmanager

@@ -309,13 +309,18 @@ class Closed(Exception):
 
 
 class Client(contextlib.AbstractContextManager):
-    """One connection: octets out, replies in."""
+    """One connection: octets out, replies in. Without a port, `host` is a Unix socket."""
 
-    def __init__(self, host, port, source=None):
+    def __init__(self, host, port=None, source=None):
+        self.buffer = b""
+        if port is None:
+            self.socket = socket.socket(socket.AF_UNIX)
+            self.socket.settimeout(PATIENCE)
+            self.socket.connect(str(host))
+            return
         bind = (source, 0) if source else None
         self.socket = socket.create_connection((host, port), timeout=PATIENCE, source_address=bind)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.buffer = b""
 
     def __exit__(self, *_):
         self.socket.close()

@@ -4,10 +4,9 @@ is cut."""
 import contextlib
 import os
 import random
-import signal
 import time
 
-from disk import Ext4, Faults, own_mounts, threads_of
+from disk import Ext4, Faults, drain, own_mounts, threads_of
 from harness import PATIENCE, Closed, Server, folder, smarthost, wait_for
 from ledger import FAR, LOCAL, Load, at_peer, in_mailbox, send
 from peers import Peer
@@ -31,20 +30,6 @@ CUTS = 5
 # Messages that have been delivered at a cut while their removal from the spool, which nobody
 # waits for, is not on disk: those between two commits of the journal.
 MOST_UNDER_WAY = 40
-
-
-def drain(server):
-    """Has the queue tried again and again until it is empty."""
-    due = 0
-    def is_empty():
-        nonlocal due
-        if not list((server.spool / "queue").iterdir()):
-            return True
-        if time.monotonic() > due:
-            due = time.monotonic() + 0.1
-            server.process.send_signal(signal.SIGUSR1)
-        return False
-    wait_for("the queue to be empty", is_empty)
 
 
 class Trial:
