@@ -73,7 +73,10 @@ class Trial:
                     codes = {"4.3.0": 451, "4.3.1": 452}
                     assert (reply.code, reply.status) == (codes[status], status), (token, reply)
             then()
-        return faults.was_hit()
+        was_hit = faults.was_hit()
+        if was_hit and what.startswith("fsync") and victims == "session" and status:
+            assert token in self.others, f"{token} was promised after a flush that failed"
+        return was_hit
 
     def check(self, most):
         """Everybody who was promised a message has it; nobody has any more than `most` times.
