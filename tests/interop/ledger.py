@@ -26,9 +26,9 @@ def content(token):
     return (f"Subject: {token}\n\n" + body(token) + "\n").replace("\n", "\r\n").encode()
 
 
-def send(client, token, recipients):
+def send(client, token, recipients, parameters=""):
     """Sends a message; returns the reply that decided over it."""
-    commands = ["MAIL FROM:<bob@mx.test>", *(f"RCPT TO:<{to}>" for to in recipients), "DATA"]
+    commands = [f"MAIL FROM:<bob@mx.test>{parameters}", *(f"RCPT TO:<{to}>" for to in recipients), "DATA"]
     for command in commands:
         reply = client.command(command)
         if reply.code >= 400:
