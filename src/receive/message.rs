@@ -9,6 +9,8 @@ use crate::mail::hops::HopCounter;
 use crate::mail::status::Status;
 use crate::receive::Reception;
 use crate::receive::peer::Peer;
+use crate::receive::policy::{self, USUAL_SIZE};
+use crate::report::complaint::Complaint;
 use crate::report::station;
 use crate::route;
 use crate::route::next_hop::NextHop;
@@ -27,6 +29,9 @@ const LOOP: Reply = Reply::new(554, Status::new(5, 4, 6), "Too many hops: the me
 const DISK_FULL: Reply = Reply::new(452, Status::new(4, 3, 1), "The disk is full; try again later");
 const DISK_FAILS: Reply =
     Reply::new(451, Status::new(4, 3, 0), "The message could not be stored; try again later");
+
+static DISK_FULL_TOLD: Complaint = Complaint::new();
+static DISK_FAILS_TOLD: Complaint = Complaint::new();
 
 /// A message being received.
 #[derive(Debug)]
@@ -82,10 +87,13 @@ impl<'a> IncomingMessage<'a> {
         let Self { reception, draft, decoder, hops, content_octets, disk_error, .. } = self;
         let limit = reception.settings.server.max_message_size;
         let progress = decoder.decode(wire, |content| {
+            let before = *content_octets;
             *content_octets += content.len() as u64;
             hops.feed(content);
             if disk_error.is_none() && *content_octets <= limit {
-                *disk_error = draft.write(content).err();
+                *disk_error = check_room_again(reception, before, *content_octets)
+                    .and_then(|()| draft.write(content))
+                    .err();
             }
         });
         match progress {
@@ -115,8 +123,9 @@ impl<'a> IncomingMessage<'a> {
         }
         let id = self.draft.envelope().id;
         self.keep().map_err(|error| {
-            log::error!("{id}: cannot be kept, refused: {error}");
-            DataError::Refused(disk_reply(&error))
+            let (reply, told) = disk_reply(&error);
+            told.error(format_args!("{id}: cannot be kept, refused: {error}"));
+            DataError::Refused(reply)
         })
     }
 
@@ -144,10 +153,21 @@ fn may_be_direct(settings: &Settings, envelope: &Envelope) -> bool {
     envelope.recipients.iter().all(|to| is_local(to) && !wants_report(to))
 }
 
-fn disk_reply(error: &io::Error) -> Reply {
+/// Looks at the free space again whenever a message grows by what MAIL looked for: it may
+/// have declared no size, or others came at the same time. What is kept free is for the
+/// bounces and records that must be written when clients are refused.
+fn check_room_again(reception: &Reception, before: u64, now: u64) -> io::Result<()> {
+    if before / USUAL_SIZE == now / USUAL_SIZE {
+        return Ok(());
+    }
+    policy::check_room(&reception.settings, &reception.spool, 0)
+}
+
+/// What a client is told, and the kind of complaint that the log gets.
+fn disk_reply(error: &io::Error) -> (Reply, &'static Complaint) {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DISK_FULL,
-        _ => DISK_FAILS,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => (DISK_FULL, &DISK_FULL_TOLD),
+        _ => (DISK_FAILS, &DISK_FAILS_TOLD),
     }
 }
 

@@ -1,17 +1,24 @@
 //! Who may send what to whom: local domains for anybody, other domains only for those who
 //! may relay (RFC 5321 §7.9 leaves the choice to us; RFC 2505 says why it is made so).
 
+use std::io;
+
 use crate::config::settings::{Settings, Vrfy};
 use crate::mail::address::{Domain, ForwardPath, LocalPart, Mailbox, ReversePath};
 use crate::mail::status::Status;
 use crate::receive::peer::Peer;
+use crate::report::complaint::Complaint;
 use crate::route::local::{LocalRouter, Resolution};
 use crate::smtp::reply::Reply;
 use crate::smtp::server::Policy;
 use crate::spool::store::Spool;
 
-/// What stands in for the size of a message whose client declared none: most are smaller.
-const USUAL_SIZE: u64 = 64 << 10;
+/// What stands in for the size of a message whose client declared none, in octets: most are
+/// smaller.
+pub const USUAL_SIZE: u64 = 64 << 10;
+
+static NO_SPACE_TOLD: Complaint = Complaint::new();
+static SPOOL_AWAY_TOLD: Complaint = Complaint::new();
 
 const NO_SPACE: Reply =
     Reply::new(452, Status::new(4, 3, 1), "Too little free space in the spool; try again later");
@@ -95,18 +102,12 @@ impl SessionPolicy<'_> {
 
 impl Policy for SessionPolicy<'_> {
     fn sender(&mut self, _: &ReversePath, size: Option<u64>) -> Result<(), Reply> {
-        let free = self.spool.free_octets().map_err(|error| {
-            log::error!("spool: cannot tell its free space: {error}");
-            SPOOL_AWAY
-        })?;
-        let needed = self.settings.server.min_free_space.saturating_add(size.unwrap_or(USUAL_SIZE));
-        if free < needed {
-            log::error!(
-                "spool: {free} octets free, {needed} needed ([server] min_free_space); mail is refused with 452"
-            );
-            return Err(NO_SPACE);
-        }
-        Ok(())
+        check_room(self.settings, self.spool, size.unwrap_or(USUAL_SIZE)).map_err(|error| {
+            match error.kind() {
+                io::ErrorKind::StorageFull => NO_SPACE,
+                _ => SPOOL_AWAY,
+            }
+        })
     }
 
     fn recipient(&mut self, forward_path: &ForwardPath) -> Result<Mailbox, Reply> {
@@ -162,6 +163,27 @@ impl Policy for SessionPolicy<'_> {
             }
         })
     }
+}
+
+/// Whether the spool can be written and keeps `[server] min_free_space` free when `octets` more
+/// are in it. What is wrong goes to the log at most once a minute.
+///
+/// # Errors
+/// `StorageFull` where the space is short, something else where the spool cannot be used.
+/// The client must be told to come again.
+pub fn check_room(settings: &Settings, spool: &Spool, octets: u64) -> io::Result<()> {
+    let free = spool.free_octets().inspect_err(|error| {
+        SPOOL_AWAY_TOLD
+            .error(format_args!("spool: cannot be used, mail is refused with 451: {error}"));
+    })?;
+    let needed = settings.server.min_free_space.saturating_add(octets);
+    if free < needed {
+        NO_SPACE_TOLD.error(format_args!(
+            "spool: {free} octets free, {needed} needed ([server] min_free_space); mail is refused with 452"
+        ));
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    Ok(())
 }
 
 /// The mailboxes that VRFY or EXPN found, one on each line (RFC 5321 §3.5.1).

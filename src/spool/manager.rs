@@ -17,6 +17,7 @@ use crate::deliver::dispatch::Dispatcher;
 use crate::deliver::job::{Job, Report};
 use crate::mail::address::Mailbox;
 use crate::report::bounce;
+use crate::report::complaint::Complaint;
 use crate::route;
 use crate::route::next_hop::NextHop;
 use crate::spool::age::Ages;
@@ -39,6 +40,11 @@ const WAKE_STEP: usize = 64;
 const DISK_PAUSE: Duration = Duration::from_secs(60);
 /// The longest sleep, for the sake of clocks that stop while a host is suspended.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
+static RECORD_FAILS_TOLD: Complaint = Complaint::new();
+static REMOVAL_FAILS_TOLD: Complaint = Complaint::new();
+static BOUNCE_FAILS_TOLD: Complaint = Complaint::new();
+static READING_FAILS_TOLD: Complaint = Complaint::new();
 
 /// What the queue manager can be told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -244,7 +250,8 @@ impl Manager {
                 self.open(message, progress, has_record);
             }
             Err(ReadError::Io(error)) if error.kind() != std::io::ErrorKind::NotFound => {
-                log::error!("{id}: cannot be read, tried again later: {error}");
+                READING_FAILS_TOLD
+                    .error(format_args!("{id}: cannot be read, tried again later: {error}"));
                 self.schedule.insert(id, Instant::now() + DISK_PAUSE);
             }
             Err(error) => {
@@ -343,7 +350,8 @@ impl Manager {
         }
         match self.spool.record(id, &round.progress) {
             Ok(()) => (round.has_record, round.is_changed) = (true, false),
-            Err(error) => log::error!("{id}: cannot record what was delivered: {error}"),
+            Err(error) => RECORD_FAILS_TOLD
+                .error(format_args!("{id}: cannot record what was delivered: {error}")),
         }
     }
 
@@ -406,7 +414,9 @@ impl Manager {
             }
             Err(error) => {
                 let id = round.message.envelope().id;
-                log::error!("{id}: the bounce cannot be written, tried again later: {error}");
+                BOUNCE_FAILS_TOLD.error(format_args!(
+                    "{id}: the bounce cannot be written, tried again later: {error}"
+                ));
             }
         }
     }
@@ -423,7 +433,9 @@ impl Manager {
                 self.forget(id);
             }
             Err(error) => {
-                log::error!("{id}: settled, but cannot be removed from the spool: {error}");
+                REMOVAL_FAILS_TOLD.error(format_args!(
+                    "{id}: settled, but cannot be removed from the spool: {error}"
+                ));
                 self.record(id, round.progress);
                 self.schedule.insert(id, Instant::now() + DISK_PAUSE);
             }
@@ -446,7 +458,8 @@ impl Manager {
 
     fn record(&mut self, id: QueueId, progress: Progress) {
         if let Err(error) = self.spool.record(id, &progress) {
-            log::error!("{id}: cannot record the state of its recipients: {error}");
+            RECORD_FAILS_TOLD
+                .error(format_args!("{id}: cannot record the state of its recipients: {error}"));
             if !progress.is_untouched() {
                 self.unrecorded.insert(id, progress);
             }

@@ -228,7 +228,7 @@ impl Spool {
     /// The octets that an unprivileged writer may still add.
     ///
     /// # Errors
-    /// When the file system does not say.
+    /// When the file system does not say, or takes nothing since it is read-only.
     pub fn free_octets(&self) -> io::Result<u64> {
         self.reader.queue.free_octets()
     }
@@ -272,7 +272,10 @@ impl Spool {
 
 /// Takes the lock that says that one process has the spool.
 fn take_lock(root: &Folder) -> io::Result<DiskFile> {
-    let lock = root.open("lock", Open::ToLock)?;
+    root.open("lock", Open::ToLock)?;
+    // Held open for reading only: a file open for writing would keep its file system from being
+    // made read-only.
+    let lock = root.open("lock", Open::Read)?;
     if lock.try_lock()? {
         return Ok(lock);
     }

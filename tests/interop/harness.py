@@ -309,13 +309,18 @@ class Closed(Exception):
 
 
 class Client(contextlib.AbstractContextManager):
-    """One connection: octets out, replies in."""
+    """One connection: octets out, replies in. Without a port, `host` is a Unix socket."""
 
-    def __init__(self, host, port, source=None):
+    def __init__(self, host, port=None, source=None):
+        self.buffer = b""
+        if port is None:
+            self.socket = socket.socket(socket.AF_UNIX)
+            self.socket.settimeout(PATIENCE)
+            self.socket.connect(str(host))
+            return
         bind = (source, 0) if source else None
         self.socket = socket.create_connection((host, port), timeout=PATIENCE, source_address=bind)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.buffer = b""
 
     def __exit__(self, *_):
         self.socket.close()
@@ -416,6 +421,14 @@ def network_prefix():
     if os.geteuid() == 0:
         return []
     raise AssertionError("no network namespace, and no root either: port 25 is out of reach")
+
+
+def mount_prefix():
+    """What runs a command in a mount namespace of its own."""
+    for prefix in (["unshare", "--mount"], ["unshare", "--map-root-user", "--mount"]):
+        if subprocess.run([*prefix, "true"], capture_output=True).returncode == 0:
+            return prefix
+    raise AssertionError("no mount namespace: run this as root, or allow user namespaces")
 
 
 def loopback_up():

@@ -227,10 +227,13 @@ impl Folder {
     /// The octets that an unprivileged writer may still add to its file system.
     ///
     /// # Errors
-    /// When the file system does not say.
+    /// When the file system does not say, or takes nothing since it is read-only.
     pub fn free_octets(&self) -> io::Result<u64> {
         self.watch_itself(Kind::LookAtFileSystem, || {
             let space = rustix::fs::fstatvfs(&self.descriptor)?;
+            if space.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+                return Err(Errno::ROFS.into());
+            }
             Ok(space.f_bavail.saturating_mul(space.f_frsize))
         })
     }
