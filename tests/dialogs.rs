@@ -9,10 +9,12 @@ use std::net::{Shutdown, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use crossbeam_channel::bounded;
 use mailwren::config;
 use mailwren::config::settings::{Settings, Vrfy};
 use mailwren::receive::peer::Peer;
 use mailwren::receive::policy::SessionPolicy;
+use mailwren::receive::queue_runs::QueueRuns;
 use mailwren::route::local::LocalRouter;
 use mailwren::smtp::reply::Reply;
 use mailwren::smtp::server::Limits;
@@ -88,10 +90,11 @@ fn in_memory() {
         let router = LocalRouter::new(&settings);
         let local = [127, 0, 0, 1].into();
         for pieces in [Pieces::Groups, Pieces::Lines, Pieces::Octets] {
+            let (spool, queue_runs) = (&*spool, &QueueRuns::new(bounded(1).0));
+            let (settings, router) = (&settings, &router);
             let peer = Peer::Host { remote: local, local };
-            let policy =
-                SessionPolicy { settings: &settings, spool: &spool, router: &router, peer };
-            let mut session = MemorySession::new(limits(&settings), policy, receipt());
+            let policy = SessionPolicy { settings, spool, router, queue_runs, peer };
+            let mut session = MemorySession::new(limits(settings), policy, receipt());
             for exchange in &script.exchanges {
                 for piece in pieces.of(&exchange.sent) {
                     session.feed(&piece);

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use mailwren::config::settings::BareNewline;
 use mailwren::mail::address::{Domain, ForwardPath, LocalPart, Mailbox, ReversePath};
 use mailwren::mail::status::Status;
+use mailwren::smtp::command::EtrnNode;
 use mailwren::smtp::reply::Reply;
 use mailwren::smtp::server::{Limits, Policy};
 use mailwren::spool::store::Receipt;
@@ -40,6 +41,7 @@ enum Say {
     BadData,
     Rset,
     BadRset,
+    Etrn,
     Harmless(&'static str),
     Refused(u16, &'static str),
     Quit,
@@ -86,6 +88,7 @@ fn say() -> impl Strategy<Value = Say> {
         1 => Just(Say::BadData),
         2 => Just(Say::Rset),
         1 => Just(Say::BadRset),
+        1 => Just(Say::Etrn),
         2 => harmless.prop_map(Say::Harmless),
         4 => refused.prop_map(|(code, line)| Say::Refused(code, line)),
         1 => Just(Say::Quit),
@@ -121,6 +124,7 @@ impl Model {
             Say::BadData => "DATA x".to_owned(),
             Say::Rset => "RSET".to_owned(),
             Say::BadRset => "RSET x".to_owned(),
+            Say::Etrn => "ETRN far.test".to_owned(),
             Say::Harmless(line) | Say::Refused(_, line) => (*line).to_owned(),
             Say::Quit => "QUIT".to_owned(),
         };
@@ -168,6 +172,8 @@ impl Model {
                 (Some(_), 0) => 554,
                 _ => 354,
             },
+            Say::Etrn if !self.has_greeted || self.sender.is_some() => 503,
+            Say::Etrn => 250,
             Say::Harmless(line) if line.starts_with("HELP") || line.starts_with("help") => 214,
             Say::Harmless(line) if line.starts_with("VRFY") => 252,
             Say::Harmless(_) => 250,
@@ -250,6 +256,10 @@ impl Policy for Picky {
 
     fn verify(&mut self, _: &str) -> Reply {
         Reply::new(252, Status::new(2, 5, 0), "Perhaps")
+    }
+
+    fn start_queue(&mut self, _: &EtrnNode) -> Reply {
+        Reply::new(250, Status::new(2, 0, 0), "Started")
     }
 
     fn expand(&mut self, _: &str) -> Option<Reply> {

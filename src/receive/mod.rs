@@ -4,6 +4,7 @@ pub mod listener;
 pub mod message;
 pub mod peer;
 pub mod policy;
+pub mod queue_runs;
 pub mod session;
 pub mod slots;
 pub mod stream;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::config::settings::Settings;
+use crate::receive::queue_runs::QueueRuns;
 use crate::receive::slots::Slots;
 use crate::route::local::LocalRouter;
 use crate::spool::manager::Intake;
@@ -28,6 +30,8 @@ pub struct Reception {
     pub router: Arc<LocalRouter>,
     /// Where kept messages are announced.
     pub intake: Intake,
+    /// Where clients have the queue tried.
+    pub queue_runs: QueueRuns,
     /// How many sessions there are.
     pub slots: Arc<Slots>,
     /// Set when the server is about to stop: sessions end with 421 at their next command.

@@ -2,13 +2,16 @@
 //! may relay (RFC 5321 §7.9 leaves the choice to us; RFC 2505 says why it is made so).
 
 use std::io;
+use std::time::Instant;
 
 use crate::config::settings::{Settings, Vrfy};
 use crate::mail::address::{Domain, ForwardPath, LocalPart, Mailbox, ReversePath};
 use crate::mail::status::Status;
 use crate::receive::peer::Peer;
+use crate::receive::queue_runs::QueueRuns;
 use crate::report::complaint::Complaint;
 use crate::route::local::{LocalRouter, Resolution};
+use crate::smtp::command::EtrnNode;
 use crate::smtp::reply::Reply;
 use crate::smtp::server::Policy;
 use crate::spool::store::Spool;
@@ -29,6 +32,12 @@ const CANNOT_VERIFY: Reply =
     Reply::new(252, Status::new(2, 5, 0), "Addresses are not verified here; send the message");
 const CANNOT_LOOK_UP: Reply =
     Reply::new(252, Status::new(2, 5, 0), "This user cannot be looked up now");
+const NO_TURN: Reply =
+    Reply::new(459, Status::new(4, 7, 1), "Only hosts that may relay can start the queue");
+const NO_SUCH_QUEUE: Reply =
+    Reply::new(458, Status::new(4, 3, 5), "There is no queue with a name; give a domain");
+const JUST_STARTED: Reply =
+    Reply::new(458, Status::new(4, 3, 2), "The queue was started a moment ago; try again later");
 const NOT_AN_ADDRESS: Reply =
     Reply::new(553, Status::new(5, 1, 3), "This is no address or user name");
 
@@ -41,6 +50,8 @@ pub struct SessionPolicy<'a> {
     pub spool: &'a Spool,
     /// Who has a mailbox.
     pub router: &'a LocalRouter,
+    /// Who has the queue tried.
+    pub queue_runs: &'a QueueRuns,
     /// The client.
     pub peer: Peer,
 }
@@ -143,6 +154,24 @@ impl Policy for SessionPolicy<'_> {
             }
             Resolution::Unknown => Reply::new(550, Status::new(5, 1, 1), "No such user here"),
             Resolution::Failed(_) => CANNOT_LOOK_UP,
+        }
+    }
+
+    fn start_queue(&mut self, node: &EtrnNode) -> Reply {
+        match node {
+            _ if !self.may_relay() => NO_TURN,
+            // RFC 1985 §5.3: what queues have a name is a local matter, and here none has.
+            EtrnNode::Queue(_) => NO_SUCH_QUEUE,
+            // §6: the queues for all hosts may be started whichever is named.
+            EtrnNode::Host(name) | EtrnNode::Subdomains(name) => {
+                match self.queue_runs.start(Instant::now()) {
+                    true => {
+                        let text = format!("Ok: queuing for node {name} started");
+                        Reply::with_text(250, Status::new(2, 0, 0), text)
+                    }
+                    false => JUST_STARTED,
+                }
+            }
         }
     }
 

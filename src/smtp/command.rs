@@ -4,7 +4,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::mail::address::{AddressError, ForwardPath, ReversePath, path_in};
+use crate::mail::address::{AddressError, DomainName, ForwardPath, ReversePath, path_in};
 use crate::mail::dsn_request::RecipientRequest;
 use crate::mail::status::Status;
 use crate::smtp::parameters::{MailParameters, ParameterError, parse_rcpt_parameters};
@@ -21,6 +21,8 @@ pub enum Command {
     Mail(ReversePath, MailParameters),
     /// `RCPT TO:<path> …` (RFC 5321 §4.1.1.3).
     Rcpt(ForwardPath, RecipientRequest),
+    /// `ETRN node` (RFC 1985 §5).
+    Etrn(EtrnNode),
     /// `DATA` (RFC 5321 §4.1.1.4).
     Data,
     /// `RSET` (RFC 5321 §4.1.1.5).
@@ -67,6 +69,29 @@ impl FromStr for HeloName {
         let fits = |b: u8| b.is_ascii_alphanumeric() || b".-_:[]%".contains(&b);
         let is_name = (1..=255).contains(&text.len()) && text.bytes().all(fits);
         if is_name { Ok(Self(text.into())) } else { Err(NotAHeloName) }
+    }
+}
+
+/// Whose mail ETRN asks for (RFC 1985 §5.1 and §5.3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EtrnNode {
+    /// One host's.
+    Host(DomainName),
+    /// `@domain`: that of a domain and of all below it.
+    Subdomains(DomainName),
+    /// `#name`: that of a queue with a name.
+    Queue(DomainName),
+}
+
+impl FromStr for EtrnNode {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        match (text.strip_prefix('@'), text.strip_prefix('#')) {
+            (Some(domain), _) => domain.parse().map(Self::Subdomains),
+            (_, Some(queue)) => queue.parse().map(Self::Queue),
+            _ => text.parse().map(Self::Host),
+        }
     }
 }
 
@@ -130,12 +155,13 @@ impl CommandError {
 }
 
 /// The commands with their syntax: what HELP tells, and what a 501 repeats.
-pub const SYNTAX: [(&str, &str); 11] = [
+pub const SYNTAX: [(&str, &str); 12] = [
     ("HELO", "HELO hostname"),
     ("EHLO", "EHLO hostname"),
     ("MAIL", "MAIL FROM:<address> [SIZE=octets] [BODY=7BIT|8BITMIME] [RET=FULL|HDRS] [ENVID=name]"),
     ("RCPT", "RCPT TO:<address> [NOTIFY=NEVER|SUCCESS,FAILURE,DELAY] [ORCPT=type;address]"),
     ("DATA", "DATA"),
+    ("ETRN", "ETRN domain"),
     ("RSET", "RSET"),
     ("NOOP", "NOOP [text]"),
     ("QUIT", "QUIT"),
@@ -145,8 +171,8 @@ pub const SYNTAX: [(&str, &str); 11] = [
 ];
 
 /// Commands of other standards: better answered 502 than 500.
-const ELSEWHERE: [&str; 9] =
-    ["AUTH", "BDAT", "ETRN", "SAML", "SEND", "SOML", "STARTTLS", "TURN", "XCLIENT"];
+const ELSEWHERE: [&str; 8] =
+    ["AUTH", "BDAT", "SAML", "SEND", "SOML", "STARTTLS", "TURN", "XCLIENT"];
 
 /// The syntax of `verb`, in any case.
 pub fn syntax(verb: &str) -> Option<&'static str> {
@@ -182,6 +208,7 @@ impl Command {
             "RCPT" => parse_rcpt(argument, syntax_error),
             "VRFY" if !argument.is_empty() => Ok(Self::Vrfy(argument.to_owned())),
             "EXPN" if !argument.is_empty() => Ok(Self::Expn(argument.to_owned())),
+            "ETRN" => argument.parse().map(Self::Etrn).map_err(|_| syntax_error),
             "HELP" => Ok(Self::Help((!argument.is_empty()).then(|| argument.to_owned()))),
             "NOOP" => Ok(Self::Noop),
             "DATA" if argument.is_empty() => Ok(Self::Data),

@@ -11,7 +11,7 @@ use crate::config::settings::BareNewline;
 use crate::mail::address::{ForwardPath, Mailbox, ReversePath};
 use crate::mail::dsn_request::{MessageRequest, RecipientRequest};
 use crate::mail::status::Status;
-use crate::smtp::command::{self, Command, HeloName};
+use crate::smtp::command::{self, Command, EtrnNode, HeloName};
 use crate::smtp::data::DataFault;
 use crate::smtp::line::{Framed, first_line};
 use crate::smtp::parameters::MailParameters;
@@ -30,6 +30,8 @@ const SEND_HELO: Reply = Reply::new(503, BAD_SEQUENCE, "Send EHLO or HELO first"
 const SEND_MAIL: Reply = Reply::new(503, BAD_SEQUENCE, "Send MAIL first");
 const NESTED_MAIL: Reply =
     Reply::new(503, BAD_SEQUENCE, "A transaction is open already; RSET ends it");
+const IN_TRANSACTION: Reply =
+    Reply::new(503, BAD_SEQUENCE, "Not within a transaction; RSET ends it");
 const NO_RECIPIENTS: Reply = Reply::new(554, BAD_SEQUENCE, "No valid recipients");
 const SENDER_OK: Reply = Reply::new(250, Status::new(2, 1, 0), "Sender ok");
 const RECIPIENT_OK: Reply = Reply::new(250, Status::new(2, 1, 5), "Recipient ok");
@@ -64,6 +66,9 @@ pub trait Policy {
 
     /// The answer to VRFY.
     fn verify(&mut self, text: &str) -> Reply;
+
+    /// Tries the mail that waits for `node`, or says why not (RFC 1985 §5.1).
+    fn start_queue(&mut self, node: &EtrnNode) -> Reply;
 
     /// The answer to EXPN; `None` where it is not offered.
     fn expand(&mut self, text: &str) -> Option<Reply>;
@@ -221,6 +226,7 @@ impl Session {
             Command::Expn(text) => policy
                 .expand(&text)
                 .unwrap_or_else(|| command::CommandError::NotImplemented.reply()),
+            Command::Etrn(node) => self.etrn(&node, policy),
             Command::Help(topic) => self.help(topic.as_deref()),
             Command::Noop | Command::Data | Command::Quit => NOOP,
         }
@@ -236,7 +242,7 @@ impl Session {
             if self.limits.offers_expn {
                 text.push_str("\nEXPN");
             }
-            text.push_str("\nHELP");
+            text.push_str("\nETRN\nHELP");
         }
         self.introduction = Some(Introduction { name, is_extended });
         Reply::without_status(250, text)
@@ -300,6 +306,15 @@ impl Session {
             None => Err(SEND_MAIL),
             Some(transaction) if transaction.recipients.is_empty() => Err(NO_RECIPIENTS),
             Some(_) => Ok(Reply::without_status(354, "End data with <CRLF>.<CRLF>")),
+        }
+    }
+
+    /// RFC 1985 §5: not within a transaction.
+    fn etrn(&self, node: &EtrnNode, policy: &mut dyn Policy) -> Reply {
+        match (&self.introduction, &self.transaction) {
+            (None, _) => SEND_HELO,
+            (_, Some(_)) => IN_TRANSACTION,
+            _ => policy.start_queue(node),
         }
     }
 
