@@ -12,7 +12,8 @@ use mailwren::deliver::job::{Job, Recipient};
 use mailwren::deliver::outcome::{Failure, Outcome};
 use mailwren::deliver::pool::Deliver;
 use mailwren::deliver::relay::Relay;
-use mailwren::mail::address::Domain;
+use mailwren::mail::address::{Domain, Mailbox};
+use mailwren::mail::dsn_request::MessageRequest;
 use mailwren::route::next_hop::NextHop;
 use mailwren::spool::envelope::{Body, Envelope};
 use mailwren::spool::id::QueueId;
@@ -44,13 +45,17 @@ fn job(next_hop: NextHop, recipients: &[&str], content: &[u8]) -> Job {
         received_at: 0,
         client: "local".into(),
         reverse_path: "<ann@here.test>".parse().unwrap(),
-        recipients: recipients.iter().map(|text| text.parse().unwrap()).collect(),
+        recipients: recipients.iter().map(|to| to.parse::<Mailbox>().unwrap().into()).collect(),
         body: Body::EightBitMime,
+        request: MessageRequest::default(),
     };
     let recipients = envelope.recipients.iter().enumerate();
     // Places need not be 0, 1, 2: others may have gone already.
     let recipients = recipients
-        .map(|(at, mailbox)| Recipient { index: 10 + 3 * at, mailbox: mailbox.clone() })
+        .map(|(at, to)| {
+            let (mailbox, request) = (to.mailbox.clone(), to.request.clone());
+            Recipient { index: 10 + 3 * at, mailbox, request }
+        })
         .collect();
     let content = 9..9 + content.len() as u64;
     let message = Arc::new(StoredMessage::new(file, content, envelope));

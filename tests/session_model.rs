@@ -116,7 +116,7 @@ impl Model {
             Say::Rcpt(recipient) => format!("RCPT TO:<{recipient}>"),
             Say::RcptRefused => "RCPT TO:<no@x>".to_owned(),
             Say::RcptMalformed => "RCPT TO:<a@x@y>".to_owned(),
-            Say::RcptParameter => "RCPT TO:<a@x> NOTIFY=NEVER".to_owned(),
+            Say::RcptParameter => "RCPT TO:<a@x> FOO=NEVER".to_owned(),
             Say::Data(_) => "DATA".to_owned(),
             Say::BadData => "DATA x".to_owned(),
             Say::Rset => "RSET".to_owned(),
@@ -280,7 +280,7 @@ fn check_state(session: &MemorySession<Picky>, model: &Model) {
     let sender = transaction.map(|transaction| transaction.reverse_path.to_string());
     assert_eq!(sender, model.sender.map(|sender| format!("<{sender}>")));
     let recipients = transaction.map(|transaction| transaction.recipients.as_slice());
-    let recipients = recipients.unwrap_or_default().iter().map(Mailbox::to_string);
+    let recipients = recipients.unwrap_or_default().iter().map(|to| to.mailbox.to_string());
     assert_eq!(recipients.collect::<Vec<_>>(), model.recipients);
 }
 

@@ -95,6 +95,36 @@ fn each_crate_is_named_in_its_own_places_only() {
 }
 
 #[test]
+fn files_are_touched_in_sys_only() {
+    // What the spool and the mailboxes do goes through sys/disk/, which the tests can watch;
+    // these have files of another kind.
+    let exceptions = [
+        // Reads the configuration.
+        "src/config/load.rs",
+        // Replaces its own Unix socket.
+        "src/receive/listener.rs",
+        // Makes its folder and writes its configuration.
+        "src/cli/demo.rs",
+        // Makes folders for sockets.
+        "src/cli/serve.rs",
+    ];
+    let mut found = Vec::new();
+    for (path, text) in sources("src") {
+        let path = path.strip_prefix(root()).unwrap().display().to_string();
+        let touches = ["std::fs", "rustix::fs", "os::unix::fs"];
+        let names_it = |line: &str| touches.iter().any(|name| line.contains(name));
+        let may = path.starts_with("src/sys/") || path.ends_with("/tests.rs");
+        if !may && code(&text).any(|(_, line)| names_it(line)) {
+            found.push(path);
+        }
+    }
+    found.sort_unstable();
+    let mut expected = exceptions.to_vec();
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+}
+
+#[test]
 fn unsafe_code_stands_in_sys_only() {
     for (path, text) in sources("src") {
         let is_sys = path.starts_with(root().join("src/sys"));

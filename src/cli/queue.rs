@@ -62,12 +62,12 @@ pub(super) fn run(invocation: &mut Invocation) -> Result<u8, lexopt::Error> {
 fn print_recipients(progress: &Progress) {
     for recipient in &progress.recipients {
         let state = match recipient.state {
-            State::Pending if recipient.last_reply.is_empty() => "to be tried",
+            State::Pending if recipient.last_try.is_none() => "to be tried",
             State::Pending => "deferred",
             State::Done => "delivered",
             State::Expanded => "expanded",
             State::Failed => "bounced",
         };
-        say(format_args!("    {state} {} {}", recipient.mailbox, recipient.last_reply));
+        say(format_args!("    {state} {} {}", recipient.mailbox, recipient.last_reply()));
     }
 }

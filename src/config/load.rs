@@ -334,11 +334,13 @@ fn client_tls(text: &str) -> Result<ClientTls, String> {
 fn queue(section: &mut Reader<'_>) -> Option<Queue> {
     let retry = section.times("retry");
     let expire = section.time("expire");
+    let direct = section.time("direct");
     let local_workers = section.count("local_workers");
     let relay_workers = section.count("relay_workers");
     Some(Queue {
         retry: retry?,
         expire: expire?,
+        direct: direct?,
         local_workers: local_workers?,
         relay_workers: relay_workers?,
     })

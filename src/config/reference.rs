@@ -448,9 +448,8 @@ const QUEUE: &[Key] = &[
         "direct",
         Kind::Time(0, MINUTE),
         "2s",
-        "How long a client waits for the delivery itself, which spares a flush to disk.",
-    )
-    .later("delivery while the client waits is not built yet", &["0", "0s"]),
+        "How long a client waits for local delivery, which then spares the spool's flush; 0: never.",
+    ),
     key(
         "bounce_size",
         Kind::Size(0, TIB),

@@ -207,6 +207,9 @@ pub struct Queue {
     pub retry: Vec<Duration>,
     /// How long a message is kept before it bounces.
     pub expire: Duration,
+    /// How long a session waits for the delivery of a message that is for this host alone before
+    /// it stores it; zero where it does not wait at all.
+    pub direct: Duration,
     /// The threads that write into mailboxes, at least 1.
     pub local_workers: usize,
     /// The threads that relay, at least 1.

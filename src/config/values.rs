@@ -53,9 +53,13 @@ pub(super) fn size(text: &str, least: u64, most: u64) -> Result<u64, String> {
     in_range(text, number.saturating_mul(factor), (least, most), allowed)
 }
 
-/// A time, `5m`, from `least` to `most` seconds.
+/// A time, `5m`, from `least` to `most` seconds; `0` needs no unit.
 pub(super) fn time(text: &str, least: u64, most: u64) -> Result<Duration, String> {
     let allowed = Kind::Time(least, most);
+    // Nothing is nothing in every unit.
+    if text == "0" && least == 0 {
+        return Ok(Duration::ZERO);
+    }
     if digits(text).is_some() {
         let text = shown(text);
         return Err(format!("{text} has no unit; put s, m, h or d behind it, {allowed}"));
@@ -158,6 +162,8 @@ mod tests {
         for text in ["", "s", "5M", "5 m", "1h30m", "-1s", "5w", "5ms"] {
             assert!(time(text, 0, 1 << 40).is_err_and(|e| e.contains("is no time")), "{text}");
         }
+        assert_eq!(time("0", 0, 10), Ok(Duration::ZERO));
+        assert!(time("0", 1, 10).is_err());
         assert!(time("300", 0, 1000).is_err_and(|e| e.contains("has no unit")));
     }
 

@@ -1,15 +1,12 @@
 //! Dot-locks: the file `NAME.lock` beside an mbox keeps other programs away while it is there.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, Mode, OFlags, Stat, fstat, openat, statat, unlinkat};
 use rustix::io::Errno;
 use rustix::process::{Pid, getpid, test_kill_process};
 
-use crate::sys::files;
+use crate::sys::disk::{Folder, Open, Status, is_unsupported};
 use crate::sys::process::host_name;
 
 /// After this time nobody is at work any more who forgot to remove a lock.
@@ -33,7 +30,7 @@ pub enum Attempt<'a> {
 /// A dot-lock that is ours. It is removed when this is dropped.
 #[derive(Debug)]
 pub struct DotLock<'a> {
-    folder: &'a OwnedFd,
+    folder: &'a Folder,
     name: String,
     /// Device and inode, to know it again.
     file: (u64, u64),
@@ -45,15 +42,18 @@ impl<'a> DotLock<'a> {
     ///
     /// # Errors
     /// When the disk fails or is full.
-    pub fn try_take(folder: &'a OwnedFd, name: &str) -> io::Result<Attempt<'a>> {
+    pub fn try_take(folder: &'a Folder, name: &str) -> io::Result<Attempt<'a>> {
         let name = format!("{name}.lock");
         for _ in 0..2 {
             match create_with_owner(folder, &name) {
                 Ok(file) => return Ok(Attempt::Taken(Self { folder, file, name })),
-                Err(Errno::EXIST) if remove_stale(folder, &name)? => {}
-                Err(Errno::EXIST) => return Ok(Attempt::Busy),
-                Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => return Ok(Attempt::Impossible),
-                Err(errno) => return Err(errno.into()),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    if !remove_stale(folder, &name)? {
+                        return Ok(Attempt::Busy);
+                    }
+                }
+                Err(error) if is_forbidden(&error) => return Ok(Attempt::Impossible),
+                Err(error) => return Err(error),
             }
         }
         Ok(Attempt::Busy)
@@ -63,42 +63,43 @@ impl<'a> DotLock<'a> {
 impl Drop for DotLock<'_> {
     fn drop(&mut self) {
         // Somebody may have thought it stale and put his own there.
-        let is_ours = look(self.folder, &self.name).is_ok_and(|s| identity(&s) == self.file);
-        if is_ours && let Err(errno) = unlinkat(self.folder, &self.name, AtFlags::empty()) {
-            log::warn!("cannot remove the lock {}: {errno}", self.name.escape_default());
+        let there = self.folder.look_at(&self.name);
+        let is_ours = there.is_ok_and(|there| there.identity() == self.file);
+        if is_ours && let Err(error) = self.folder.unlink(&self.name) {
+            log::warn!("cannot remove the lock {}: {error}", self.name.escape_default());
         }
     }
 }
 
 /// Makes the lock, with its text in it from the first moment, so that a run that ends here
 /// leaves either none or one that says whose it was. Gives its device and inode.
-fn create_with_owner(folder: &OwnedFd, name: &str) -> Result<(u64, u64), Errno> {
+fn create_with_owner(folder: &Folder, name: &str) -> io::Result<(u64, u64)> {
     let text = owner_text();
-    let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
-    let unnamed = openat(folder, ".", flags, Mode::RUSR | Mode::WUSR).map(File::from);
-    let file = match unnamed {
-        Ok(file) => {
-            write_all(&file, &text)?;
-            files::link_unnamed(&file, folder, name).map_err(errno)?;
-            file
-        }
+    let mut file = match folder.create_unnamed() {
         // Not on this file system: then the text comes a moment after the file.
-        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
-            let file = create(folder, name)?;
-            write_all(&file, &text)?;
-            file
-        }
-        Err(errno) => return Err(errno),
+        Err(error) if is_unsupported(&error) => return create_named(folder, name, &text),
+        file => file?,
     };
-    fstat(&file).map(|status| identity(&status))
+    file.write_all(text.as_bytes())?;
+    let identity = file.status()?.identity();
+    folder.link_unnamed(&file, name)?;
+    Ok(identity)
 }
 
-fn write_all(mut file: &File, text: &str) -> Result<(), Errno> {
-    file.write_all(text.as_bytes()).map_err(errno)
+/// The same where there are no files without a name.
+fn create_named(folder: &Folder, name: &str, text: &str) -> io::Result<(u64, u64)> {
+    let mut file = folder.open(name, Open::New)?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.status());
+    if written.is_err() {
+        let _ = folder.unlink(name);
+    }
+    Ok(written?.identity())
 }
 
-fn errno(error: io::Error) -> Errno {
-    Errno::from_io_error(&error).unwrap_or(Errno::IO)
+/// Whether an error says that we may not create files.
+fn is_forbidden(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::ACCESS | Errno::PERM | Errno::ROFS))
 }
 
 /// What a lock of ours says: the process in the first line, where other programs look for it,
@@ -110,13 +111,9 @@ fn owner_text() -> String {
 /// Whether a run of ours on this host left the lock behind and is gone. No other thread of
 /// this process can be at work on the mbox, so its own number says the same: in a container
 /// every run has the same one.
-fn is_abandoned(folder: &OwnedFd, name: &str) -> bool {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let Ok(file) = openat(folder, name, flags, Mode::empty()).map(File::from) else { return false };
-    let mut text = String::new();
-    if file.take(MAX_OWNER).read_to_string(&mut text).is_err() {
-        return false;
-    }
+fn is_abandoned(folder: &Folder, name: &str) -> bool {
+    let text = folder.open(name, Open::Read).and_then(|file| file.read_up_to(MAX_OWNER));
+    let Some(text) = text.ok().and_then(|text| String::from_utf8(text).ok()) else { return false };
     let Some((process, rest)) = text.split_once('\n') else { return false };
     let is_ours = rest.trim_end() == format!("{MARK} {}", host_name());
     let process = process.parse().ok().filter(|&number| number > 0).and_then(Pid::from_raw);
@@ -127,75 +124,60 @@ fn is_abandoned(folder: &OwnedFd, name: &str) -> bool {
 }
 
 /// Removes a lock that is too old, or whose owner is gone. Whether the name is free now.
-fn remove_stale(folder: &OwnedFd, name: &str) -> io::Result<bool> {
-    let status = match look(folder, name) {
-        Err(Errno::NOENT) => return Ok(true),
+fn remove_stale(folder: &Folder, name: &str) -> io::Result<bool> {
+    let status = match folder.look_at(name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
         status => status?,
     };
-    let is_old = || {
-        folder_now(folder, name).map(|now| now.saturating_sub(modified(&status)) >= STALE_SECONDS)
-    };
-    if !is_abandoned(folder, name) && !is_old()? {
+    let age = || folder_now(folder, name).map(|now| now.saturating_sub(status.modified_seconds()));
+    if !is_abandoned(folder, name) && age()? < STALE_SECONDS {
         return Ok(false);
     }
     // Another one may have done the same just now; then this is a new lock.
-    let again = look(folder, name)?;
-    if identity(&again) != identity(&status) || modified(&again) != modified(&status) {
+    let stamp = |status: &Status| (status.identity(), status.modified_seconds());
+    if stamp(&folder.look_at(name)?) != stamp(&status) {
         return Ok(false);
     }
     log::warn!("removing the lock {}, which was left behind", name.escape_default());
-    match unlinkat(folder, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => Ok(true),
-        Err(Errno::ACCESS | Errno::PERM | Errno::ISDIR) => Ok(false),
-        Err(errno) => Err(errno.into()),
+    match folder.unlink(name) {
+        Ok(()) => Ok(true),
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::NOENT) => Ok(true),
+            Some(Errno::ACCESS | Errno::PERM | Errno::ISDIR) => Ok(false),
+            _ => Err(error),
+        },
     }
 }
 
 /// The time by the clock that stamps the files of the folder, which may be another host's.
-fn folder_now(folder: &OwnedFd, name: &str) -> io::Result<i64> {
+fn folder_now(folder: &Folder, name: &str) -> io::Result<i64> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let probe = format!("{name}.{}.{count}", std::process::id());
-    let status = match create(folder, &probe) {
-        Ok(file) => fstat(&file),
+    let status = match folder.open(&probe, Open::New) {
+        Ok(file) => file.status(),
         // Who may not create files cannot remove the lock either.
-        Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => return Ok(i64::MIN),
-        Err(errno) => return Err(errno.into()),
+        Err(error) if is_forbidden(&error) => return Ok(i64::MIN),
+        Err(error) => return Err(error),
     };
-    unlinkat(folder, &probe, AtFlags::empty())?;
-    Ok(modified(&status?))
-}
-
-fn create(folder: &OwnedFd, name: &str) -> Result<File, Errno> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(folder, name, flags, Mode::RUSR | Mode::WUSR).map(File::from)
-}
-
-fn look(folder: &OwnedFd, name: &str) -> Result<Stat, Errno> {
-    statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
-}
-
-fn identity(status: &Stat) -> (u64, u64) {
-    (status.st_dev, status.st_ino)
-}
-
-fn modified(status: &Stat) -> i64 {
-    status.st_mtime
+    folder.unlink(&probe)?;
+    Ok(status?.modified_seconds())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
+    use crate::sys::disk::Disk;
+    use std::fs::{self, File};
     use std::time::{Duration, SystemTime};
 
-    fn folder() -> (tempfile::TempDir, OwnedFd) {
-        let folder = tempfile::tempdir().unwrap();
-        let descriptor = File::open(folder.path()).unwrap().into();
-        (folder, descriptor)
+    fn folder() -> (tempfile::TempDir, Folder) {
+        let path = tempfile::tempdir().unwrap();
+        let folder = Disk::host().walk_to(path.path()).unwrap();
+        (path, folder)
     }
 
-    fn is_taken(folder: &OwnedFd) -> bool {
+    fn is_taken(folder: &Folder) -> bool {
         matches!(DotLock::try_take(folder, "ann").unwrap(), Attempt::Taken(_))
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::deliver::outcome::Outcome;
 use crate::mail::address::Mailbox;
+use crate::mail::dsn_request::RecipientRequest;
 use crate::route::next_hop::NextHop;
 use crate::spool::id::QueueId;
 use crate::spool::message::StoredMessage;
@@ -27,6 +28,8 @@ pub struct Recipient {
     pub index: usize,
     /// The address.
     pub mailbox: Mailbox,
+    /// What its sender asked about reports.
+    pub request: RecipientRequest,
 }
 
 /// What came of a job: exactly one outcome for each of its recipients.

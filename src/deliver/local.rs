@@ -9,7 +9,7 @@ use memchr::memmem;
 use crate::config::settings::{Local, MailboxFormat, Settings, Users};
 use crate::deliver::job::{Job, Recipient};
 use crate::deliver::outcome::{Failure, Outcome};
-use crate::deliver::place::Place;
+use crate::deliver::place::{Place, Target};
 use crate::deliver::pool::Deliver;
 use crate::deliver::storage::{printable, spool_failure};
 use crate::deliver::{maildir, mbox};
@@ -20,6 +20,7 @@ use crate::route::local::{LocalRouter, Resolution};
 use crate::route::users::User;
 use crate::spool::message::StoredMessage;
 use crate::sys::clock;
+use crate::sys::disk::Disk;
 use crate::sys::identity::{Identity, IdentityCache};
 
 /// How long to wait for the locks of an mbox: a mail reader that compacts a large one takes
@@ -38,6 +39,7 @@ const LOOP: Status = Status::new(5, 4, 6);
 /// Delivers what is for this host. Any number of threads may use one.
 #[derive(Debug)]
 pub struct LocalDelivery {
+    disk: Disk,
     router: Arc<LocalRouter>,
     local: Local,
     host: String,
@@ -62,6 +64,7 @@ impl LocalDelivery {
     /// Delivers as `[local]` says, to whom `router` knows.
     pub fn new(settings: &Settings, router: Arc<LocalRouter>) -> Self {
         Self {
+            disk: Disk::host(),
             router,
             local: settings.local.clone(),
             host: settings.server.hostname.to_string(),
@@ -73,6 +76,12 @@ impl LocalDelivery {
     /// Waits for the locks of an mbox no longer than this, instead of 5 seconds.
     pub fn with_lock_patience(mut self, patience: Duration) -> Self {
         self.lock_patience = patience;
+        self
+    }
+
+    /// Writes the mailboxes on a disk that a test may watch.
+    pub fn with_disk(mut self, disk: Disk) -> Self {
+        self.disk = disk;
         self
     }
 
@@ -118,6 +127,7 @@ impl LocalDelivery {
         let guard = identity.as_ref().map(Identity::assume).transpose();
         let _guard = guard.map_err(|error| identity_failure(user, &error))?;
         let owner = identity.as_ref().map(|identity| identity.uid);
+        let target = Target { disk: &self.disk, place: &place, owner };
         let added = self.added_lines(&message.envelope().reverse_path, &delivered_to);
         let mut content: Box<dyn Read> = match head.whole() {
             Some(content) => Box::new(content),
@@ -125,10 +135,10 @@ impl LocalDelivery {
         };
         match self.local.format {
             MailboxFormat::Maildir => {
-                maildir::deliver(&place, owner, &self.host, added, &mut content)?;
+                maildir::deliver(&target, &self.host, added, &mut content)?;
             }
             MailboxFormat::Mbox => {
-                mbox::deliver(&place, owner, self.lock_patience, added, &mut content)?;
+                mbox::deliver(&target, self.lock_patience, added, &mut content)?;
             }
         }
         Ok(printable(&place.path()))
@@ -155,7 +165,7 @@ impl LocalDelivery {
         let mut identity =
             self.identities.identity_of(account).map_err(|error| identity_failure(user, &error))?;
         if self.local.format == MailboxFormat::Mbox {
-            identity.groups.extend(spool_group(place));
+            identity.groups.extend(spool_group(&self.disk, place));
         }
         Ok(Some(identity))
     }
@@ -164,14 +174,13 @@ impl LocalDelivery {
 /// The group that may create files in the administrator's folder of mboxes, as `mail` in
 /// /var/mail. A writer needs it for the dot-lock and for a new mbox. A folder that a
 /// recipient could have put there, or links, does not count.
-fn spool_group(place: &Place) -> Option<u32> {
-    use std::os::unix::fs::MetadataExt;
+fn spool_group(disk: &Disk, place: &Place) -> Option<u32> {
     if place.is_in_home || !place.folders.is_empty() {
         return None;
     }
-    let folder = std::fs::metadata(&place.base).ok()?;
-    let is_shared = folder.mode() & 0o020 != 0 && folder.gid() != 0;
-    is_shared.then(|| folder.gid())
+    let folder = disk.look_at(&place.base).ok()?;
+    let is_shared = folder.is_group_writable() && folder.group() != 0;
+    is_shared.then(|| folder.group())
 }
 
 fn identity_failure(user: &User, error: &io::Error) -> Failure {

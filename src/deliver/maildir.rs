@@ -1,128 +1,188 @@
-//! Maildir: a folder with one file per message, written in `tmp` and moved into `new` when it
-//! is whole and flushed. Readers need no lock.
+//! Maildir: a folder with one file per message, which gets its name in `new` when it is whole.
+//! Readers need no lock.
+//!
+//! Where the file system orders data before names ([`Folder::orders_data_first`]), one flush
+//! does, and flash is written once:
+//!
+//! 1. The message is written into a file without a name, in `new`.
+//! 2. It is pushed out: its octets go to their blocks, with no commit of the journal.
+//! 3. It gets its name.
+//! 4. The file is flushed: one commit for the inode and the name.
+//! 5. `new` is flushed, which finds nothing left to do there.
+//!
+//! A crash up to 3 leaves nothing at all, since the file system forgets a file without a name.
+//! After 3 it leaves the whole message or nothing: the journal holds the name behind the
+//! message's length, and that behind its octets. After 4 it leaves the whole message. No
+//! half of one is ever found under a name, and `tmp` is not littered. The message stays in
+//! the spool until 5 is done, so that in each case it is delivered, perhaps a second time.
+//!
+//! Elsewhere, and where there are no files without a name, it is `tmp/NAME` first, as the
+//! inventor of Maildir has it: written, pushed out or flushed, renamed into `new`, flushed. What
+//! a crash before the rename leaves in `tmp` is removed by mail readers after some days.
 
-use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, fsync, openat, renameat, unlinkat};
-use rustix::io::Errno;
-
 use crate::deliver::lines::{self, CopyError};
 use crate::deliver::outcome::Failure;
-use crate::deliver::place::{Place, WALK, open_or_make};
+use crate::deliver::place::{Target, open_or_make};
 use crate::deliver::storage::{MAILBOX_UNUSABLE, failure, printable, spool_failure};
 use crate::sys::clock;
+use crate::sys::disk::{DiskFile, Folder, Open, is_unsupported};
 
-/// Writes one message into the Maildir at `place`: `head`, in lines that end with LF, then
-/// the content. Folders that are missing are made. `owner` is who must own the Maildir, where
-/// that matters; `host` becomes part of the file's name.
+/// Writes one message into the Maildir at `target`: `head`, in lines that end with LF, then
+/// the content. Folders that are missing are made. `host` becomes part of the file's name.
 ///
 /// # Errors
-/// A temporary failure; nothing of the message stays then.
+/// A temporary failure; nothing of the message stays then, unless the disk refuses even to
+/// remove it.
 pub fn deliver(
-    place: &Place,
-    owner: Option<u32>,
+    target: &Target<'_>,
     host: &str,
     head: Vec<u8>,
     content: &mut dyn Read,
 ) -> Result<(), Failure> {
-    let path = place.path();
-    let maildir = open_maildir(place, &path)?;
-    if let Some(owner) = owner {
+    let path = target.place.path();
+    let maildir = open_maildir(target, &path)?;
+    if let Some(owner) = target.owner {
         check_owner(&maildir, owner, &path)?;
     }
     let new = open_new(&maildir, &path)?;
-    let name = unique_name(host);
-    let temporary = format!("tmp/{name}");
-    let write_failure = |error: &io::Error| failure(error, "write into the Maildir", &path);
-    let mut file = create(&maildir, &temporary, &path)?;
-    let write = lines::copy(head, content, &mut file).map_err(|error| match error {
-        CopyError::Read(error) => spool_failure(&error),
-        CopyError::Write(error) => write_failure(&error),
+    let orders_data_first =
+        new.orders_data_first().map_err(|error| write_failure(&error, &path))?;
+    let entry = Entry { maildir, new, name: unique_name(host), orders_data_first, path: &path };
+    let (mut file, temporary) = entry.create()?;
+    let written = write(&mut file, head, content, &path).and_then(|()| {
+        let named = entry.give_name(&file, temporary.as_ref());
+        named.map_err(|error| write_failure(&error, &path))
     });
-    let written = write.and_then(|()| file.sync_all().map_err(|error| write_failure(&error)));
-    let moved = written.and_then(|()| {
-        renameat(&maildir, &temporary, &new, &name).map_err(|errno| write_failure(&errno.into()))
-    });
-    if moved.is_err() {
-        discard(&maildir, &temporary, &path);
-        return moved;
+    if written.is_err()
+        && let Some(folder) = temporary
+    {
+        discard(&folder, &entry.name, &path);
     }
-    fsync(&new).map_err(|errno| {
-        discard(&new, &name, &path);
-        write_failure(&errno.into())
+    written?;
+    entry.keep(&file).map_err(|error| {
+        // A reader may have had it already; then it is seen twice, since it comes again.
+        discard(&entry.new, &entry.name, &path);
+        write_failure(&error, &path)
     })
 }
 
-/// Opens the Maildir itself, and makes it where it is missing.
-fn open_maildir(place: &Place, path: &Path) -> Result<OwnedFd, Failure> {
-    // One call where nothing lies between, as nearly always.
-    if place.folders.is_empty() {
-        match openat(CWD, path, WALK | OFlags::NOFOLLOW, Mode::empty()) {
-            Err(Errno::NOENT) => {}
-            result => {
-                return result.map_err(|errno| failure(&errno.into(), "open the Maildir", path));
+/// A message's place in a Maildir.
+struct Entry<'a> {
+    maildir: Folder,
+    new: Folder,
+    name: String,
+    orders_data_first: bool,
+    path: &'a Path,
+}
+
+impl Entry<'_> {
+    /// Makes the file. Where it has a name already, the folder of that comes second.
+    fn create(&self) -> Result<(DiskFile, Option<Folder>), Failure> {
+        let create_failure = |error| failure(&error, "create a file in", self.path);
+        if self.orders_data_first {
+            match self.new.create_unnamed() {
+                Err(error) if is_unsupported(&error) => {}
+                file => return Ok((file.map_err(create_failure)?, None)),
             }
         }
+        let folder = open_or_make(&self.maildir, "tmp", &self.path.join("tmp"))?;
+        let file = folder.open(&self.name, Open::New).map_err(create_failure)?;
+        Ok((file, Some(folder)))
     }
-    open_or_make(&place.open_parent()?, &place.name, path)
+
+    /// Gives the whole file its name in `new`, in such a way that the name is never found on
+    /// the disk without the message.
+    fn give_name(&self, file: &DiskFile, temporary: Option<&Folder>) -> io::Result<()> {
+        if self.orders_data_first {
+            file.push_out()?;
+        } else {
+            file.flush_to_disk()?;
+        }
+        match temporary {
+            Some(folder) => folder.rename(&self.name, &self.new, &self.name),
+            None => self.new.link_unnamed(file, &self.name),
+        }
+    }
+
+    /// Makes the message and its name last.
+    fn keep(&self, file: &DiskFile) -> io::Result<()> {
+        if self.orders_data_first {
+            file.flush_to_disk()?;
+        }
+        self.new.flush_to_disk()
+    }
+}
+
+fn write(
+    file: &mut DiskFile,
+    head: Vec<u8>,
+    content: &mut dyn Read,
+    path: &Path,
+) -> Result<(), Failure> {
+    lines::copy(head, content, file).map_err(|error| match error {
+        CopyError::Read(error) => spool_failure(&error),
+        CopyError::Write(error) => write_failure(&error, path),
+    })
+}
+
+fn write_failure(error: &io::Error, path: &Path) -> Failure {
+    failure(error, "write into the Maildir", path)
+}
+
+/// Opens the Maildir itself, and makes it where it is missing.
+fn open_maildir(target: &Target<'_>, path: &Path) -> Result<Folder, Failure> {
+    let place = target.place;
+    // One call where nothing lies between, as nearly always.
+    if place.folders.is_empty() {
+        match target.disk.walk_to_no_link(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => return result.map_err(|error| failure(&error, "open the Maildir", path)),
+        }
+    }
+    open_or_make(&place.open_parent(target.disk)?, &place.name, path)
 }
 
 /// In a folder that many may write to, somebody may have put a Maildir of his own there.
-fn check_owner(maildir: &OwnedFd, owner: u32, path: &Path) -> Result<(), Failure> {
-    let status = fstat(maildir).map_err(|errno| failure(&errno.into(), "look at", path))?;
-    if status.st_uid == owner {
+fn check_owner(maildir: &Folder, owner: u32, path: &Path) -> Result<(), Failure> {
+    let status = maildir.status().map_err(|error| failure(&error, "look at", path))?;
+    if status.owner() == owner {
         return Ok(());
     }
     let text = format!(
         "the Maildir {} belongs to user id {} and not to its recipient, {owner}: give it to him or \
          move it away",
         printable(path),
-        status.st_uid
+        status.owner()
     );
     Err(Failure::new(MAILBOX_UNUSABLE, text))
 }
 
-fn open_new(maildir: &OwnedFd, path: &Path) -> Result<OwnedFd, Failure> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let open = || openat(maildir, "new", flags, Mode::empty());
-    let opened = match open() {
-        Err(Errno::NOENT) => {
+fn open_new(maildir: &Folder, path: &Path) -> Result<Folder, Failure> {
+    let opened = match maildir.open_folder("new") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
             make_folders(maildir, path)?;
-            open()
+            maildir.open_folder("new")
         }
         result => result,
     };
-    opened.map_err(|errno| failure(&errno.into(), "open the folder", &path.join("new")))
+    opened.map_err(|error| failure(&error, "open the folder", &path.join("new")))
 }
 
-fn make_folders(maildir: &OwnedFd, path: &Path) -> Result<(), Failure> {
+fn make_folders(maildir: &Folder, path: &Path) -> Result<(), Failure> {
     for name in ["tmp", "cur", "new"] {
         open_or_make(maildir, name, &path.join(name))?;
     }
     Ok(())
 }
 
-fn create(maildir: &OwnedFd, name: &str, path: &Path) -> Result<File, Failure> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let create = || openat(maildir, name, flags, Mode::RUSR | Mode::WUSR);
-    let created = match create() {
-        Err(Errno::NOENT) => {
-            make_folders(maildir, path)?;
-            create()
-        }
-        result => result,
-    };
-    created.map(File::from).map_err(|errno| failure(&errno.into(), "create a file in", path))
-}
-
-fn discard(folder: &OwnedFd, name: &str, path: &Path) {
-    if let Err(errno) = unlinkat(folder, name, AtFlags::empty()) {
-        log::warn!("cannot remove the unfinished {name} from {}: {errno}", printable(path));
+fn discard(folder: &Folder, name: &str, path: &Path) {
+    if let Err(error) = folder.unlink(name) {
+        log::warn!("cannot remove the unfinished {name} from {}: {error}", printable(path));
     }
 }
 
@@ -151,6 +211,9 @@ fn random() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::deliver::place::Place;
+    use crate::sys::disk::Disk;
+    use crate::sys::disk::faults::{FailNth, each_fault};
     use std::fs;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
     use std::path::PathBuf;
@@ -165,7 +228,61 @@ mod tests {
     }
 
     fn deliver_text(place: &Place, text: &str) -> Result<(), Failure> {
-        deliver(place, None, "mx/a:b", b"X: y\n".to_vec(), &mut text.as_bytes())
+        deliver_on(&Disk::host(), place, &mut text.as_bytes())
+    }
+
+    fn deliver_on(disk: &Disk, place: &Place, content: &mut dyn Read) -> Result<(), Failure> {
+        let target = Target { disk, place, owner: None };
+        deliver(&target, "mx/a:b", b"X: y\n".to_vec(), content)
+    }
+
+    /// Disks with and without files that have no name, and data that goes first.
+    const DISKS: [(bool, bool); 3] = [(true, true), (false, true), (true, false)];
+
+    fn texts(place: &Place, folder: &str) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(place.path().join(folder)) else { return Vec::new() };
+        entries.map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_disk_that_fails_anywhere_leaves_the_whole_message_or_nothing() {
+        let text = "a\r\n".repeat(50_000);
+        let whole = format!("X: y\n{}", "a\n".repeat(50_000));
+        for (has_unnamed_files, orders_data_first) in DISKS {
+            for is_there in [true, false] {
+                let disk = |n| FailNth::new(n).on(has_unnamed_files, orders_data_first);
+                each_fault(disk, |watcher| {
+                    let base = tempfile::tempdir().unwrap();
+                    let place = place(base.path(), &[]);
+                    if is_there {
+                        deliver_text(&place, "").unwrap();
+                        fs::remove_file(&files(place.path().join("new"))[0]).unwrap();
+                    }
+                    let disk = Disk::watched(watcher.clone());
+                    let is_done = deliver_on(&disk, &place, &mut text.as_bytes()).is_ok();
+                    let expected = if is_done { vec![whole.clone()] } else { Vec::new() };
+                    assert!(texts(&place, "new") == expected, "{watcher:?}");
+                    assert!(texts(&place, "tmp").is_empty(), "{watcher:?}");
+                    is_done
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn a_torn_write_leaves_nothing() {
+        for (has_unnamed_files, orders_data_first) in DISKS {
+            let disk = |n| FailNth::tearing(n, 3).on(has_unnamed_files, orders_data_first);
+            each_fault(disk, |watcher| {
+                let base = tempfile::tempdir().unwrap();
+                let place = place(base.path(), &[]);
+                let disk = Disk::watched(watcher.clone());
+                let is_done = deliver_on(&disk, &place, &mut &b"a"[..]).is_ok();
+                let found = [texts(&place, "new"), texts(&place, "tmp")].concat();
+                assert_eq!(found.len(), usize::from(is_done), "{watcher:?}");
+                is_done
+            });
+        }
     }
 
     #[test]
@@ -200,7 +317,7 @@ mod tests {
         }
         let base = tempfile::tempdir().unwrap();
         let place = place(base.path(), &[]);
-        let failure = deliver(&place, None, "mx", Vec::new(), &mut Broken).unwrap_err();
+        let failure = deliver_on(&Disk::host(), &place, &mut Broken).unwrap_err();
         assert!(failure.text.contains("spool"));
         assert!(files(place.path().join("tmp")).is_empty());
         assert!(files(place.path().join("new")).is_empty());

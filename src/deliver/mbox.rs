@@ -1,53 +1,57 @@
 //! mbox: one file, its messages separated by From_ lines (RFC 4155), shared with mail readers
 //! by way of a dot-lock and an `fcntl` lock. A message that could not be written whole is
 //! cut off again.
+//!
+//! The order is: append, flush the file; where the file was empty, flush its folder. The
+//! message stays in the spool until all of that is done, so that a crash
+//!
+//! - before the file is flushed leaves the mbox as it was, or with a part of the message at its
+//!   end. Nobody cuts that part off, since by then a reader may have moved what is in the file.
+//!   The next delivery, most often of the same message, ends its last line and puts the empty
+//!   line before its own From_ line. So a reader sees the part as a message of its own that
+//!   breaks off; cut in the middle of its From_ line it is text at the end of the message
+//!   before. What comes after it is whole.
+//! - before the folder is flushed leaves the same or no file.
+//! - later, but before the spool knows, leaves the whole message, which will come once more.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, statat};
-use rustix::io::Errno;
-
 use crate::deliver::dot_lock::{Attempt, DotLock};
 use crate::deliver::lines::{self, CopyError};
 use crate::deliver::outcome::Failure;
-use crate::deliver::place::{Place, flush_entry};
+use crate::deliver::place::{Target, flush_entry};
 use crate::deliver::storage::{MAILBOX_UNUSABLE, failure, printable, spool_failure};
-use crate::sys::filelock;
+use crate::sys::disk::{DiskFile, Folder, Open};
 
 /// The first and the longest pause between two tries at a lock.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(200));
 
-/// Appends one message to the mbox at `place`: `head`, which begins with the From_ line, in
-/// lines that end with LF; then the content. `owner` is who must own the file, where that
-/// matters. Waits no longer than `patience` for the locks of other programs.
+/// Appends one message to the mbox at `target`: `head`, which begins with the From_ line, in
+/// lines that end with LF; then the content. Waits no longer than `patience` for the locks of other programs.
 ///
 /// # Errors
 /// A temporary failure; the file is as it was then.
 pub fn deliver(
-    place: &Place,
-    owner: Option<u32>,
+    target: &Target<'_>,
     patience: Duration,
     head: Vec<u8>,
     content: &mut dyn Read,
 ) -> Result<(), Failure> {
-    let path = place.path();
+    let path = target.place.path();
     let deadline = Instant::now() + patience;
     let busy = || {
         let text = format!("the mbox {} is locked by another program", printable(&path));
         Failure::new(MAILBOX_UNUSABLE, text)
     };
     let _turn = Turn::wait(&path, deadline).ok_or_else(busy)?;
-    let folder = place.open_parent()?;
+    let folder = target.place.open_parent(target.disk)?;
     let mut pause = PAUSES.0;
     loop {
-        if let Some(locked) = try_lock(&folder, place, owner, &path)? {
+        if let Some(locked) = try_lock(&folder, target, &path)? {
             return locked.append(&folder, &path, head, content);
         }
         if Instant::now() + pause > deadline {
@@ -60,75 +64,64 @@ pub fn deliver(
 
 /// An mbox with all locks taken.
 struct Locked<'a> {
-    file: File,
+    file: DiskFile,
     size: u64,
-    is_new: bool,
     _dot_lock: Option<DotLock<'a>>,
 }
 
 /// Tries once to take both locks. `None` when somebody else has one, or put another file in
 /// the place of the one that was locked.
 fn try_lock<'a>(
-    folder: &'a OwnedFd,
-    place: &Place,
-    owner: Option<u32>,
+    folder: &'a Folder,
+    target: &Target<'_>,
     path: &Path,
 ) -> Result<Option<Locked<'a>>, Failure> {
     let lock_failure = |error: io::Error| failure(&error, "lock the mbox", path);
-    let dot_lock = match DotLock::try_take(folder, &place.name).map_err(lock_failure)? {
+    let name = &target.place.name;
+    let dot_lock = match DotLock::try_take(folder, name).map_err(lock_failure)? {
         Attempt::Taken(lock) => Some(lock),
         Attempt::Busy => return Ok(None),
         Attempt::Impossible => None,
     };
-    let Some((file, is_new)) = open(folder, &place.name, path)? else { return Ok(None) };
-    check(&file, owner, path)?;
-    if !filelock::try_lock(&file).map_err(lock_failure)? {
+    let Some(file) = open(folder, name, path)? else { return Ok(None) };
+    check(&file, target.owner, path)?;
+    if !file.try_lock_as_readers_do().map_err(lock_failure)? {
         return Ok(None);
     }
-    let status = fstat(&file).map_err(|errno| lock_failure(errno.into()))?;
-    let there = statat(folder, &place.name, AtFlags::SYMLINK_NOFOLLOW);
-    let is_same = |there: Stat| (there.st_dev, there.st_ino) == (status.st_dev, status.st_ino);
-    if !there.is_ok_and(is_same) {
+    let status = file.status().map_err(lock_failure)?;
+    let there = folder.look_at(name);
+    if !there.is_ok_and(|there| there.identity() == status.identity()) {
         return Ok(None);
     }
-    let size = u64::try_from(status.st_size).unwrap_or(0);
-    Ok(Some(Locked { file, size, is_new, _dot_lock: dot_lock }))
+    Ok(Some(Locked { file, size: status.size_octets(), _dot_lock: dot_lock }))
 }
 
-/// Opens the mbox without following a link, and makes it where it is missing. Whether it was
-/// made comes second. `None` when somebody else made it at that moment.
-fn open(folder: &OwnedFd, name: &str, path: &Path) -> Result<Option<(File, bool)>, Failure> {
-    // Without NONBLOCK a FIFO could hold us; without NOCTTY a terminal become ours.
-    let flags = OFlags::RDWR
-        | OFlags::APPEND
-        | OFlags::NOFOLLOW
-        | OFlags::NONBLOCK
-        | OFlags::NOCTTY
-        | OFlags::CLOEXEC;
-    let mode = Mode::RUSR | Mode::WUSR;
-    let (opened, is_new) = match openat(folder, name, flags, mode) {
-        Err(Errno::NOENT) => {
-            (openat(folder, name, flags | OFlags::CREATE | OFlags::EXCL, mode), true)
+/// Opens the mbox without following a link, and makes it where it is missing. `None` when
+/// somebody else made it at that moment.
+fn open(folder: &Folder, name: &str, path: &Path) -> Result<Option<DiskFile>, Failure> {
+    let opened = match folder.open(name, Open::Append) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            folder.open(name, Open::AppendToNew)
         }
-        result => (result, false),
+        result => result,
     };
     match opened {
-        Ok(file) => Ok(Some((File::from(file), is_new))),
-        Err(Errno::EXIST) => Ok(None),
-        Err(errno) => Err(failure(&errno.into(), "open the mbox", path)),
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+        Err(error) => Err(failure(&error, "open the mbox", path)),
     }
 }
 
 /// Whether it is an ordinary file with one name that belongs to whom it should: anything else
 /// was put there to have mail written, or read, elsewhere (CVE-2010-2023, CVE-2010-2024).
-fn check(file: &File, owner: Option<u32>, path: &Path) -> Result<(), Failure> {
-    let status = fstat(file).map_err(|errno| failure(&errno.into(), "look at", path))?;
-    let wrong = if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
+fn check(file: &DiskFile, owner: Option<u32>, path: &Path) -> Result<(), Failure> {
+    let status = file.status().map_err(|error| failure(&error, "look at", path))?;
+    let wrong = if !status.is_file() {
         "is no regular file".to_owned()
-    } else if status.st_nlink != 1 {
-        format!("has {} names", status.st_nlink)
-    } else if let Some(owner) = owner.filter(|&owner| owner != status.st_uid) {
-        format!("belongs to user id {} and not to its recipient, {owner}", status.st_uid)
+    } else if status.names() != 1 {
+        format!("has {} names", status.names())
+    } else if let Some(owner) = owner.filter(|&owner| owner != status.owner()) {
+        format!("belongs to user id {} and not to its recipient, {owner}", status.owner())
     } else {
         return Ok(());
     };
@@ -140,14 +133,16 @@ fn check(file: &File, owner: Option<u32>, path: &Path) -> Result<(), Failure> {
 impl Locked<'_> {
     fn append(
         mut self,
-        folder: &OwnedFd,
+        folder: &Folder,
         path: &Path,
         head: Vec<u8>,
         content: &mut dyn Read,
     ) -> Result<(), Failure> {
         let result = self.write(head, content, path).and_then(|()| {
-            if self.is_new {
-                let flush = flush_entry(folder, &self.file);
+            // A file without a message is new, or was made by a delivery that then failed: in
+            // either case its name may never have been flushed.
+            if self.size == 0 {
+                let flush = flush_entry(folder, || self.file.flush_file_system());
                 flush.map_err(|error| failure(&error, "create the mbox", path))?;
             }
             Ok(())
@@ -166,11 +161,12 @@ impl Locked<'_> {
             CopyError::Read(error) => spool_failure(&error),
             CopyError::Write(error) => write_failure(&error),
         })?;
-        self.file.sync_all().map_err(|error| write_failure(&error))
+        self.file.flush_to_disk().map_err(|error| write_failure(&error))
     }
 
     /// What the file lacks of the empty line that a From_ line must follow (RFC 4155
-    /// appendix A): another program may have left it off, or been cut short.
+    /// appendix A): another program may have left it off, or been cut short, as a delivery of
+    /// ours by a crash.
     fn missing_separator(&self) -> io::Result<&'static [u8]> {
         let mut end = [b'\n'; 2];
         let known = usize::try_from(self.size).unwrap_or(2).min(2);
@@ -184,7 +180,7 @@ impl Locked<'_> {
 
     /// Brings the file back to the size that it had.
     fn cut_off(&self, path: &Path) {
-        let cut = self.file.set_len(self.size).and_then(|()| self.file.sync_all());
+        let cut = self.file.truncate(self.size).and_then(|()| self.file.flush_to_disk());
         if let Err(error) = cut {
             let path = printable(path);
             log::error!("cannot cut off half a message from {path} at {}: {error}", self.size);
@@ -227,6 +223,10 @@ fn lock_at_work() -> MutexGuard<'static, HashSet<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::deliver::place::Place;
+    use crate::sys::disk::Disk;
+    use crate::sys::disk::faults::{FailNth, each_fault};
+    use crate::sys::filelock;
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
@@ -250,8 +250,18 @@ mod tests {
         }
 
         fn deliver(&self, patience: Duration, text: &str) -> Result<(), Failure> {
-            let head = b"From x\n".to_vec();
-            deliver(&self.place(), None, patience, head, &mut text.as_bytes())
+            self.deliver_on(&Disk::host(), patience, &mut text.as_bytes())
+        }
+
+        fn deliver_on(
+            &self,
+            disk: &Disk,
+            patience: Duration,
+            content: &mut dyn Read,
+        ) -> Result<(), Failure> {
+            let place = self.place();
+            let target = Target { disk, place: &place, owner: None };
+            deliver(&target, patience, b"From x\n".to_vec(), content)
         }
 
         fn text(&self) -> String {
@@ -291,7 +301,7 @@ mod tests {
             ("link", &|path| symlink("/nowhere", path).unwrap()),
             ("2 names", &|path| fs::hard_link(secret.path(), path).unwrap()),
             ("no regular file", &|path| {
-                rustix::fs::mkfifoat(rustix::fs::CWD, path, Mode::RUSR | Mode::WUSR).unwrap();
+                rustix::fs::mkfifoat(rustix::fs::CWD, path, 0o600.into()).unwrap();
             }),
             ("folder", &|path| fs::create_dir(path).unwrap()),
         ];
@@ -316,7 +326,7 @@ mod tests {
         assert!(failure.text.contains("locked"), "{}", failure.text);
         fs::remove_file(&dot_lock).unwrap();
 
-        let other = File::options().write(true).open(spool.path()).unwrap();
+        let other = fs::File::options().write(true).open(spool.path()).unwrap();
         assert!(filelock::try_lock(&other).unwrap());
         assert!(spool.deliver(NO_PATIENCE, "a").unwrap_err().text.contains("locked"));
         assert_eq!(spool.text(), "");
@@ -356,9 +366,50 @@ mod tests {
         }
         let spool = Spool::new();
         fs::write(spool.path(), "before\n").unwrap();
-        let head = b"From x\n".to_vec();
-        let failure = deliver(&spool.place(), None, PATIENCE, head, &mut Broken(5)).unwrap_err();
+        let failure = spool.deliver_on(&Disk::host(), PATIENCE, &mut Broken(5)).unwrap_err();
         assert!(failure.text.contains("spool"), "{}", failure.text);
         assert_eq!(spool.text(), "before\n");
+    }
+
+    #[test]
+    fn a_disk_that_fails_anywhere_leaves_the_whole_message_or_nothing() {
+        let text = "a\r\n".repeat(50_000);
+        let whole = format!("From x\n{}\n", "a\n".repeat(50_000));
+        for (before, tear_at) in [(None, 0), (None, 100), (Some("before\n\n"), 0)] {
+            let before_text = before.unwrap_or_default();
+            each_fault(
+                |n| FailNth::tearing(n, tear_at),
+                |watcher| {
+                    let spool = Spool::new();
+                    if let Some(before) = before {
+                        fs::write(spool.path(), before).unwrap();
+                    }
+                    let disk = Disk::watched(watcher.clone());
+                    let done = spool.deliver_on(&disk, PATIENCE, &mut text.as_bytes());
+                    let there = fs::read_to_string(spool.path()).unwrap_or_default();
+                    let added = if done.is_ok() { whole.as_str() } else { "" };
+                    assert!(there == format!("{before_text}{added}"), "{watcher:?}");
+                    // Its own lock it may fail to find or to remove; that is seen to next time.
+                    let has_lock = spool.path().with_extension("lock").exists();
+                    let may_stay = matches!(watcher.failed().as_deref(), Some("Look" | "Unlink"));
+                    assert!(!has_lock || may_stay, "{watcher:?}");
+                    spool.deliver(NO_PATIENCE, "b").unwrap();
+                    done.is_ok()
+                },
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_crash_left_does_not_take_in_the_next_message() {
+        let whole = "From x\nA: b\n\nc\n\n";
+        for end in 0..=whole.len() {
+            let spool = Spool::new();
+            fs::write(spool.path(), format!("{whole}{}", &whole[..end])).unwrap();
+            spool.deliver(PATIENCE, "A: b\r\n\r\nc\r\n").unwrap();
+            let text = spool.text();
+            assert!(text.ends_with(&format!("\n\n{whole}")), "{end}: {text:?}");
+            assert!(text.starts_with(&format!("{whole}{}", &whole[..end])), "{end}: {text:?}");
+        }
     }
 }

@@ -5,10 +5,7 @@
 //! made as needed, and a link there is not followed.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-
-use rustix::fs::{CWD, Mode, OFlags, fsync, mkdirat, openat, syncfs};
 
 use crate::config::settings::Local;
 use crate::deliver::outcome::Failure;
@@ -16,13 +13,10 @@ use crate::deliver::storage::failure;
 use crate::mail::address::Domain;
 use crate::mail::status::Status;
 use crate::route::users::User;
+use crate::sys::disk::{Disk, Folder};
 
 /// The configuration is wrong; mail waits until it is mended.
 const MISCONFIGURED: Status = Status::new(4, 3, 5);
-/// A folder of a mailbox is its owner's alone.
-const FOLDER_MODE: Mode = Mode::RWXU;
-/// To walk through a folder, whether it may be listed or not.
-pub const WALK: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// The place of one mailbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +29,17 @@ pub struct Place {
     pub name: String,
     /// Whether the base is the recipient's home, and not a folder of the administrator.
     pub is_in_home: bool,
+}
+
+/// Where a message goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// The disk that the mailbox is on.
+    pub disk: &'a Disk,
+    /// The mailbox.
+    pub place: &'a Place,
+    /// Who must own it, where that matters.
+    pub owner: Option<u32>,
 }
 
 impl Place {
@@ -82,10 +87,10 @@ impl Place {
     /// # Errors
     /// A temporary failure when the base is missing, a part of the path is a link or no
     /// folder, or it may not be entered.
-    pub fn open_parent(&self) -> Result<OwnedFd, Failure> {
+    pub fn open_parent(&self, disk: &Disk) -> Result<Folder, Failure> {
         let mut path = self.base.clone();
-        let open = openat(CWD, &path, WALK, Mode::empty());
-        let mut folder = open.map_err(|errno| failure(&errno.into(), "open the folder", &path))?;
+        let open = disk.walk_to(&path);
+        let mut folder = open.map_err(|error| failure(&error, "open the folder", &path))?;
         for name in &self.folders {
             path.push(name);
             folder = open_or_make(&folder, name, &path)?;
@@ -99,40 +104,38 @@ impl Place {
 ///
 /// # Errors
 /// A temporary failure when it is a link or no folder, or may not be made.
-pub fn open_or_make(parent: &OwnedFd, name: &str, path: &Path) -> Result<OwnedFd, Failure> {
-    let open = || openat(parent, name, WALK | OFlags::NOFOLLOW, Mode::empty());
-    match open() {
-        Err(rustix::io::Errno::NOENT) => {}
-        result => return result.map_err(|errno| failure(&errno.into(), "open the folder", path)),
+pub fn open_or_make(parent: &Folder, name: &str, path: &Path) -> Result<Folder, Failure> {
+    match parent.walk_to(name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        result => return result.map_err(|error| failure(&error, "open the folder", path)),
     }
-    let make = || -> io::Result<OwnedFd> {
-        match mkdirat(parent, name, FOLDER_MODE) {
+    let make = || -> io::Result<Folder> {
+        match parent.make_folder(name) {
             // Another delivery was quicker.
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-            Err(errno) => return Err(errno.into()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            result => result?,
         }
-        let folder = open()?;
-        flush_entry(
-            parent,
-            &openat(&folder, ".", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?,
-        )?;
+        let folder = parent.walk_to(name)?;
+        flush_entry(parent, || folder.open_folder(".")?.flush_file_system())?;
         Ok(folder)
     };
     make().map_err(|error| failure(&error, "make the folder", path))
 }
 
-/// Makes sure that `child`, just made in `parent`, is found there after a crash.
+/// Makes sure that what was just made in `parent` is found there after a crash.
+/// `flush_file_system` does so for the whole file system by way of what was made.
 ///
 /// # Errors
 /// When the disk fails.
-pub fn flush_entry(parent: &OwnedFd, child: impl AsFd) -> io::Result<()> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    match openat(parent, ".", flags, Mode::empty()) {
-        Ok(parent) => fsync(parent)?,
+pub fn flush_entry(
+    parent: &Folder,
+    flush_file_system: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
+    match parent.open_folder(".") {
+        Ok(parent) => parent.flush_to_disk(),
         // A folder that may be written and not read cannot be flushed alone.
-        Err(_) => syncfs(child)?,
+        Err(_) => flush_file_system(),
     }
-    Ok(())
 }
 
 /// Splits a path before the component that has the first variable, or before its last one.

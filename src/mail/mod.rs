@@ -5,6 +5,7 @@ pub mod address;
 pub mod address_list;
 pub mod date;
 pub mod dsn;
+pub mod dsn_request;
 pub mod header;
 pub mod hops;
 pub mod status;

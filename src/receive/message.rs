@@ -4,7 +4,7 @@
 use std::io;
 use std::time::Instant;
 
-use crate::config::settings::BareNewline;
+use crate::config::settings::{BareNewline, Settings};
 use crate::mail::hops::HopCounter;
 use crate::mail::status::Status;
 use crate::receive::Reception;
@@ -12,10 +12,12 @@ use crate::receive::peer::Peer;
 use crate::receive::policy::{self, USUAL_SIZE};
 use crate::report::complaint::Complaint;
 use crate::report::station;
+use crate::route;
+use crate::route::next_hop::NextHop;
 use crate::smtp::data::{DataDecoder, Progress};
 use crate::smtp::reply::Reply;
 use crate::smtp::server::{DataError, Introduction, Transaction};
-use crate::spool::envelope::Envelope;
+use crate::spool::envelope::{Envelope, Recipient};
 use crate::spool::id::QueueId;
 use crate::spool::store::{Draft, Receipt};
 use crate::sys::clock;
@@ -63,6 +65,7 @@ impl<'a> IncomingMessage<'a> {
             reverse_path: transaction.reverse_path.clone(),
             recipients: transaction.recipients.clone(),
             body: transaction.body,
+            request: transaction.request.clone(),
         });
         let decoder = DataDecoder::new(bare_newline);
         let mut message = Self {
@@ -118,20 +121,36 @@ impl<'a> IncomingMessage<'a> {
         if self.hops.hops() >= MAX_HOPS {
             return Err(DataError::Refused(LOOP));
         }
-        let (reception, began, id) = (self.reception, self.began, self.draft.envelope().id);
-        let committed = match self.disk_error {
-            Some(error) => Err(error),
-            None => self.draft.commit(),
-        };
-        let (receipt, message) = committed.map_err(|error| {
+        let id = self.draft.envelope().id;
+        self.keep().map_err(|error| {
             let (reply, told) = disk_reply(&error);
             told.error(format_args!("{id}: cannot be kept, refused: {error}"));
             DataError::Refused(reply)
-        })?;
-        station::received(&message, began.elapsed());
-        reception.intake.announce(message);
-        Ok(receipt)
+        })
     }
+
+    fn keep(self) -> io::Result<Receipt> {
+        if let Some(error) = self.disk_error {
+            return Err(error);
+        }
+        let Reception { settings, intake, .. } = self.reception;
+        let sealed = self.draft.seal()?;
+        station::received(sealed.message(), self.began.elapsed());
+        let patience = settings.queue.direct;
+        if !patience.is_zero() && may_be_direct(settings, sealed.message().envelope()) {
+            intake.deliver_or_store(sealed, patience)
+        } else {
+            intake.store(sealed)
+        }
+    }
+}
+
+/// Whether a message can be delivered while its client waits: it is for this host alone, and
+/// nobody wants a report of the success, which would have to be stored all the same.
+fn may_be_direct(settings: &Settings, envelope: &Envelope) -> bool {
+    let wants_report = |to: &Recipient| to.request.notify.is_some_and(|notify| notify.success);
+    let is_local = |to: &Recipient| route::next_hop(settings, &to.mailbox) == NextHop::Local;
+    envelope.recipients.iter().all(|to| is_local(to) && !wants_report(to))
 }
 
 /// Looks at the free space again whenever a message grows by what MAIL looked for: it may
@@ -166,7 +185,7 @@ fn trace_field(
     let is_extended = introduction.is_some_and(|introduction| introduction.is_extended);
     let protocol = if is_extended { "ESMTP" } else { "SMTP" };
     let recipient = match transaction.recipients.as_slice() {
-        [only] => format!("\r\n\tfor <{only}>"),
+        [only] => format!("\r\n\tfor <{}>", only.mailbox),
         _ => String::new(),
     };
     format!(

@@ -8,6 +8,7 @@ use crate::config::settings::Settings;
 use crate::deliver::outcome::Failure;
 use crate::mail::address::{Mailbox, ReversePath};
 use crate::mail::dsn::{DeliveryReport, FailedRecipient};
+use crate::mail::dsn_request::MessageRequest;
 use crate::report::station;
 use crate::spool::envelope::{Body, Envelope};
 use crate::spool::id::QueueId;
@@ -59,8 +60,9 @@ pub fn keep(
         received_at: now.as_secs(),
         client: "local".into(),
         reverse_path: ReversePath::Null,
-        recipients: vec![sender.clone()],
+        recipients: vec![sender.clone().into()],
         body: if header.is_ascii() { Body::SevenBit } else { Body::EightBitMime },
+        request: MessageRequest::default(),
     });
     draft.write(&report.to_message())?;
     let (_, message) = draft.commit()?;

@@ -19,7 +19,7 @@ pub fn received(message: &StoredMessage, took: Duration) {
     }
     let envelope = message.envelope();
     let named: Vec<_> =
-        envelope.recipients.iter().take(MAX_NAMED).map(|to| format!("<{to}>")).collect();
+        envelope.recipients.iter().take(MAX_NAMED).map(|to| format!("<{}>", to.mailbox)).collect();
     let more = match envelope.recipients.len().saturating_sub(MAX_NAMED) {
         0 => String::new(),
         more => format!(",+{more}"),

@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::mail::address::{AddressError, ForwardPath, ReversePath, path_in};
+use crate::mail::dsn_request::RecipientRequest;
 use crate::mail::status::Status;
 use crate::smtp::parameters::{MailParameters, ParameterError, parse_rcpt_parameters};
 use crate::smtp::reply::Reply;
@@ -19,7 +20,7 @@ pub enum Command {
     /// `MAIL FROM:<path> …` (RFC 5321 §4.1.1.2).
     Mail(ReversePath, MailParameters),
     /// `RCPT TO:<path> …` (RFC 5321 §4.1.1.3).
-    Rcpt(ForwardPath),
+    Rcpt(ForwardPath, RecipientRequest),
     /// `DATA` (RFC 5321 §4.1.1.4).
     Data,
     /// `RSET` (RFC 5321 §4.1.1.5).
@@ -132,8 +133,8 @@ impl CommandError {
 pub const SYNTAX: [(&str, &str); 11] = [
     ("HELO", "HELO hostname"),
     ("EHLO", "EHLO hostname"),
-    ("MAIL", "MAIL FROM:<address> [SIZE=octets] [BODY=7BIT|8BITMIME]"),
-    ("RCPT", "RCPT TO:<address>"),
+    ("MAIL", "MAIL FROM:<address> [SIZE=octets] [BODY=7BIT|8BITMIME] [RET=FULL|HDRS] [ENVID=name]"),
+    ("RCPT", "RCPT TO:<address> [NOTIFY=NEVER|SUCCESS,FAILURE,DELAY] [ORCPT=type;address]"),
     ("DATA", "DATA"),
     ("RSET", "RSET"),
     ("NOOP", "NOOP [text]"),
@@ -203,8 +204,8 @@ fn parse_rcpt(argument: &str, syntax_error: CommandError) -> Result<Command, Com
     let path = behind_keyword(argument, "TO:").ok_or(syntax_error)?;
     let (path, parameters) = split_path(path)?;
     let forward_path = path.parse().map_err(CommandError::Address)?;
-    parse_rcpt_parameters(parameters).map_err(CommandError::Parameter)?;
-    Ok(Command::Rcpt(forward_path))
+    let request = parse_rcpt_parameters(parameters).map_err(CommandError::Parameter)?;
+    Ok(Command::Rcpt(forward_path, request))
 }
 
 /// What stands behind `FROM:` or `TO:`. RFC 5321 §3.3 allows no blank there; devices send
@@ -231,11 +232,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn mail(path: &str, size: Option<u64>, body: Body) -> Result<Command, CommandError> {
-        Ok(Command::Mail(path.parse().unwrap(), MailParameters { size, body }))
+        let parameters = MailParameters { size, body, request: Default::default() };
+        Ok(Command::Mail(path.parse().unwrap(), parameters))
     }
 
     fn rcpt(path: &str) -> Result<Command, CommandError> {
-        Ok(Command::Rcpt(path.parse().unwrap()))
+        Ok(Command::Rcpt(path.parse().unwrap(), RecipientRequest::default()))
     }
 
     #[test]
@@ -307,7 +309,8 @@ mod tests {
             ("RCPT TO:", 501),
             ("RCPT TO:<>", 553),
             ("RCPT TO:<a@[1.2.3]>", 553),
-            ("RCPT TO:<a@b> NOTIFY=NEVER", 555),
+            ("RCPT TO:<a@b> NOTIFY=NONE", 501),
+            ("RCPT TO:<a@b> FOO=1", 555),
         ] {
             let reply = Command::parse(line.as_bytes()).unwrap_err().reply();
             assert_eq!(reply.code(), code, "{line:?}: {reply}");

@@ -1,15 +1,24 @@
 //! The parameters behind a path: `SIZE=1000 BODY=8BITMIME` (RFC 5321 §4.1.2, RFC 1870,
-//! RFC 6152).
+//! RFC 6152), and what is asked about reports (RFC 3461 §4).
 
+use std::str::FromStr;
+
+use crate::mail::dsn_request::{MessageRequest, NotOfTheForm, RecipientRequest};
 use crate::spool::envelope::Body;
 
+const ENVID_FORM: &str = "ENVID is up to 100 characters of xtext";
+const NOTIFY_FORM: &str = "NOTIFY is NEVER, or a list of SUCCESS, FAILURE and DELAY";
+const ORCPT_FORM: &str = "ORCPT is an address type, a semicolon and xtext";
+
 /// What MAIL said about the message to come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MailParameters {
     /// The declared size in octets (RFC 1870 §6).
     pub size: Option<u64>,
     /// `BODY=`; 7BIT where nothing is said (RFC 6152 §3).
     pub body: Body,
+    /// `RET=` and `ENVID=` (RFC 3461 §4.3 and §4.4).
+    pub request: MessageRequest,
 }
 
 /// Why parameters were refused.
@@ -29,30 +38,36 @@ impl MailParameters {
     /// # Errors
     /// The first parameter that cannot be taken.
     pub fn parse(text: &str) -> Result<Self, ParameterError> {
-        let (mut size, mut body) = (None, None);
+        let (mut size, mut body, mut request) = (None, None, MessageRequest::default());
         for parameter in each(text) {
             let (keyword, value) = parameter?;
             match keyword.to_ascii_uppercase().as_str() {
                 "SIZE" => set(&mut size, size_value(value)?)?,
                 "BODY" => set(&mut body, body_value(value)?)?,
+                "RET" => set(&mut request.ret, read(value, "RET is FULL or HDRS")?)?,
+                "ENVID" => set(&mut request.envelope_id, read(value, ENVID_FORM)?)?,
                 _ => return Err(ParameterError::Unknown(keyword.to_owned())),
             }
         }
-        Ok(Self { size, body: body.unwrap_or(Body::SevenBit) })
+        Ok(Self { size, body: body.unwrap_or(Body::SevenBit), request })
     }
 }
 
-/// Reads what stands behind the forward-path. No extension offered here has a parameter
-/// there yet.
+/// Reads what stands behind the forward-path.
 ///
 /// # Errors
-/// The first parameter, if there is one.
-pub fn parse_rcpt_parameters(text: &str) -> Result<(), ParameterError> {
-    match each(text).next() {
-        None => Ok(()),
-        Some(Ok((keyword, _))) => Err(ParameterError::Unknown(keyword.to_owned())),
-        Some(Err(error)) => Err(error),
+/// The first parameter that cannot be taken.
+pub fn parse_rcpt_parameters(text: &str) -> Result<RecipientRequest, ParameterError> {
+    let mut request = RecipientRequest::default();
+    for parameter in each(text) {
+        let (keyword, value) = parameter?;
+        match keyword.to_ascii_uppercase().as_str() {
+            "NOTIFY" => set(&mut request.notify, read(value, NOTIFY_FORM)?)?,
+            "ORCPT" => set(&mut request.original, read(value, ORCPT_FORM)?)?,
+            _ => return Err(ParameterError::Unknown(keyword.to_owned())),
+        }
     }
+    Ok(request)
 }
 
 /// The parameters one by one: keyword and, where there is one, value.
@@ -93,6 +108,14 @@ fn size_value(value: Option<&str>) -> Result<u64, ParameterError> {
     }
 }
 
+/// Reads a value of a type of its own, or says what form it has.
+fn read<T: FromStr<Err = NotOfTheForm>>(
+    value: Option<&str>,
+    form: &'static str,
+) -> Result<T, ParameterError> {
+    value.and_then(|value| value.parse().ok()).ok_or(ParameterError::BadValue(form))
+}
+
 fn body_value(value: Option<&str>) -> Result<Body, ParameterError> {
     match value {
         Some(value) if value.eq_ignore_ascii_case("7BIT") => Ok(Body::SevenBit),
@@ -107,13 +130,25 @@ mod tests {
 
     #[test]
     fn known_parameters_are_read_in_any_case() {
-        let none = MailParameters { size: None, body: Body::SevenBit };
-        assert_eq!(MailParameters::parse(""), Ok(none));
+        let request = MessageRequest::default();
+        let none = MailParameters { size: None, body: Body::SevenBit, request: request.clone() };
+        assert_eq!(MailParameters::parse(""), Ok(none.clone()));
         assert_eq!(MailParameters::parse("  "), Ok(none));
-        let both = MailParameters { size: Some(1000), body: Body::EightBitMime };
+        let both = MailParameters { size: Some(1000), body: Body::EightBitMime, request };
         assert_eq!(MailParameters::parse(" size=1000  Body=8BitMime"), Ok(both));
         let huge = MailParameters::parse("SIZE=99999999999999999999").unwrap();
         assert_eq!(huge.size, Some(u64::MAX));
+    }
+
+    #[test]
+    fn what_is_asked_about_reports_is_read() {
+        let request = MailParameters::parse("ret=hdrs ENVID=a+2Bb").unwrap().request;
+        let text = format!("{} {}", request.ret.unwrap(), request.envelope_id.unwrap());
+        assert_eq!(text, "HDRS a+2Bb");
+        assert_eq!(parse_rcpt_parameters(""), Ok(RecipientRequest::default()));
+        let request = parse_rcpt_parameters(" Notify=Success,Failure ORCPT=rfc822;x").unwrap();
+        let text = format!("{} {}", request.notify.unwrap(), request.original.unwrap());
+        assert_eq!(text, "SUCCESS,FAILURE rfc822;x");
     }
 
     #[test]
@@ -132,9 +167,22 @@ mod tests {
             ("SIZE=-1", BadValue("SIZE takes a number of octets")),
             ("SIZE=100000000000000000000", BadValue("SIZE takes a number of octets")),
             ("BODY=BINARYMIME", BadValue("BODY is 7BIT or 8BITMIME")),
+            ("RET=HDRS RET=HDRS", Malformed),
+            ("RET=SOME", BadValue("RET is FULL or HDRS")),
+            ("ENVID=a+0Ab", BadValue(ENVID_FORM)),
+            ("NOTIFY=NEVER", Unknown("NOTIFY".into())),
         ] {
             assert_eq!(MailParameters::parse(text), Err(error), "{text:?}");
         }
-        assert_eq!(parse_rcpt_parameters(" NOTIFY=NEVER"), Err(Unknown("NOTIFY".into())));
+        for (text, error) in [
+            ("SIZE=1", Unknown("SIZE".into())),
+            ("NOTIFY", BadValue(NOTIFY_FORM)),
+            ("NOTIFY=NEVER,DELAY", BadValue(NOTIFY_FORM)),
+            ("NOTIFY=NEVER NOTIFY=NEVER", Malformed),
+            ("ORCPT=ann@x.test", BadValue(ORCPT_FORM)),
+            ("ORCPT=rfc822;a+0D+0Ab", BadValue(ORCPT_FORM)),
+        ] {
+            assert_eq!(parse_rcpt_parameters(text), Err(error), "{text:?}");
+        }
     }
 }

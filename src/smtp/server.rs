@@ -9,13 +9,14 @@ use std::collections::HashSet;
 
 use crate::config::settings::BareNewline;
 use crate::mail::address::{ForwardPath, Mailbox, ReversePath};
+use crate::mail::dsn_request::{MessageRequest, RecipientRequest};
 use crate::mail::status::Status;
 use crate::smtp::command::{self, Command, HeloName};
 use crate::smtp::data::DataFault;
 use crate::smtp::line::{Framed, first_line};
 use crate::smtp::parameters::MailParameters;
 use crate::smtp::reply::Reply;
-use crate::spool::envelope::Body;
+use crate::spool::envelope::{Body, Recipient};
 use crate::spool::store::Receipt;
 
 /// Refused commands after which a client is sent away. 100 recipients must be possible even
@@ -112,11 +113,13 @@ pub struct Transaction {
     /// Where reports go.
     pub reverse_path: ReversePath,
     /// Whom the message is for, as accepted so far; nobody twice.
-    pub recipients: Vec<Mailbox>,
+    pub recipients: Vec<Recipient>,
     /// The same, to look one up.
     known: HashSet<Mailbox>,
     /// What MAIL declared about the octets.
     pub body: Body,
+    /// What MAIL asked about reports.
+    pub request: MessageRequest,
 }
 
 /// Why the data of a message did not become a message.
@@ -209,7 +212,7 @@ impl Session {
             Command::Helo(name) => self.introduce(name, false),
             Command::Ehlo(name) => self.introduce(name, true),
             Command::Mail(path, parameters) => self.mail(path, parameters, policy),
-            Command::Rcpt(path) => self.rcpt(&path, policy),
+            Command::Rcpt(path, request) => self.rcpt(&path, request, policy),
             Command::Rset => {
                 self.transaction = None;
                 RESET
@@ -228,7 +231,7 @@ impl Session {
         self.transaction = None;
         let mut text = self.limits.hostname.clone();
         if is_extended {
-            text.push_str("\nPIPELINING\n8BITMIME\nENHANCEDSTATUSCODES");
+            text.push_str("\nPIPELINING\n8BITMIME\nENHANCEDSTATUSCODES\nDSN");
             text.push_str(&format!("\nSIZE {}", self.limits.max_message_size));
             if self.limits.offers_expn {
                 text.push_str("\nEXPN");
@@ -263,11 +266,17 @@ impl Session {
             recipients: Vec::new(),
             known: HashSet::new(),
             body: parameters.body,
+            request: parameters.request,
         });
         SENDER_OK
     }
 
-    fn rcpt(&mut self, forward_path: &ForwardPath, policy: &mut dyn Policy) -> Reply {
+    fn rcpt(
+        &mut self,
+        forward_path: &ForwardPath,
+        request: RecipientRequest,
+        policy: &mut dyn Policy,
+    ) -> Reply {
         let Some(transaction) = &mut self.transaction else {
             return SEND_MAIL;
         };
@@ -278,7 +287,7 @@ impl Session {
             Ok(mailbox) => {
                 // The same address twice is one recipient.
                 if transaction.known.insert(mailbox.clone()) {
-                    transaction.recipients.push(mailbox);
+                    transaction.recipients.push(Recipient { mailbox, request });
                 }
                 RECIPIENT_OK
             }

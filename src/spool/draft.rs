@@ -1,30 +1,29 @@
 //! A message on its way into the spool.
 //!
-//! It is written into a file that has no name yet (`O_TMPFILE`), gets its name, and is then
-//! flushed together with it: one journal commit where the file system can do both at once. A
-//! crash in between leaves at most a named file without its last line, which the next start
-//! removes; nobody was told 250 for it. `src/ARCHITECTURE.md` has the whole table.
+//! A small one stays in memory until it is known whether it must be stored at all: what is
+//! delivered at once never is (see [`crate::spool::intake`]). It is then written into a file
+//! that has no name yet (`O_TMPFILE`), gets its name, and is flushed together with it: one
+//! journal commit where the file system can do both at once. A crash in between leaves at most
+//! a named file without its last line, which the next start removes; nobody was told 250 for
+//! it. `src/ARCHITECTURE.md` has the whole table.
 
-use std::fs::File;
 use std::io::{self, Write};
-use std::ops::Range;
 use std::sync::Arc;
-
-use rustix::fs::{AtFlags, Mode, OFlags};
 
 use crate::spool::envelope::Envelope;
 use crate::spool::format;
 use crate::spool::id::QueueId;
-use crate::spool::message::StoredMessage;
+use crate::spool::message::{Octets, StoredMessage};
 use crate::spool::store::Spool;
-use crate::sys::files;
+use crate::sys::disk::{DiskFile, Open};
 
-/// Octets gathered before they are written.
+/// Octets gathered before they are written: what a message may have to be held in memory.
 const BUFFER_OCTETS: usize = 64 << 10;
 /// What a draft's name ends with where the file system has no unnamed files.
 pub(super) const DRAFT_SUFFIX: &str = ".draft";
-/// The proof that a message is on disk, name and all. Only a commit makes one, and without
-/// one the session cannot answer 250.
+
+/// The proof that a message lasts: it is in the spool, name and all, or each of its recipients
+/// has it, flushed. Without one the session cannot answer 250.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Receipt(QueueId);
 
@@ -35,24 +34,22 @@ impl Receipt {
     }
 }
 
-/// A message on its way into the spool.
+/// A message that is still being received.
 #[derive(Debug)]
 pub struct Draft {
     spool: Arc<Spool>,
     envelope: Envelope,
     buffer: Vec<u8>,
-    file: Option<File>,
-    /// Whether the file has a name that must go, whatever becomes of the message.
-    has_draft_name: bool,
-    /// Where the content stands in the file, as far as it was written or buffered.
-    content: Range<u64>,
+    file: Option<DraftFile>,
+    envelope_octets: u64,
+    content_octets: u64,
 }
 
 impl Draft {
     pub(super) fn begin(spool: Arc<Spool>, envelope: Envelope) -> Self {
         let buffer = format::envelope_text(&envelope).into_bytes();
-        let content = buffer.len() as u64..buffer.len() as u64;
-        Self { spool, envelope, buffer, file: None, has_draft_name: false, content }
+        let envelope_octets = buffer.len() as u64;
+        Self { spool, envelope, buffer, file: None, envelope_octets, content_octets: 0 }
     }
 
     /// The envelope it was begun with.
@@ -62,7 +59,7 @@ impl Draft {
 
     /// The octets of content so far.
     pub const fn content_octets(&self) -> u64 {
-        self.content.end - self.content.start
+        self.content_octets
     }
 
     /// Adds content: lines that end with CRLF, without dot-stuffing.
@@ -73,7 +70,7 @@ impl Draft {
         if self.buffer.len() + content.len() > BUFFER_OCTETS {
             self.write_out()?;
         }
-        self.content.end += content.len() as u64;
+        self.content_octets += content.len() as u64;
         if content.len() > BUFFER_OCTETS {
             return self.open_file()?.write_all(content);
         }
@@ -81,42 +78,32 @@ impl Draft {
         Ok(())
     }
 
-    /// Finishes the message: from here on it is in the queue and survives a crash.
+    /// Ends the message. Nothing of it lasts yet.
+    ///
+    /// # Errors
+    /// When the disk does not take it. Nothing of it is left then.
+    pub fn seal(mut self) -> io::Result<Sealed> {
+        self.buffer.extend_from_slice(format::end_line(self.content_octets).as_bytes());
+        if self.file.is_some() {
+            self.write_out()?;
+        }
+        let Self { spool, envelope, buffer, file, envelope_octets, content_octets } = self;
+        let (octets, name) = match file {
+            Some(DraftFile { file, name }) => (Octets::File(Arc::new(file)), name),
+            None => (Octets::Memory(buffer.into()), None),
+        };
+        let content = envelope_octets..envelope_octets + content_octets;
+        let message = Arc::new(StoredMessage::with_octets(octets, content, envelope));
+        Ok(Sealed { spool, message, name })
+    }
+
+    /// Ends the message and stores it: from here on it is in the queue and survives a crash.
     ///
     /// # Errors
     /// When it could not be written or flushed. Nothing of it is left then, and the client
     /// must not be told 250.
-    pub fn commit(mut self) -> io::Result<(Receipt, StoredMessage)> {
-        self.buffer.extend_from_slice(format::end_line(self.content_octets()).as_bytes());
-        self.write_out()?;
-        let name = self.envelope.id.to_string();
-        let Some(file) = self.file.take() else {
-            return Err(io::Error::other("a draft is never empty"));
-        };
-        let queue = self.spool.queue();
-        self.give_name(&file, &name)?;
-        // One flush for data, size and name where the journal holds them together; the
-        // folder's own is there for file systems that keep names apart.
-        let flushed = file.sync_all().and_then(|()| Ok(rustix::fs::fsync(queue)?));
-        if let Err(error) = flushed {
-            let _ = files::remove(queue, &name);
-            return Err(error);
-        }
-        let receipt = Receipt(self.envelope.id);
-        Ok((receipt, StoredMessage::new(file, self.content.clone(), self.envelope.clone())))
-    }
-
-    fn draft_name(&self) -> String {
-        format!("{}{DRAFT_SUFFIX}", self.envelope.id)
-    }
-
-    fn give_name(&self, file: &File, name: &str) -> io::Result<()> {
-        let queue = self.spool.queue();
-        if self.spool.has_unnamed_files() {
-            return files::link_unnamed(file, queue, name);
-        }
-        // Unlike rename, link never replaces a message that has this name already.
-        Ok(rustix::fs::linkat(queue, self.draft_name(), queue, name, AtFlags::empty())?)
+    pub fn commit(self) -> io::Result<(Receipt, StoredMessage)> {
+        self.seal()?.commit()
     }
 
     fn write_out(&mut self) -> io::Result<()> {
@@ -128,26 +115,104 @@ impl Draft {
     }
 
     /// The file, made when the first octets are to be written.
-    fn open_file(&mut self) -> io::Result<&mut File> {
+    fn open_file(&mut self) -> io::Result<&mut DiskFile> {
         if self.file.is_none() {
-            let queue = self.spool.queue();
-            let file = if self.spool.has_unnamed_files() {
-                let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-                File::from(rustix::fs::openat(queue, ".", flags, Mode::from(0o600))?)
-            } else {
-                self.has_draft_name = true;
-                files::create(queue, &self.draft_name())?
-            };
-            self.file = Some(file);
+            self.file = Some(DraftFile::create(&self.spool, self.envelope.id)?);
         }
-        self.file.as_mut().ok_or_else(|| io::Error::other("the draft has no file"))
+        match &mut self.file {
+            Some(file) => Ok(&mut file.file),
+            None => Err(io::Error::other("the draft has no file")),
+        }
     }
 }
 
-impl Drop for Draft {
-    fn drop(&mut self) {
-        if self.has_draft_name {
-            let _ = files::remove(self.spool.queue(), &self.draft_name());
+/// A whole message that may not last yet. Dropping it leaves nothing.
+#[derive(Debug)]
+pub struct Sealed {
+    spool: Arc<Spool>,
+    message: Arc<StoredMessage>,
+    name: Option<DraftName>,
+}
+
+impl Sealed {
+    /// The message, to be read.
+    pub const fn message(&self) -> &Arc<StoredMessage> {
+        &self.message
+    }
+
+    /// Stores the message: from here on it is in the queue and survives a crash.
+    ///
+    /// # Errors
+    /// When it could not be written or flushed. Nothing of it is left then, and the client
+    /// must not be told 250.
+    pub fn commit(mut self) -> io::Result<(Receipt, StoredMessage)> {
+        let id = self.message.envelope().id;
+        let file = match self.message.octets() {
+            Octets::File(file) => Arc::clone(file),
+            Octets::Memory(octets) => {
+                let mut draft = DraftFile::create(&self.spool, id)?;
+                self.name = draft.name;
+                draft.file.write_all(octets)?;
+                Arc::new(draft.file)
+            }
+        };
+        let (queue, name) = (self.spool.queue(), id.to_string());
+        match &self.name {
+            None => queue.link_unnamed(&file, &name)?,
+            // Unlike rename, link never replaces a message that has this name already.
+            Some(draft) => queue.link(&draft.text(), queue, &name)?,
         }
+        // One flush for data, size and name where the journal holds them together; the
+        // folder's own is there for file systems that keep names apart.
+        let flushed = file.flush_to_disk().and_then(|()| queue.flush_to_disk());
+        if let Err(error) = flushed {
+            let _ = queue.unlink(&name);
+            return Err(error);
+        }
+        Ok((Receipt(id), self.message.moved_to(file)))
+    }
+
+    /// The proof that the message lasts without being stored: every recipient has it, flushed.
+    /// Only for who has heard so from the queue manager.
+    pub(super) fn into_delivered(self) -> Receipt {
+        Receipt(self.message.envelope().id)
+    }
+}
+
+/// The file of a draft.
+#[derive(Debug)]
+struct DraftFile {
+    file: DiskFile,
+    /// Where the file system has no unnamed files.
+    name: Option<DraftName>,
+}
+
+impl DraftFile {
+    fn create(spool: &Arc<Spool>, id: QueueId) -> io::Result<Self> {
+        let queue = spool.queue();
+        if spool.has_unnamed_files() {
+            return Ok(Self { file: queue.create_unnamed()?, name: None });
+        }
+        let name = DraftName { spool: Arc::clone(spool), id };
+        Ok(Self { file: queue.open(&name.text(), Open::Anew)?, name: Some(name) })
+    }
+}
+
+/// A draft's name, which goes whatever becomes of the message.
+#[derive(Debug)]
+struct DraftName {
+    spool: Arc<Spool>,
+    id: QueueId,
+}
+
+impl DraftName {
+    fn text(&self) -> String {
+        format!("{}{DRAFT_SUFFIX}", self.id)
+    }
+}
+
+impl Drop for DraftName {
+    fn drop(&mut self) {
+        let _ = self.spool.queue().unlink(&self.text());
     }
 }

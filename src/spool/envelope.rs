@@ -2,6 +2,7 @@
 //! the message.
 
 use crate::mail::address::{Mailbox, ReversePath};
+use crate::mail::dsn_request::{MessageRequest, RecipientRequest};
 use crate::spool::id::QueueId;
 
 /// What was said about a message before its first octet.
@@ -16,9 +17,27 @@ pub struct Envelope {
     /// Where reports go.
     pub reverse_path: ReversePath,
     /// Whom it is for. Never empty.
-    pub recipients: Vec<Mailbox>,
+    pub recipients: Vec<Recipient>,
     /// What MAIL declared about its octets.
     pub body: Body,
+    /// What MAIL asked about reports.
+    pub request: MessageRequest,
+}
+
+/// One recipient of an envelope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipient {
+    /// The address.
+    pub mailbox: Mailbox,
+    /// What RCPT asked about reports.
+    pub request: RecipientRequest,
+}
+
+impl From<Mailbox> for Recipient {
+    /// A recipient about whom nothing was asked.
+    fn from(mailbox: Mailbox) -> Self {
+        Self { mailbox, request: RecipientRequest::default() }
+    }
 }
 
 /// `BODY=` (RFC 6152 §2).

@@ -8,24 +8,27 @@
 //! client 192.0.2.7
 //! from <ann@example.org>
 //! body 8bitmime
-//! to <bob@example.net>
+//! ret HDRS
+//! envid QQ314159
+//! to <bob@example.net> SUCCESS,FAILURE rfc822;bob@example.net
 //!
 //! Received: …
 //! mailwren-end 00000000000001a4
 //! ```
 //!
-//! No value can hold a line end: each is a type that was parsed (see `mail/address.rs`), or
+//! `ret` and `envid` stand there when they were given; behind a recipient stand NOTIFY and
+//! ORCPT, a dash for what was not given. No value can hold a line end: each is a type that was parsed (see `mail/address.rs`), or
 //! is checked here.
 
 use std::fmt::Write as _;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
-use crate::mail::address::{Mailbox, ReversePath};
+use crate::mail::address::{Mailbox, ReversePath, path_in};
+use crate::mail::dsn_request::{MessageRequest, RecipientRequest};
 use crate::mail::text::{MAX_REMARK, one_line};
-use crate::spool::envelope::{Body, Envelope};
+use crate::spool::envelope::{Body, Envelope, Recipient};
 use crate::spool::message::StoredMessage;
+use crate::sys::disk::DiskFile;
 
 const FIRST_LINE: &str = "mailwren 1";
 const END_MARK: &str = "mailwren-end ";
@@ -76,12 +79,31 @@ pub fn envelope_text(envelope: &Envelope) -> String {
         one_line(&envelope.client, MAX_REMARK),
         envelope.reverse_path,
     );
-    for recipient in &envelope.recipients {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "to <{recipient}>");
+    // Writing to a String cannot fail.
+    if let Some(ret) = envelope.request.ret {
+        let _ = writeln!(text, "ret {ret}");
+    }
+    if let Some(envelope_id) = &envelope.request.envelope_id {
+        let _ = writeln!(text, "envid {envelope_id}");
+    }
+    for Recipient { mailbox, request } in &envelope.recipients {
+        let _ = writeln!(text, "to <{mailbox}>{}", request_text(request));
     }
     text.push('\n');
     text
+}
+
+/// What was asked about a recipient, behind its address: two words, or nothing at all.
+pub(super) fn request_text(request: &RecipientRequest) -> String {
+    fn word<T: ToString>(value: Option<&T>) -> String {
+        value.map_or_else(|| "-".to_owned(), T::to_string)
+    }
+    match request {
+        RecipientRequest { notify: None, original: None } => String::new(),
+        RecipientRequest { notify, original } => {
+            format!(" {} {}", word(notify.as_ref()), word(original.as_ref()))
+        }
+    }
 }
 
 /// The line that stands behind `content_octets` of content.
@@ -93,7 +115,7 @@ pub fn end_line(content_octets: u64) -> String {
 ///
 /// # Errors
 /// When the file cannot be read.
-pub fn is_complete(file: &File) -> io::Result<bool> {
+pub fn is_complete(file: &DiskFile) -> io::Result<bool> {
     content_octets(file).map(|octets| octets.is_some())
 }
 
@@ -101,9 +123,9 @@ pub fn is_complete(file: &File) -> io::Result<bool> {
 ///
 /// # Errors
 /// Why the file is no message.
-pub fn read(file: File) -> Result<StoredMessage, ReadError> {
+pub fn read(file: DiskFile) -> Result<StoredMessage, ReadError> {
     let content_octets = content_octets(&file)?.ok_or(ReadError::Incomplete)?;
-    let end = file.metadata()?.len() - END_LENGTH;
+    let end = file.size_octets()? - END_LENGTH;
     let start = end.checked_sub(content_octets).ok_or(ReadError::Malformed)?;
     let length = usize::try_from(start).ok().filter(|&length| length <= MAX_ENVELOPE);
     let mut text = vec![0; length.ok_or(ReadError::Malformed)?];
@@ -115,8 +137,8 @@ pub fn read(file: File) -> Result<StoredMessage, ReadError> {
     Ok(StoredMessage::new(file, start..end, envelope))
 }
 
-fn content_octets(file: &File) -> io::Result<Option<u64>> {
-    let Some(start) = file.metadata()?.len().checked_sub(END_LENGTH) else {
+fn content_octets(file: &DiskFile) -> io::Result<Option<u64>> {
+    let Some(start) = file.size_octets()?.checked_sub(END_LENGTH) else {
         return Ok(None);
     };
     let mut line = [0; END_LENGTH as usize];
@@ -131,7 +153,7 @@ fn content_octets(file: &File) -> io::Result<Option<u64>> {
 }
 
 fn parse_envelope(text: &str) -> Option<Envelope> {
-    let mut lines = text.strip_suffix("\n\n")?.split('\n');
+    let mut lines = text.strip_suffix("\n\n")?.split('\n').peekable();
     if lines.next()? != FIRST_LINE {
         return None;
     }
@@ -145,15 +167,41 @@ fn parse_envelope(text: &str) -> Option<Envelope> {
         "8bitmime" => Body::EightBitMime,
         _ => return None,
     };
+    let mut optional = |name: &str| {
+        let is_named = |line: &&str| line.split(' ').next() == Some(name);
+        lines.next_if(is_named)?.split_once(' ').map(|(_, value)| value)
+    };
+    let ret = optional("ret").map(str::parse).transpose().ok()?;
+    let envelope_id = optional("envid").map(str::parse).transpose().ok()?;
+    let request = MessageRequest { ret, envelope_id };
     let recipients = lines
-        .map(|line| line.strip_prefix("to ").and_then(bracketed))
+        .map(|line| line.strip_prefix("to ").and_then(recipient))
         .collect::<Option<Vec<_>>>()?;
-    let envelope = Envelope { id, received_at, client, reverse_path, recipients, body };
+    let envelope = Envelope { id, received_at, client, reverse_path, recipients, body, request };
     (!envelope.recipients.is_empty()).then_some(envelope)
 }
 
+/// Reads `<mailbox>`, or that and what was asked about it.
+fn recipient(text: &str) -> Option<Recipient> {
+    let (path, rest) = path_in(text).ok()?;
+    let request = match rest {
+        "" => RecipientRequest::default(),
+        rest => parse_request(rest.strip_prefix(' ')?)?,
+    };
+    Some(Recipient { mailbox: bracketed(path)?, request })
+}
+
+/// Reads two words: NOTIFY and ORCPT, or dashes.
+pub(super) fn parse_request(text: &str) -> Option<RecipientRequest> {
+    fn word<T: std::str::FromStr>(text: &str) -> Option<Option<T>> {
+        if text == "-" { Some(None) } else { text.parse().ok().map(Some) }
+    }
+    let (notify, original) = text.split_once(' ')?;
+    Some(RecipientRequest { notify: word(notify)?, original: word(original)? })
+}
+
 /// Reads `<mailbox>`.
-pub fn bracketed(text: &str) -> Option<Mailbox> {
+pub(super) fn bracketed(text: &str) -> Option<Mailbox> {
     text.strip_prefix('<')?.strip_suffix('>')?.parse().ok()
 }
 
@@ -164,10 +212,10 @@ mod tests {
     use proptest::prelude::*;
     use std::io::{Read, Write};
 
-    fn file_with(bytes: &[u8]) -> File {
+    fn file_with(bytes: &[u8]) -> DiskFile {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
-        file
+        file.into()
     }
 
     fn envelope(client: &str, from: &str, to: &[&str]) -> Envelope {
@@ -176,8 +224,9 @@ mod tests {
             received_at: 1_795_000_000,
             client: client.into(),
             reverse_path: from.parse().unwrap(),
-            recipients: to.iter().map(|to| to.parse().unwrap()).collect(),
+            recipients: to.iter().map(|to| recipient(to).unwrap()).collect(),
             body: Body::EightBitMime,
+            request: MessageRequest::default(),
         }
     }
 
@@ -190,7 +239,10 @@ mod tests {
 
     #[test]
     fn a_finished_file_reads_back() {
-        let envelope = envelope("uid 1000", "<>", &["ann@example.org", "\"b c\"@[IPv6:::1]"]);
+        let to = ["<ann@example.org>", "<\"b> c\"@[IPv6:::1]> NEVER -", "<c@d> DELAY rfc822;x"];
+        let mut envelope = envelope("uid 1000", "<>", &to);
+        envelope.request.ret = "HDRS".parse().ok();
+        envelope.request.envelope_id = "a+20b".parse().ok();
         let content = b"Subject: x\r\n\r\nmailwren-end 0000000000000001\n\n\r\n";
         let message = read(file_with(&whole(&envelope, content))).unwrap();
         assert_eq!(*message.envelope(), envelope);
@@ -202,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_file_cut_anywhere_is_incomplete() {
-        let bytes = whole(&envelope("192.0.2.1", "<a@b>", &["c@d"]), b"x\r\n");
+        let bytes = whole(&envelope("192.0.2.1", "<a@b>", &["<c@d>"]), b"x\r\n");
         for end in 0..bytes.len() {
             let result = read(file_with(&bytes[..end]));
             assert!(matches!(result, Err(ReadError::Incomplete)), "cut at {end}: {result:?}");
@@ -218,7 +270,7 @@ mod tests {
                 "{text:?}"
             );
         }
-        let none = whole(&envelope("x", "<a@b>", &["c@d"]), b"");
+        let none = whole(&envelope("x", "<a@b>", &["<c@d>"]), b"");
         let none = String::from_utf8(none).unwrap().replace("to <c@d>\n", "");
         assert!(matches!(read(file_with(none.as_bytes())), Err(ReadError::Malformed)));
     }
@@ -226,7 +278,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_client_and_content_read_back(client in "[ -~\n\r]{0,20}", content in any::<Vec<u8>>()) {
-            let envelope = envelope(&client, "<a@b>", &["c@d"]);
+            let envelope = envelope(&client, "<a@b>", &["<c@d>"]);
             let message = read(file_with(&whole(&envelope, &content))).unwrap();
             let mut read_back = Vec::new();
             message.reader().read_to_end(&mut read_back).unwrap();

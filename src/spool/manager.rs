@@ -15,18 +15,20 @@ use crossbeam_channel::{Receiver, never, select};
 use crate::config::settings::Settings;
 use crate::deliver::dispatch::Dispatcher;
 use crate::deliver::job::{Job, Report};
+use crate::mail::address::Mailbox;
 use crate::report::bounce;
 use crate::report::complaint::Complaint;
 use crate::route;
 use crate::route::next_hop::NextHop;
 use crate::spool::age::Ages;
+use crate::spool::claim::{Claim, Verdict};
 use crate::spool::format::ReadError;
 use crate::spool::id::QueueId;
-use crate::spool::intake::{self, Arrivals};
+use crate::spool::intake::{self, Arrival, Arrivals};
 use crate::spool::lanes::{Lane, Lanes};
 use crate::spool::message::StoredMessage;
 use crate::spool::progress::{Progress, State};
-use crate::spool::round::Round;
+use crate::spool::round::{Round, Standing};
 use crate::spool::schedule::Schedule;
 use crate::spool::store::Spool;
 
@@ -106,7 +108,7 @@ impl Manager {
         let now = Instant::now();
         queued.into_iter().for_each(|id| self.schedule.insert(id, now));
         let mut orders = orders.clone();
-        let (mut messages, mut ids) = (self.arrivals.messages.clone(), self.arrivals.ids.clone());
+        let mut arrivals = self.arrivals.receiver.clone();
         while !(self.is_stopping && self.dispatcher.running() == 0) {
             if !self.is_stopping {
                 self.wake_due();
@@ -114,13 +116,9 @@ impl Manager {
                 self.do_chores();
             }
             select! {
-                recv(messages) -> message => match message {
-                    Ok(message) => self.arrive(message),
-                    Err(_) => messages = never(),
-                },
-                recv(ids) -> id => match id {
-                    Ok(id) => self.schedule.insert(id, Instant::now()),
-                    Err(_) => ids = never(),
+                recv(arrivals) -> arrival => match arrival {
+                    Ok(arrival) => self.take_arrival(arrival),
+                    Err(_) => arrivals = never(),
                 },
                 recv(reports) -> report => match report {
                     Ok(report) => self.take_report(report),
@@ -161,6 +159,70 @@ impl Manager {
             self.chores_due = now + DISK_PAUSE;
             self.dispatcher.forget_rested(now);
             self.record_again();
+        }
+    }
+
+    fn take_arrival(&mut self, arrival: Arrival) {
+        match arrival {
+            Arrival::Message(message) => {
+                self.arrivals.take_up();
+                self.take_stored(message);
+            }
+            Arrival::Id(id) => self.take_late(id),
+            Arrival::Offer(message, claim) => self.take_offer(message, claim),
+            Arrival::Withdrawn(id) => self.withdraw(id),
+        }
+    }
+
+    /// Takes a message that its session has put into the spool: a new one, or one that was
+    /// offered and could not be delivered in time.
+    fn take_stored(&mut self, message: StoredMessage) {
+        let id = message.envelope().id;
+        let Some(round) = self.rounds.get_mut(&id) else { return self.arrive(message) };
+        round.message = Arc::new(message);
+        self.go_on(id);
+    }
+
+    /// The same, with the message to be opened from the spool.
+    fn take_late(&mut self, id: QueueId) {
+        match self.rounds.contains_key(&id) {
+            true => self.go_on(id),
+            false => self.schedule.insert(id, Instant::now()),
+        }
+    }
+
+    /// Goes on with what was left until the message is stored.
+    fn go_on(&mut self, id: QueueId) {
+        let Some(round) = self.rounds.get_mut(&id) else { return };
+        round.standing = Standing::Stored;
+        if round.has_new() {
+            self.launch(id);
+        } else if round.is_idle() {
+            self.settle(id);
+        }
+    }
+
+    /// Tries a message that is not in the spool, for which a session waits.
+    fn take_offer(&mut self, message: Arc<StoredMessage>, claim: Arc<Claim>) {
+        if self.is_stopping || !self.lanes.take(Lane::Local) {
+            claim.decide(Verdict::Store);
+            return;
+        }
+        let id = message.envelope().id;
+        self.ages.begin(id, Duration::ZERO, Instant::now());
+        let progress = Progress::new(message.envelope());
+        let mut round = Round::new(message, progress, Lane::Local);
+        round.standing = Standing::Offered(claim);
+        self.rounds.insert(id, round);
+        self.launch(id);
+    }
+
+    /// Forgets a message that could not be stored, once nothing is under way for it.
+    fn withdraw(&mut self, id: QueueId) {
+        let Some(round) = self.rounds.get_mut(&id) else { return };
+        round.standing = Standing::Withdrawn;
+        if round.is_idle() {
+            self.settle(id);
         }
     }
 
@@ -215,7 +277,7 @@ impl Manager {
             self.lanes.park(lane, id);
             return;
         }
-        let mut round = Round::new(message, progress, lane);
+        let mut round = Round::new(Arc::new(message), progress, lane);
         round.has_record = has_record;
         round.is_changed = self.unrecorded.remove(&id).is_some();
         self.rounds.insert(id, round);
@@ -226,7 +288,12 @@ impl Manager {
     fn launch(&mut self, id: QueueId) {
         let Some(round) = self.rounds.get_mut(&id) else { return };
         let now = Instant::now();
-        let groups = round.next_groups(|mailbox| route::next_hop(&self.settings, mailbox));
+        let next_hop = |mailbox: &Mailbox| route::next_hop(&self.settings, mailbox);
+        // What goes to another host must be in the spool first: it takes too long to wait for.
+        if !round.is_stored() && !round.new_pending().all(|to| next_hop(to) == NextHop::Local) {
+            return self.have_stored(id);
+        }
+        let groups = round.next_groups(next_hop);
         let is_relayed = groups.iter().any(|(next_hop, _)| *next_hop != NextHop::Local);
         // What waits for another host must not hold a place that local mail needs.
         if is_relayed && round.lane == Lane::Local && self.lanes.take(Lane::Relay) {
@@ -278,7 +345,7 @@ impl Manager {
     /// after a crash.
     fn record_so_far(&mut self, id: QueueId) {
         let Some(round) = self.rounds.get_mut(&id) else { return };
-        if !round.must_not_be_forgotten() {
+        if !round.is_stored() || !round.must_not_be_forgotten() {
             return;
         }
         match self.spool.record(id, &round.progress) {
@@ -288,10 +355,22 @@ impl Manager {
         }
     }
 
-    /// Ends a round: bounces what failed, then removes the message or lets it wait.
+    /// Ends a round whose message is in the spool: bounces what failed, then removes the message
+    /// or lets it wait. For one that is not, it is time to answer the session.
     fn settle(&mut self, id: QueueId) {
+        let Some(round) = self.rounds.get(&id) else { return };
+        match &round.standing {
+            Standing::Offered(claim)
+                if round.is_delivered() && claim.decide(Verdict::Delivered) => {}
+            Standing::Offered(_) => return self.have_stored(id),
+            Standing::Awaited => return,
+            Standing::Stored | Standing::Withdrawn => {}
+        }
         let Some(mut round) = self.rounds.remove(&id) else { return };
         self.lanes.give_back(round.lane);
+        if !round.is_stored() {
+            return self.remove(id, round);
+        }
         let age = self.ages.of(id, Instant::now());
         if age >= self.settings.queue.expire {
             round.expire();
@@ -302,6 +381,21 @@ impl Manager {
         } else {
             self.let_wait(id, round, age);
         }
+    }
+
+    /// Has the session store what it offered. Who has it already must be on record before, so
+    /// that there is no moment at which a crash would have it delivered again.
+    fn have_stored(&mut self, id: QueueId) {
+        let Some(round) = self.rounds.get_mut(&id) else { return };
+        let standing = std::mem::replace(&mut round.standing, Standing::Awaited);
+        let Standing::Offered(claim) = standing else { return };
+        if round.must_not_be_forgotten() {
+            match self.spool.record(id, &round.progress) {
+                Ok(()) => (round.has_record, round.is_changed) = (true, false),
+                Err(error) => log::error!("{id}: cannot record what was delivered: {error}"),
+            }
+        }
+        claim.decide(Verdict::Store);
     }
 
     /// Tells the sender what failed. Only when the report is on disk are the recipients
@@ -327,8 +421,13 @@ impl Manager {
         }
     }
 
+    /// Removes what there is of a message in the spool.
     fn remove(&mut self, id: QueueId, round: Round) {
-        match self.spool.remove(id, round.has_record) {
+        let removed = match round.standing {
+            Standing::Offered(_) if !round.has_record => Ok(()),
+            _ => self.spool.remove(id, round.has_record),
+        };
+        match removed {
             Ok(()) => {
                 log::debug!("{id}: removed");
                 self.forget(id);

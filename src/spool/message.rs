@@ -1,25 +1,66 @@
 //! A message in the spool, open for reading: its envelope and its content.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use crate::spool::envelope::Envelope;
+use crate::sys::disk::DiskFile;
 
 /// A message that the spool holds. Any number of readers may be at work at once, since each
 /// keeps a position of its own.
 #[derive(Debug)]
 pub struct StoredMessage {
-    file: File,
+    octets: Octets,
     content: Range<u64>,
     envelope: Envelope,
 }
 
+/// Where the octets of a spool file are.
+#[derive(Clone, Debug)]
+pub(super) enum Octets {
+    /// In memory only, as they would be in the file.
+    Memory(Arc<[u8]>),
+    /// In a file, which need not have a name yet.
+    File(Arc<DiskFile>),
+}
+
+impl Octets {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        match self {
+            Self::File(file) => file.read_at(buffer, offset),
+            Self::Memory(octets) => {
+                let start = usize::try_from(offset).unwrap_or(usize::MAX).min(octets.len());
+                let count = buffer.len().min(octets.len() - start);
+                buffer[..count].copy_from_slice(&octets[start..start + count]);
+                Ok(count)
+            }
+        }
+    }
+}
+
 impl StoredMessage {
     /// The message whose content stands in `content` of `file`.
-    pub fn new(file: File, content: Range<u64>, envelope: Envelope) -> Self {
-        Self { file, content, envelope }
+    pub fn new(file: impl Into<DiskFile>, content: Range<u64>, envelope: Envelope) -> Self {
+        Self::with_octets(Octets::File(Arc::new(file.into())), content, envelope)
+    }
+
+    pub(super) const fn with_octets(
+        octets: Octets,
+        content: Range<u64>,
+        envelope: Envelope,
+    ) -> Self {
+        Self { octets, content, envelope }
+    }
+
+    pub(super) const fn octets(&self) -> &Octets {
+        &self.octets
+    }
+
+    /// The same message, kept in `file`.
+    pub(super) fn moved_to(&self, file: Arc<DiskFile>) -> Self {
+        let (content, envelope) = (self.content.clone(), self.envelope.clone());
+        Self::with_octets(Octets::File(file), content, envelope)
     }
 
     /// What was said about it before its first octet.
@@ -35,14 +76,14 @@ impl StoredMessage {
     /// Reads the content from its beginning. Its lines end with CRLF, the last one too;
     /// it is not dot-stuffed and may be empty.
     pub fn reader(&self) -> ContentReader<'_> {
-        ContentReader { file: &self.file, left: self.content.clone() }
+        ContentReader { octets: &self.octets, left: self.content.clone() }
     }
 }
 
 /// Reads a message's content.
 #[derive(Debug)]
 pub struct ContentReader<'a> {
-    file: &'a File,
+    octets: &'a Octets,
     left: Range<u64>,
 }
 
@@ -53,7 +94,7 @@ impl Read for ContentReader<'_> {
         if wanted == 0 {
             return Ok(0);
         }
-        match self.file.read_at(&mut buffer[..wanted], self.left.start)? {
+        match self.octets.read_at(&mut buffer[..wanted], self.left.start)? {
             0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the spool file has shrunk")),
             count => {
                 self.left.start += count as u64;

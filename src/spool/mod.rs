@@ -1,6 +1,7 @@
 //! The durable queue: one file per message, its recipients' states, its schedule.
 
 pub mod age;
+mod claim;
 pub mod draft;
 pub mod envelope;
 pub mod format;

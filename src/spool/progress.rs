@@ -1,15 +1,37 @@
 //! How far a message has come: the state of each recipient, and when to try again. Kept
 //! beside the message once something did not go through at once.
+//!
+//! ```text
+//! mailwren-state 1
+//! attempts 3
+//! next 1795003600
+//! waited 3700
+//! held 1795000500 root
+//! warned
+//! pending <bob@example.net> SUCCESS,FAILURE rfc822;bob@example.net
+//! tried 1795000000 4.2.1 mx.example.net[192.0.2.7]:25 450 4.2.1 try later
+//! done <ann@example.org>
+//! past 1795000000 bob@example.net: 4.2.1 450 4.2.1 try later
+//! ```
+//!
+//! `held` stands there while somebody holds the message, `warned` once the sender knows that
+//! it is late, `tried` below a recipient that was tried in vain, `past` for each earlier try.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
+use std::iter::Peekable;
+use std::str::Split;
 
 use crate::mail::address::Mailbox;
+use crate::mail::dsn_request::RecipientRequest;
+use crate::mail::status::Status;
 use crate::mail::text::{MAX_REMARK, one_line};
-use crate::spool::envelope::Envelope;
-use crate::spool::format::bracketed;
+use crate::spool::envelope::{Envelope, Recipient};
+use crate::spool::format::{bracketed, parse_request, request_text};
 
 const FIRST_LINE: &str = "mailwren-state 1";
+/// The most past tries that a record keeps; the oldest ones go first.
+const MAX_PAST: usize = 50;
 
 /// The state of one recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +42,7 @@ pub enum State {
     Done,
     /// An alias; the recipients behind it in the list took its place.
     Expanded,
-    /// Given up; the sender was told, or was null.
+    /// Given up; the sender was told, or did not want to be.
     Failed,
 }
 
@@ -32,7 +54,8 @@ impl State {
         (Self::Failed, "failed"),
     ];
 
-    fn name(self) -> &'static str {
+    /// Its name in a record and for programs.
+    pub fn name(self) -> &'static str {
         Self::NAMES.iter().find(|(state, _)| *state == self).map_or("pending", |(_, name)| name)
     }
 
@@ -41,21 +64,60 @@ impl State {
     }
 }
 
+/// A try in vain. Its texts are printable and on one line once they were in a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Try {
+    /// When, in seconds since 1970 by the clock of that moment.
+    pub at: u64,
+    /// The enhanced status code.
+    pub status: Status,
+    /// The host that said so, `name[address]:port`, where one did.
+    pub host: Option<String>,
+    /// What it said; else what went wrong here.
+    pub text: String,
+}
+
 /// A recipient and its state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecipientState {
     /// The address.
     pub mailbox: Mailbox,
+    /// What was asked about it; for one that an alias added, what was asked about the alias.
+    pub request: RecipientRequest,
     /// What became of it.
     pub state: State,
-    /// What was said at the last try, on one printable line; may be empty.
-    pub last_reply: String,
+    /// Its last try in vain.
+    pub last_try: Option<Try>,
 }
 
 impl RecipientState {
-    fn pending(mailbox: Mailbox) -> Self {
-        Self { mailbox, state: State::Pending, last_reply: String::new() }
+    /// What was said at the last try; empty where there was none.
+    pub fn last_reply(&self) -> &str {
+        self.last_try.as_ref().map_or("", |last| &last.text)
     }
+
+    fn pending(recipient: Recipient) -> Self {
+        let Recipient { mailbox, request } = recipient;
+        Self { mailbox, request, state: State::Pending, last_try: None }
+    }
+}
+
+/// That somebody holds a message, so that it is not tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Since when, in seconds since 1970.
+    pub since: u64,
+    /// Who: an account's name.
+    pub by: String,
+}
+
+/// One of the tries so far, for a person to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PastTry {
+    /// When, in seconds since 1970 by the clock of that moment.
+    pub at: u64,
+    /// Whom it was for and what came of it.
+    pub text: String,
 }
 
 /// The states of all recipients of a message: those of its envelope first, in their order,
@@ -66,17 +128,31 @@ pub struct Progress {
     pub attempts: u32,
     /// When the next try is due, in seconds since 1970, for people to read.
     pub next_try: u64,
-    /// How long the message has waited in seconds of running time (see [`crate::spool::age`]).
+    /// How long the message has waited in seconds (see [`crate::spool::age`]).
     pub waited: u64,
+    /// Who holds it, if somebody does.
+    pub held: Option<Hold>,
+    /// Whether the sender was told that it is late.
+    pub is_delay_reported: bool,
     /// The states.
     pub recipients: Vec<RecipientState>,
+    /// The last tries, oldest first.
+    pub past: Vec<PastTry>,
 }
 
 impl Progress {
     /// Nothing tried yet.
     pub fn new(envelope: &Envelope) -> Self {
         let recipients = envelope.recipients.iter().cloned().map(RecipientState::pending).collect();
-        Self { attempts: 0, next_try: 0, waited: 0, recipients }
+        Self {
+            attempts: 0,
+            next_try: 0,
+            waited: 0,
+            held: None,
+            is_delay_reported: false,
+            recipients,
+            past: Vec::new(),
+        }
     }
 
     /// Whether every recipient has ended one way or the other.
@@ -84,20 +160,34 @@ impl Progress {
         self.recipients.iter().all(|recipient| recipient.state != State::Pending)
     }
 
-    /// Whether nobody has ended yet, so that losing this record would lose nothing.
+    /// Whether losing this record would lose nothing but a try that comes early: nobody has
+    /// ended yet, nobody holds the message, and the sender knows nothing.
     pub fn is_untouched(&self) -> bool {
-        self.recipients.iter().all(|recipient| recipient.state == State::Pending)
+        let is_pending = |recipient: &RecipientState| recipient.state == State::Pending;
+        self.held.is_none() && !self.is_delay_reported && self.recipients.iter().all(is_pending)
     }
 
     /// Adds recipients that an alias stands for, unless they are in the list already: so
     /// nobody gets a message twice, and aliases that lead to each other come to an end. Case
     /// does not count.
-    pub fn expand(&mut self, mailboxes: Vec<Mailbox>) {
+    pub fn expand(&mut self, recipients: Vec<Recipient>) {
         let key = |mailbox: &Mailbox| mailbox.to_string().to_ascii_lowercase();
         let mut known: HashSet<_> =
             self.recipients.iter().map(|recipient| key(&recipient.mailbox)).collect();
-        let new = mailboxes.into_iter().filter(|mailbox| known.insert(key(mailbox)));
+        let new = recipients.into_iter().filter(|recipient| known.insert(key(&recipient.mailbox)));
         self.recipients.extend(new.map(RecipientState::pending));
+    }
+
+    /// Notes a try in vain for the recipient at `index` of the list.
+    pub fn note_try(&mut self, index: usize, tried: Try) {
+        let Some(recipient) = self.recipients.get_mut(index) else { return };
+        let host = tried.host.as_ref().map(|host| format!("{host} said: ")).unwrap_or_default();
+        let text = format!("{}: {} {host}{}", recipient.mailbox, tried.status, tried.text);
+        if self.past.len() >= MAX_PAST {
+            self.past.remove(0);
+        }
+        self.past.push(PastTry { at: tried.at, text });
+        recipient.last_try = Some(tried);
     }
 
     /// The record as text.
@@ -106,43 +196,102 @@ impl Progress {
             "{FIRST_LINE}\nattempts {}\nnext {}\nwaited {}\n",
             self.attempts, self.next_try, self.waited
         );
+        // Writing to a String cannot fail.
+        if let Some(Hold { since, by }) = &self.held {
+            let _ = writeln!(text, "held {since} {}", one_line(by, MAX_REMARK));
+        }
+        if self.is_delay_reported {
+            text.push_str("warned\n");
+        }
         for recipient in &self.recipients {
-            let reply = one_line(&recipient.last_reply, MAX_REMARK);
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "{} <{}> {reply}", recipient.state.name(), recipient.mailbox);
+            let RecipientState { mailbox, request, state, last_try } = recipient;
+            let _ = writeln!(text, "{} <{mailbox}>{}", state.name(), request_text(request));
+            if let Some(Try { at, status, host, text: said }) = last_try {
+                let host = one_word(host.as_deref().unwrap_or("-"));
+                let said = one_line(said, MAX_REMARK);
+                let _ = writeln!(text, "tried {at} {status} {host} {said}");
+            }
+        }
+        for PastTry { at, text: past } in &self.past {
+            let _ = writeln!(text, "past {at} {}", one_line(past, MAX_REMARK));
         }
         text
     }
 
     /// Reads a record of the message with this envelope; `None` when it is none.
     pub fn parse(text: &str, envelope: &Envelope) -> Option<Self> {
-        let mut lines = text.strip_suffix('\n')?.split('\n');
+        let mut lines = text.strip_suffix('\n')?.split('\n').peekable();
         if lines.next()? != FIRST_LINE {
             return None;
         }
         let attempts = lines.next()?.strip_prefix("attempts ")?.parse().ok()?;
         let next_try = lines.next()?.strip_prefix("next ")?.parse().ok()?;
         let waited = lines.next()?.strip_prefix("waited ")?.parse().ok()?;
-        let recipients = lines.map(parse_recipient).collect::<Option<Vec<_>>>()?;
+        let held =
+            behind("held ", &mut lines).map(parse_hold).map_or(Some(None), |it| it.map(Some))?;
+        let is_delay_reported = lines.next_if_eq(&"warned").is_some();
+        let mut recipients = Vec::new();
+        while lines.peek().is_some_and(|line| !line.starts_with("past ")) {
+            recipients.push(parse_recipient(&mut lines)?);
+        }
+        let past = lines.map(parse_past).collect::<Option<Vec<_>>>()?;
         let names = recipients.iter().map(|recipient| &recipient.mailbox);
         let is_of_envelope = recipients.len() >= envelope.recipients.len()
-            && names.zip(&envelope.recipients).all(|(ours, theirs)| ours == theirs);
-        is_of_envelope.then_some(Self { attempts, next_try, waited, recipients })
+            && names.zip(&envelope.recipients).all(|(ours, theirs)| *ours == theirs.mailbox);
+        let record = Self { attempts, next_try, waited, held, is_delay_reported, recipients, past };
+        is_of_envelope.then_some(record)
     }
 }
 
-fn parse_recipient(line: &str) -> Option<RecipientState> {
-    let (name, rest) = line.split_once(' ')?;
+type Lines<'a> = Peekable<Split<'a, char>>;
+
+/// The rest of the next line, if that begins with `mark`.
+fn behind<'a>(mark: &str, lines: &mut Lines<'a>) -> Option<&'a str> {
+    lines.next_if(|line| line.starts_with(mark))?.strip_prefix(mark)
+}
+
+fn parse_hold(text: &str) -> Option<Hold> {
+    let (since, by) = text.split_once(' ')?;
+    Some(Hold { since: since.parse().ok()?, by: by.to_owned() })
+}
+
+fn parse_recipient(lines: &mut Lines<'_>) -> Option<RecipientState> {
+    let (name, rest) = lines.next()?.split_once(' ')?;
     let state = State::from_name(name)?;
     let (path, rest) = crate::mail::address::path_in(rest).ok()?;
-    let last_reply = rest.strip_prefix(' ')?.to_owned();
-    Some(RecipientState { mailbox: bracketed(path)?, state, last_reply })
+    let request = match rest {
+        "" => RecipientRequest::default(),
+        rest => parse_request(rest.strip_prefix(' ')?)?,
+    };
+    let last_try = match behind("tried ", lines) {
+        Some(text) => Some(parse_try(text)?),
+        None => None,
+    };
+    Some(RecipientState { mailbox: bracketed(path)?, request, state, last_try })
+}
+
+fn parse_try(text: &str) -> Option<Try> {
+    let mut words = text.splitn(4, ' ');
+    let at = words.next()?.parse().ok()?;
+    let status = words.next()?.parse().ok()?;
+    let host = Some(words.next()?).filter(|host| *host != "-").map(str::to_owned);
+    Some(Try { at, status, host, text: words.next()?.to_owned() })
+}
+
+fn parse_past(line: &str) -> Option<PastTry> {
+    let (at, text) = line.strip_prefix("past ")?.split_once(' ')?;
+    Some(PastTry { at: at.parse().ok()?, text: text.to_owned() })
+}
+
+fn one_word(text: &str) -> String {
+    one_line(text, MAX_REMARK).replace(' ', "_")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::mail::address::ReversePath;
+    use crate::mail::dsn_request::MessageRequest;
     use crate::spool::envelope::Body;
     use crate::spool::id::QueueId;
     use proptest::prelude::*;
@@ -153,18 +302,36 @@ mod tests {
             received_at: 0,
             client: "192.0.2.1".into(),
             reverse_path: ReversePath::Null,
-            recipients: recipients.iter().map(|text| text.parse().unwrap()).collect(),
+            recipients: recipients.iter().map(|text| recipient(text)).collect(),
             body: Body::SevenBit,
+            request: MessageRequest::default(),
         }
+    }
+
+    fn recipient(text: &str) -> Recipient {
+        text.parse::<Mailbox>().unwrap().into()
     }
 
     #[test]
     fn an_expansion_adds_nobody_twice() {
         let mut progress = Progress::new(&envelope(&["root@h", "ann@h"]));
         let into = ["Ann@h", "bob@h", "root@H", "bob@h"];
-        progress.expand(into.iter().map(|text| text.parse().unwrap()).collect());
+        progress.expand(into.iter().map(|text| recipient(text)).collect());
         let names: Vec<_> = progress.recipients.iter().map(|r| r.mailbox.to_string()).collect();
         assert_eq!(names, ["root@h", "ann@h", "bob@h"]);
+    }
+
+    #[test]
+    fn the_past_has_a_bound() {
+        let mut progress = Progress::new(&envelope(&["ann@h"]));
+        for at in 0..100 {
+            let (status, text) = (Status::new(4, 2, 1), "busy\npast 1 x".to_owned());
+            progress.note_try(0, Try { at, status, host: None, text });
+        }
+        assert_eq!(progress.past.len(), MAX_PAST);
+        assert_eq!(progress.past[0].at, 50);
+        let read = Progress::parse(&progress.to_text(), &envelope(&["ann@h"])).unwrap();
+        assert_eq!(read.past.last().unwrap().text, "ann@h: 4.2.1 busy?past 1 x");
     }
 
     #[test]
@@ -183,14 +350,24 @@ mod tests {
         #[test]
         fn what_is_written_reads_back(
             attempts in any::<u32>(),
-            (next_try, waited) in any::<(u64, u64)>(),
-            replies in proptest::collection::vec(("[ -~]{0,30}", 0..4usize), 2),
+            (next_try, waited, at) in any::<(u64, u64, u64)>(),
+            (is_held, is_delay_reported) in any::<(bool, bool)>(),
+            texts in proptest::collection::vec(("[ -~]{0,30}", 0..4usize, 0..3usize), 2),
         ) {
-            let envelope = envelope(&["ann@h", "\"b> c\"@h"]);
-            let mut progress = Progress { attempts, next_try, waited, ..Progress::new(&envelope) };
-            for (recipient, (reply, state)) in progress.recipients.iter_mut().zip(replies) {
-                recipient.last_reply = reply;
-                recipient.state = State::NAMES[state].0;
+            let mut envelope = envelope(&["ann@h", "\"b> c\"@h"]);
+            envelope.recipients[0].request.notify = "NEVER".parse().ok();
+            envelope.recipients[1].request.original = "rfc822;x+20y".parse().ok();
+            let mut progress = Progress::new(&envelope);
+            (progress.attempts, progress.next_try, progress.waited) = (attempts, next_try, waited);
+            progress.is_delay_reported = is_delay_reported;
+            progress.held = is_held.then(|| Hold { since: at, by: texts[0].0.clone() });
+            for (index, (text, state, tries)) in texts.into_iter().enumerate() {
+                progress.recipients[index].state = State::NAMES[state].0;
+                for number in 0..tries {
+                    let host = (number == 0).then(|| "mx[192.0.2.1]:25".to_owned());
+                    let status = Status::new(4, 4, 1);
+                    progress.note_try(index, Try { at, status, host, text: text.clone() });
+                }
             }
             prop_assert_eq!(Progress::parse(&progress.to_text(), &envelope), Some(progress));
         }

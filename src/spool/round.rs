@@ -10,9 +10,11 @@ use crate::mail::address::Mailbox;
 use crate::mail::status::Status;
 use crate::report::station;
 use crate::route::next_hop::NextHop;
+use crate::spool::claim::Claim;
+use crate::spool::envelope;
 use crate::spool::lanes::Lane;
 use crate::spool::message::StoredMessage;
-use crate::spool::progress::{Progress, State};
+use crate::spool::progress::{Progress, RecipientState, State, Try};
 use crate::spool::schedule;
 use crate::sys::clock;
 
@@ -26,12 +28,26 @@ const TOO_MANY: Status = Status::new(5, 2, 4);
 /// RFC 3463 §3.5: delivery time expired.
 const EXPIRED: Status = Status::new(5, 4, 7);
 
+/// Whether the message of a round is in the spool.
+#[derive(Debug)]
+pub(super) enum Standing {
+    /// It is: its client may be told 250, and what becomes of it is recorded.
+    Stored,
+    /// It is not, and its session waits to hear whether it must be.
+    Offered(Arc<Claim>),
+    /// It is not yet, but its session is about to store it.
+    Awaited,
+    /// It never will be: its client is told that it was not taken.
+    Withdrawn,
+}
+
 /// A message of which something is being tried.
 #[derive(Debug)]
 pub(super) struct Round {
     pub(super) message: Arc<StoredMessage>,
     pub(super) progress: Progress,
     pub(super) lane: Lane,
+    pub(super) standing: Standing,
     /// Whether there is a record of it on disk.
     pub(super) has_record: bool,
     /// Whether the progress holds what that record does not.
@@ -51,11 +67,13 @@ pub(super) struct Round {
 }
 
 impl Round {
-    pub(super) fn new(message: StoredMessage, progress: Progress, lane: Lane) -> Self {
+    /// A round for a message that is in the spool.
+    pub(super) fn new(message: Arc<StoredMessage>, progress: Progress, lane: Lane) -> Self {
         Self {
-            message: Arc::new(message),
+            message,
             progress,
             lane,
+            standing: Standing::Stored,
             has_record: false,
             is_changed: false,
             is_postponed: false,
@@ -71,6 +89,22 @@ impl Round {
     /// Whether there are recipients that were not looked at yet.
     pub(super) fn has_new(&self) -> bool {
         self.launched < self.progress.recipients.len()
+    }
+
+    /// Those of them who are to be tried.
+    pub(super) fn new_pending(&self) -> impl Iterator<Item = &Mailbox> {
+        let new = self.progress.recipients.iter().skip(self.launched);
+        new.filter(|it| it.state == State::Pending).map(|it| &it.mailbox)
+    }
+
+    /// Whether the message is in the spool.
+    pub(super) const fn is_stored(&self) -> bool {
+        matches!(self.standing, Standing::Stored)
+    }
+
+    /// Whether every recipient has the message, so that nothing is left to do or to say.
+    pub(super) fn is_delivered(&self) -> bool {
+        self.failures.is_empty() && self.progress.is_settled()
     }
 
     /// Whether nothing is under way.
@@ -95,7 +129,9 @@ impl Round {
         let new = self.progress.recipients.iter().enumerate().skip(self.launched);
         for (index, recipient) in new.filter(|(_, recipient)| recipient.state == State::Pending) {
             let next_hop = next_hop(&recipient.mailbox);
-            let recipient = Recipient { index, mailbox: recipient.mailbox.clone() };
+            let RecipientState { mailbox, request, .. } = recipient;
+            let (mailbox, request) = (mailbox.clone(), request.clone());
+            let recipient = Recipient { index, mailbox, request };
             match groups.iter_mut().find(|(known, _)| *known == next_hop) {
                 Some((_, group)) => group.push(recipient),
                 None => groups.push((next_hop, vec![recipient])),
@@ -136,14 +172,18 @@ impl Round {
                 Outcome::Delivered { .. } | Outcome::Relayed { .. } => {
                     recipient.state = State::Done;
                 }
-                Outcome::Deferred(failure) => recipient.last_reply = station::reason(&failure),
+                Outcome::Deferred(failure) => self.progress.note_try(index, tried(failure)),
                 Outcome::Failed(failure) => {
-                    recipient.last_reply = station::reason(&failure);
+                    self.progress.note_try(index, tried(failure.clone()));
                     self.failures.push((index, failure));
                 }
                 Outcome::Expanded(mailboxes) => {
                     recipient.state = State::Expanded;
-                    self.progress.expand(mailboxes);
+                    let request = &recipient.request;
+                    let behind =
+                        |mailbox| envelope::Recipient { mailbox, request: request.clone() };
+                    let behind = mailboxes.into_iter().map(behind).collect();
+                    self.progress.expand(behind);
                 }
             }
         }
@@ -157,7 +197,7 @@ impl Round {
             if recipient.state != State::Pending || failed.contains(&index) {
                 continue;
             }
-            let text = match recipient.last_reply.as_str() {
+            let text = match recipient.last_reply() {
                 "" => "not delivered in time".to_owned(),
                 reply => format!("not delivered in time; the last try said: {reply}"),
             };
@@ -179,10 +219,9 @@ impl Round {
 
     /// Marks those as failed, now that the sender has been told.
     pub(super) fn mark_failed(&mut self) {
-        for (index, failure) in self.failures.drain(..) {
+        for (index, _) in self.failures.drain(..) {
             if let Some(recipient) = self.progress.recipients.get_mut(index) {
                 recipient.state = State::Failed;
-                recipient.last_reply = station::reason(&failure);
                 self.is_changed = true;
             }
         }
@@ -212,6 +251,15 @@ impl Round {
         }
         self.progress.waited = age.as_secs();
     }
+}
+
+/// A failure as the record keeps it.
+fn tried(failure: Failure) -> Try {
+    let (host, text) = match failure.remote {
+        Some(remote) => (Some(remote.host), remote.reply),
+        None => (None, failure.text),
+    };
+    Try { at: clock::since_1970().as_secs(), status: failure.status, host, text }
 }
 
 /// The outcome, or a failure where an alias would bring too many recipients.

@@ -14,7 +14,8 @@ use mailwren::deliver::job::{Job, Recipient};
 use mailwren::deliver::local::LocalDelivery;
 use mailwren::deliver::outcome::{Failure, Outcome};
 use mailwren::deliver::pool::Deliver;
-use mailwren::mail::address::ReversePath;
+use mailwren::mail::address::{Mailbox, ReversePath};
+use mailwren::mail::dsn_request::{MessageRequest, RecipientRequest};
 use mailwren::route::local::LocalRouter;
 use mailwren::route::next_hop::NextHop;
 use mailwren::spool::envelope::{Body, Envelope};
@@ -50,6 +51,7 @@ pub(crate) fn settings(format: MailboxFormat, path: &str, users: Users) -> Setti
     let queue = Queue {
         retry: vec![Duration::from_secs(1)],
         expire: Duration::from_secs(1),
+        direct: Duration::ZERO,
         local_workers: 1,
         relay_workers: 1,
     };
@@ -70,20 +72,23 @@ pub(crate) fn job(content: &[u8], recipients: &[&str]) -> Job {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(b"envelope\n").unwrap();
     file.write_all(content).unwrap();
-    let mailboxes: Vec<_> = recipients.iter().map(|text| text.parse().unwrap()).collect();
+    let mailboxes: Vec<Mailbox> = recipients.iter().map(|text| text.parse().unwrap()).collect();
     let envelope = Envelope {
         id: QueueId::generate(1, 1),
         received_at: 0,
         client: "local".to_owned(),
         reverse_path: "<ann@x.test>".parse::<ReversePath>().unwrap(),
-        recipients: mailboxes.clone(),
+        recipients: mailboxes.iter().cloned().map(Into::into).collect(),
         body: Body::EightBitMime,
+        request: MessageRequest::default(),
     };
     let message = StoredMessage::new(file, 9..9 + content.len() as u64, envelope);
     let recipients = mailboxes.into_iter().enumerate();
+    let request = RecipientRequest::default();
+    let recipient = |(index, mailbox)| Recipient { index, mailbox, request: request.clone() };
     Job {
         message: Arc::new(message),
-        recipients: recipients.map(|(index, mailbox)| Recipient { index, mailbox }).collect(),
+        recipients: recipients.map(recipient).collect(),
         next_hop: NextHop::Local,
     }
 }

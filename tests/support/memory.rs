@@ -1,5 +1,7 @@
 //! A session in memory: the protocol's own machines, fed octets, with no socket and no thread.
 
+use mailwren::mail::address::Mailbox;
+use mailwren::mail::dsn_request::MessageRequest;
 use mailwren::smtp::data::{DataDecoder, Progress};
 use mailwren::smtp::reply::Reply;
 use mailwren::smtp::server::{Action, DataError, Limits, Policy, Session};
@@ -115,8 +117,9 @@ pub(crate) fn receipt() -> Receipt {
         received_at: 0,
         client: "127.0.0.1".into(),
         reverse_path: "<>".parse().unwrap(),
-        recipients: vec!["ann@mx.test".parse().unwrap()],
+        recipients: vec!["ann@mx.test".parse::<Mailbox>().unwrap().into()],
         body: Body::SevenBit,
+        request: MessageRequest::default(),
     };
     spool.draft(envelope).commit().unwrap().0
 }

@@ -4,13 +4,15 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use mailwren::deliver::dispatch::Dispatcher;
 use mailwren::deliver::job::{Job, Report};
 use mailwren::deliver::outcome::{Failure, Outcome, RemoteReply};
+use mailwren::mail::address::Mailbox;
+use mailwren::mail::dsn_request::MessageRequest;
 use mailwren::mail::status::Status;
 use mailwren::spool::envelope::{Body, Envelope};
 use mailwren::spool::id::QueueId;
 use mailwren::spool::manager::{Intake, Manager, Order};
 use mailwren::spool::message::StoredMessage;
 use mailwren::spool::progress::State;
-use mailwren::spool::store::{Spool, SpoolReader};
+use mailwren::spool::store::{Draft, Spool, SpoolReader};
 use std::fs;
 use std::io::Read;
 use std::path::Path;
@@ -67,16 +69,21 @@ impl Queue {
     }
 
     pub(crate) fn keep(&self, from: &str, to: &[&str]) -> StoredMessage {
+        self.draft(from, to).commit().unwrap().1
+    }
+
+    pub(crate) fn draft(&self, from: &str, to: &[&str]) -> Draft {
         let mut draft = self.spool.draft(Envelope {
             id: QueueId::generate(1_795_000_000_000_000, 0),
             received_at: 0,
             client: "local".into(),
             reverse_path: from.parse().unwrap(),
-            recipients: to.iter().map(|to| to.parse().unwrap()).collect(),
+            recipients: to.iter().map(|to| to.parse::<Mailbox>().unwrap().into()).collect(),
             body: Body::SevenBit,
+            request: MessageRequest::default(),
         });
         draft.write(b"Subject: x\r\n\r\nbody\r\n").unwrap();
-        draft.commit().unwrap().1
+        draft
     }
 
     pub(crate) fn announce(&self, from: &str, to: &[&str]) -> QueueId {
@@ -166,7 +173,8 @@ pub(crate) fn pending(spool: &Path) -> Vec<String> {
                     .filter(|recipient| recipient.state == State::Pending)
                     .map(|recipient| recipient.mailbox.to_string()),
             ),
-            None => pending.extend(message.envelope().recipients.iter().map(ToString::to_string)),
+            None => pending
+                .extend(message.envelope().recipients.iter().map(|to| to.mailbox.to_string())),
         }
     }
     pending.sort();
