@@ -78,17 +78,25 @@ class Peer(contextlib.AbstractContextManager):
         with self.lock:
             self.open.discard(connection)
 
-    def answer(self, connection, verb, line=b""):
-        """Answers a verb, and returns what it said."""
+    def choose(self, verb, line=b""):
+        """What it says to a verb."""
         answer = self.answers.get(verb)
         if callable(answer):
             answer = answer(line)
-        if answer is None:
-            answer = self.USUAL.get(verb, b"250 2.0.0 fine\r\n")
+        return self.USUAL.get(verb, b"250 2.0.0 fine\r\n") if answer is None else answer
+
+    def answer(self, connection, verb, line=b""):
+        """Answers a verb, and returns what it said."""
+        answer = self.choose(verb, line)
+        self.say(connection, answer)
+        return answer
+
+    @staticmethod
+    def say(connection, answer):
+        """Sends an answer, or hangs up."""
         if not answer:
             raise OSError("hangs up")
         connection.sendall(answer)
-        return answer
 
     def converse(self, connection, lines, number):
         """Reads commands until QUIT or the end."""
@@ -106,9 +114,12 @@ class Peer(contextlib.AbstractContextManager):
                 recipients.append(line.partition(b":")[2].split()[0].decode())
             elif verb == "DATA" and said.startswith(b"3"):
                 content = self.content(lines)
-                if self.answer(connection, "BODY").startswith(b"2"):
+                said = self.choose("BODY")
+                # Before it is said: who hears it may look at once.
+                if said.startswith(b"2"):
                     with self.lock:
                         self.messages.append(Message(sender, recipients, content, number))
+                self.say(connection, said)
             elif verb == "QUIT":
                 return
 

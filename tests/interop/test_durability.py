@@ -223,7 +223,8 @@ def cut_power_again_and_again(mailbox_format):
                 load = [Load(server, f"c{cut}t{n}") for n in range(4)]
                 for thread in load:
                     thread.start()
-                time.sleep(moments.uniform(0.1, 0.6))
+                wait_for("the load to run", lambda: all(len(t.promised) > 2 for t in load))
+                time.sleep(moments.uniform(0.0, 0.5))
                 disk.cut_power()
                 wait_for("the cut to show", lambda: any(t.refusal for t in load))
                 server.kill()
@@ -249,7 +250,6 @@ def age_locks(server):
 
 def check_after_cuts(local, far, promised):
     """Nothing is lost, nothing torn, and twice came only what was under way at a cut."""
-    assert len(promised) >= 10 * CUTS, f"only {len(promised)} messages"
     for recipient, place in ((LOCAL, local), (FAR, far)):
         lost = [token for token, recipients in promised.items()
                 if recipient in recipients and not place.whole[token]]
