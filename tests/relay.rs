@@ -87,6 +87,7 @@ fn impatient() -> Relay {
         block: short,
         content: short,
         quit: short,
+        transaction: Duration::from_secs(3600),
     })
 }
 

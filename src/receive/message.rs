@@ -153,6 +153,6 @@ fn trace_field(
         "Received: from {client} {}\r\n\tby {} with {protocol} id {id}{recipient};\r\n\t{}\r\n",
         peer.trace(),
         reception.settings.server.hostname,
-        clock::local_time(now),
+        clock::date_field(now),
     )
 }

@@ -46,8 +46,8 @@ pub fn keep(
         original_id: envelope.id.to_string(),
         reporting_host: settings.server.hostname.to_string(),
         sender,
-        date: clock::local_time(now.as_secs()).to_string(),
-        arrival_date: clock::local_time(envelope.received_at).to_string(),
+        date: clock::date_field(now.as_secs()).to_string(),
+        arrival_date: clock::date_field(envelope.received_at).to_string(),
         failed: failures
             .iter()
             .map(|(mailbox, failure)| failed_recipient(mailbox, failure))

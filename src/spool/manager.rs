@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, never, select};
 
 use crate::config::settings::Settings;
-use crate::deliver::dispatch::Dispatcher;
+use crate::deliver::dispatch::{Dispatcher, Rest};
 use crate::deliver::job::{Job, Report};
 use crate::report::bounce;
 use crate::route;
@@ -28,6 +28,8 @@ use crate::spool::progress::{Progress, State};
 use crate::spool::round::Round;
 use crate::spool::schedule::Schedule;
 use crate::spool::store::Spool;
+use crate::spool::timekeeper::Timekeeper;
+use crate::sys::clock::{ClockWatch, Suspension};
 
 pub use crate::spool::intake::Intake;
 
@@ -43,6 +45,8 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 pub enum Order {
     /// Try everything now.
     RetryAll,
+    /// Try what waits for a network: there may be one again.
+    RetryForNetwork,
     /// Hand out nothing more, wait for what is under way, and return.
     Stop,
 }
@@ -56,6 +60,9 @@ pub struct Manager {
     dispatcher: Dispatcher,
     schedule: Schedule,
     ages: Ages,
+    timekeeper: Timekeeper,
+    suspension: Suspension,
+    clock_watch: ClockWatch,
     lanes: Lanes,
     rounds: HashMap<QueueId, Round>,
     /// What the disk did not let us record yet. Holds nobody but messages of which part has
@@ -75,16 +82,19 @@ impl Manager {
         let (intake, arrivals) = intake::channel();
         let manager = Self {
             settings,
-            spool,
             arrivals,
             dispatcher,
             schedule: Schedule::default(),
             ages: Ages::default(),
+            timekeeper: Timekeeper::start(&spool),
+            suspension: Suspension::default(),
+            clock_watch: ClockWatch::default(),
             lanes: Lanes::default(),
             rounds: HashMap::new(),
             unrecorded: HashMap::new(),
-            chores_due: Instant::now() + DISK_PAUSE,
+            chores_due: Instant::now(),
             is_stopping: false,
+            spool,
         };
         (manager, intake)
     }
@@ -125,6 +135,7 @@ impl Manager {
                 },
                 recv(orders) -> order => match order {
                     Ok(Order::RetryAll) => self.retry_all(),
+                    Ok(Order::RetryForNetwork) => self.retry_for_network(),
                     Ok(Order::Stop) => self.is_stopping = true,
                     // Nobody is left to tell us, so this is the end.
                     Err(_) => (self.is_stopping, orders) = (true, never()),
@@ -133,6 +144,7 @@ impl Manager {
             }
         }
         self.record_again();
+        self.timekeeper.note(&self.spool);
     }
 
     fn sleep(&self) -> Duration {
@@ -149,10 +161,28 @@ impl Manager {
         self.schedule.make_all_due(Instant::now());
     }
 
+    fn retry_for_network(&mut self) {
+        self.dispatcher.end_network_rests();
+        self.schedule.make_due_for_network(Instant::now());
+    }
+
+    /// What the host slept through has passed, although the monotonic clock stood still.
+    fn notice_sleep(&mut self) {
+        if let Some(slept) = self.suspension.since_last_look() {
+            log::info!("the host slept for {} s", slept.as_secs());
+            self.schedule.bring_forward(slept);
+            self.dispatcher.bring_forward(slept);
+            self.ages.bring_forward(slept);
+        }
+    }
+
     fn do_chores(&mut self) {
         let now = Instant::now();
         if now >= self.chores_due {
             self.chores_due = now + DISK_PAUSE;
+            self.notice_sleep();
+            self.clock_watch.look();
+            self.timekeeper.note_when_due(&self.spool);
             self.dispatcher.forget_rested(now);
             self.record_again();
         }
@@ -194,9 +224,9 @@ impl Manager {
 
     /// Begins a round of tries for a message, or parks it when its lane has enough. Those
     /// with a mailbox here go by the local lane first.
-    fn open(&mut self, message: StoredMessage, progress: Progress, has_record: bool) {
+    fn open(&mut self, message: StoredMessage, mut progress: Progress, has_record: bool) {
         let id = message.envelope().id;
-        let waited = Duration::from_secs(progress.waited);
+        let waited = self.timekeeper.age(&mut progress);
         self.ages.begin(id, waited, Instant::now());
         let is_local = |mailbox| route::next_hop(&self.settings, mailbox) == NextHop::Local;
         let mut pending = progress.recipients.iter().filter(|it| it.state == State::Pending);
@@ -228,9 +258,9 @@ impl Manager {
         }
         for (next_hop, recipients) in groups {
             if next_hop != NextHop::Local && round.lane == Lane::Local {
-                round.is_postponed = true;
-            } else if let Some(until) = self.dispatcher.rest_until(&next_hop, now) {
-                round.rest(until);
+                round.postpone(&recipients);
+            } else if let Some(rest) = self.dispatcher.rest(&next_hop, now) {
+                round.rest(rest, &recipients);
             } else {
                 self.dispatcher.add(round.job(next_hop, recipients));
             }
@@ -261,7 +291,9 @@ impl Manager {
         let id = job.message.envelope().id;
         let Some(round) = self.rounds.get_mut(&id) else { return };
         round.put_back();
-        round.rest(self.dispatcher.rest_until(&job.next_hop, now).unwrap_or(now));
+        let over = Rest { until: now, is_for_network: false };
+        let rest = self.dispatcher.rest(&job.next_hop, now).unwrap_or(over);
+        round.rest(rest, &job.recipients);
         if round.is_idle() {
             self.settle(id);
         }
@@ -332,16 +364,18 @@ impl Manager {
     }
 
     fn let_wait(&mut self, id: QueueId, mut round: Round, age: Duration) {
-        let due = round.next_try(&self.settings.queue.retry, Instant::now());
-        round.note_age(age);
+        let network_pause = self.dispatcher.network_pause();
+        let due = round.next_try(&self.settings.queue.retry, network_pause, Instant::now());
+        let (is_postponed, waits_for_network) = (round.is_postponed, round.waits_for_network());
+        round.note_age(age, self.timekeeper.now());
         // A message that was only left alone again need not be written to flash again.
         if round.is_changed || !round.has_record {
             self.record(id, round.progress);
         }
-        if round.is_postponed {
-            self.lanes.park(Lane::Relay, id);
-        } else {
-            self.schedule.insert(id, due);
+        match (is_postponed, waits_for_network) {
+            (true, _) => self.lanes.park(Lane::Relay, id),
+            (false, true) => self.schedule.insert_for_network(id, due),
+            (false, false) => self.schedule.insert(id, due),
         }
     }
 

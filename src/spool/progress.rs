@@ -66,8 +66,10 @@ pub struct Progress {
     pub attempts: u32,
     /// When the next try is due, in seconds since 1970, for people to read.
     pub next_try: u64,
-    /// How long the message has waited in seconds of running time (see [`crate::spool::age`]).
+    /// How old the message was in seconds (see [`crate::spool::age`]) when that was noted.
     pub waited: u64,
+    /// When that was, in seconds of [`crate::spool::timekeeper`]; `None` where it is not known.
+    pub noted: Option<u64>,
     /// The states.
     pub recipients: Vec<RecipientState>,
 }
@@ -76,7 +78,7 @@ impl Progress {
     /// Nothing tried yet.
     pub fn new(envelope: &Envelope) -> Self {
         let recipients = envelope.recipients.iter().cloned().map(RecipientState::pending).collect();
-        Self { attempts: 0, next_try: 0, waited: 0, recipients }
+        Self { attempts: 0, next_try: 0, waited: 0, noted: None, recipients }
     }
 
     /// Whether every recipient has ended one way or the other.
@@ -103,9 +105,13 @@ impl Progress {
     /// The record as text.
     pub fn to_text(&self) -> String {
         let mut text = format!(
-            "{FIRST_LINE}\nattempts {}\nnext {}\nwaited {}\n",
+            "{FIRST_LINE}\nattempts {}\nnext {}\nwaited {}",
             self.attempts, self.next_try, self.waited
         );
+        let _ = match self.noted {
+            Some(noted) => writeln!(text, " at {noted}"),
+            None => writeln!(text),
+        };
         for recipient in &self.recipients {
             let reply = one_line(&recipient.last_reply, MAX_REMARK);
             // Writing to a String cannot fail.
@@ -122,12 +128,21 @@ impl Progress {
         }
         let attempts = lines.next()?.strip_prefix("attempts ")?.parse().ok()?;
         let next_try = lines.next()?.strip_prefix("next ")?.parse().ok()?;
-        let waited = lines.next()?.strip_prefix("waited ")?.parse().ok()?;
+        let (waited, noted) = parse_waited(lines.next()?)?;
         let recipients = lines.map(parse_recipient).collect::<Option<Vec<_>>>()?;
         let names = recipients.iter().map(|recipient| &recipient.mailbox);
         let is_of_envelope = recipients.len() >= envelope.recipients.len()
             && names.zip(&envelope.recipients).all(|(ours, theirs)| ours == theirs);
-        is_of_envelope.then_some(Self { attempts, next_try, waited, recipients })
+        is_of_envelope.then_some(Self { attempts, next_try, waited, noted, recipients })
+    }
+}
+
+/// `waited 3600 at 98765`, or without the moment.
+fn parse_waited(line: &str) -> Option<(u64, Option<u64>)> {
+    let text = line.strip_prefix("waited ")?;
+    match text.split_once(" at ") {
+        Some((waited, noted)) => Some((waited.parse().ok()?, Some(noted.parse().ok()?))),
+        None => Some((text.parse().ok()?, None)),
     }
 }
 
@@ -183,11 +198,11 @@ mod tests {
         #[test]
         fn what_is_written_reads_back(
             attempts in any::<u32>(),
-            (next_try, waited) in any::<(u64, u64)>(),
+            (next_try, waited, noted) in any::<(u64, u64, Option<u64>)>(),
             replies in proptest::collection::vec(("[ -~]{0,30}", 0..4usize), 2),
         ) {
             let envelope = envelope(&["ann@h", "\"b> c\"@h"]);
-            let mut progress = Progress { attempts, next_try, waited, ..Progress::new(&envelope) };
+            let mut progress = Progress { attempts, next_try, waited, noted, ..Progress::new(&envelope) };
             for (recipient, (reply, state)) in progress.recipients.iter_mut().zip(replies) {
                 recipient.last_reply = reply;
                 recipient.state = State::NAMES[state].0;

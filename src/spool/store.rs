@@ -5,6 +5,7 @@
 //! SPOOL/queue/ID    a message, written once
 //! SPOOL/state/ID    what became of its recipients so far, replaced atomically
 //! SPOOL/corrupt/ID  a message that is damaged, kept for a person, its record as ID.state
+//! SPOOL/clock       how much time has passed, by crate::spool::timekeeper; a hint
 //! ```
 //!
 //! How a message gets in is told in [`crate::spool::draft`].
@@ -27,6 +28,9 @@ pub use crate::spool::draft::{Draft, Receipt};
 
 /// The most octets of a record in `state/`.
 const MAX_RECORD: u64 = 128 << 20;
+/// The note of how much time has passed, and the most octets of it that are read.
+const CLOCK: &str = "clock";
+const MAX_CLOCK: u64 = 1024;
 /// What the next record's name ends with until it takes the place of the last one.
 const RECORD_SUFFIX: &str = ".new";
 
@@ -243,6 +247,22 @@ impl Spool {
     pub fn free_octets(&self) -> io::Result<u64> {
         let space = rustix::fs::fstatvfs(&self.reader.queue)?;
         Ok(space.f_bavail.saturating_mul(space.f_frsize))
+    }
+
+    /// The note of how much time has passed, if there is one that is text.
+    pub(super) fn clock_note(&self) -> Option<String> {
+        let root = files::open_folder(&self.path).ok()?;
+        let mut text = String::new();
+        files::open_to_read(&root, CLOCK).ok()?.take(MAX_CLOCK).read_to_string(&mut text).ok()?;
+        Some(text)
+    }
+
+    /// Replaces that note. It is not flushed: an older one only tells of less.
+    pub(super) fn note_clock(&self, text: &str) -> io::Result<()> {
+        let root = files::open_folder(&self.path)?;
+        let new_name = format!("{CLOCK}{RECORD_SUFFIX}");
+        files::create(&root, &new_name)?.write_all(text.as_bytes())?;
+        Ok(rustix::fs::renameat(&root, &new_name, &root, CLOCK)?)
     }
 
     /// The folder of the messages.

@@ -1,10 +1,11 @@
-//! The operating system: users and identities, signals, files, the DNS, the clock.
+//! The operating system: users and identities, signals, files, the network, the DNS, the clock.
 
 pub mod clock;
 pub mod dns;
 pub mod filelock;
 pub mod files;
 pub mod identity;
+pub mod network;
 pub mod process;
 pub mod random;
 pub mod signals;
