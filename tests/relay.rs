@@ -23,6 +23,8 @@ use mailwren::sys::dns::Resolver;
 mod dns;
 #[path = "support/dns_server.rs"]
 mod dns_server;
+#[path = "relay/fault.rs"]
+mod fault;
 #[path = "support/peer.rs"]
 mod peer;
 #[path = "relay/tls.rs"]

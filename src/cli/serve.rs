@@ -84,7 +84,7 @@ fn start(settings: Settings) -> io::Result<Server> {
     let settings = Arc::new(settings);
     let spool = Spool::open(&settings.server.spool)?;
     log_addresses(&listeners, &settings);
-    let queued = spool.sweep()?;
+    let queued = spool.found()?;
     let router = Arc::new(LocalRouter::new(&settings));
 
     let queue = &settings.queue;

@@ -49,7 +49,7 @@ impl<'a> IncomingMessage<'a> {
         bare_newline: BareNewline,
     ) -> Self {
         let now = clock::since_1970();
-        let id = QueueId::generate(now.as_micros() as u64, crate::sys::random::number());
+        let id = reception.spool.new_id(now);
         let trace = trace_field(reception, peer, introduction, transaction, id, now.as_secs());
         let draft = reception.spool.draft(Envelope {
             id,

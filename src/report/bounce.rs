@@ -10,10 +10,9 @@ use crate::mail::address::{Mailbox, ReversePath};
 use crate::mail::dsn::{DeliveryReport, FailedRecipient};
 use crate::report::station;
 use crate::spool::envelope::{Body, Envelope};
-use crate::spool::id::QueueId;
 use crate::spool::message::StoredMessage;
 use crate::spool::store::Spool;
-use crate::sys::{clock, random};
+use crate::sys::clock;
 
 /// The most octets of the original's header that go back.
 const MAX_HEADER: u64 = 64 << 10;
@@ -35,7 +34,7 @@ pub fn keep(
         return Ok(None);
     };
     let now = clock::since_1970();
-    let id = QueueId::generate(now.as_micros() as u64, random::number());
+    let id = spool.new_id(now);
     let mut header = Vec::new();
     if let Err(error) = original.reader().take(MAX_HEADER).read_to_end(&mut header) {
         // The sender must hear of it all the same.

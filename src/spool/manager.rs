@@ -3,10 +3,10 @@
 //! recorded, and when a message may go.
 //!
 //! The spool is the truth: what is in memory here is only where each message waits. It is in
-//! exactly one place: announced, in the schedule, parked until its lane has a place, or open
+//! exactly one place: found at the start, announced, in the schedule, parked until its lane has a place, or open
 //! in a round of tries.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,10 +35,15 @@ pub use crate::spool::intake::Intake;
 
 /// Due messages that are opened before new events are looked at.
 const WAKE_STEP: usize = 64;
+/// How long that may take: a slow disk must not keep the events waiting.
+const WAKE_TIME: Duration = Duration::from_millis(10);
 /// When to look at a message again that the disk did not let us settle.
 const DISK_PAUSE: Duration = Duration::from_secs(60);
 /// The longest sleep, for the sake of clocks that stop while a host is suspended.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
+/// How a message is opened.
+type Load = fn(&Spool, QueueId) -> Result<(StoredMessage, Option<Progress>), ReadError>;
 
 /// What the queue manager can be told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +64,8 @@ pub struct Manager {
     arrivals: Arrivals,
     dispatcher: Dispatcher,
     schedule: Schedule,
+    /// What an earlier run has left and nobody has looked into yet.
+    found: VecDeque<QueueId>,
     ages: Ages,
     timekeeper: Timekeeper,
     suspension: Suspension,
@@ -85,6 +92,7 @@ impl Manager {
             arrivals,
             dispatcher,
             schedule: Schedule::default(),
+            found: VecDeque::new(),
             ages: Ages::default(),
             timekeeper: Timekeeper::start(&spool),
             suspension: Suspension::default(),
@@ -99,16 +107,16 @@ impl Manager {
         (manager, intake)
     }
 
-    /// Works until told to stop and nothing is under way any more. `queued` are the messages
-    /// found in the spool before the first session began; each is tried at once.
+    /// Works until told to stop and nothing is under way any more. `found` are the messages
+    /// that were in the spool before the first session began, oldest first; each is tried as
+    /// soon as it was looked into.
     pub fn run(
         mut self,
-        queued: Vec<QueueId>,
+        found: Vec<QueueId>,
         reports: &Receiver<Report>,
         orders: &Receiver<Order>,
     ) {
-        let now = Instant::now();
-        queued.into_iter().for_each(|id| self.schedule.insert(id, now));
+        self.found = found.into();
         let mut orders = orders.clone();
         let (mut messages, mut ids) = (self.arrivals.messages.clone(), self.arrivals.ids.clone());
         while !(self.is_stopping && self.dispatcher.running() == 0) {
@@ -149,6 +157,7 @@ impl Manager {
 
     fn sleep(&self) -> Duration {
         match self.schedule.next_due() {
+            _ if !self.found.is_empty() && !self.is_stopping => Duration::ZERO,
             Some(due) if !self.is_stopping => {
                 due.saturating_duration_since(Instant::now()).min(LONGEST_SLEEP)
             }
@@ -178,10 +187,10 @@ impl Manager {
 
     fn do_chores(&mut self) {
         let now = Instant::now();
+        self.clock_watch.look();
         if now >= self.chores_due {
             self.chores_due = now + DISK_PAUSE;
             self.notice_sleep();
-            self.clock_watch.look();
             self.timekeeper.note_when_due(&self.spool);
             self.dispatcher.forget_rested(now);
             self.record_again();
@@ -194,17 +203,29 @@ impl Manager {
         self.open(message, progress, false);
     }
 
-    /// Opens the messages that are due, as many as the lanes can take.
+    /// Opens the messages that are due, as many as the lanes can take, and then looks into
+    /// those that were found.
     fn wake_due(&mut self) {
+        let began = Instant::now();
         for _ in 0..WAKE_STEP {
             let due = || self.schedule.pop_due(Instant::now());
-            let Some(id) = self.lanes.next_parked().or_else(due) else { return };
-            self.load(id);
+            if let Some(id) = self.lanes.next_parked().or_else(due) {
+                self.load(id, Spool::load);
+            } else if let Some(id) = self.found.pop_front() {
+                self.load(id, Spool::load_found);
+            } else {
+                // What held the ids of a large queue is not kept for ever.
+                self.found = VecDeque::new();
+                return;
+            }
+            if began.elapsed() > WAKE_TIME {
+                return;
+            }
         }
     }
 
-    fn load(&mut self, id: QueueId) {
-        match self.spool.load(id) {
+    fn load(&mut self, id: QueueId, load: Load) {
+        match load(&self.spool, id) {
             Ok((message, recorded)) => {
                 let has_record = recorded.is_some();
                 let progress = self.unrecorded.get(&id).cloned().or(recorded);
@@ -216,7 +237,7 @@ impl Manager {
                 self.schedule.insert(id, Instant::now() + DISK_PAUSE);
             }
             Err(error) => {
-                log::error!("{id}: no longer in the queue: {error}");
+                log::warn!("{id}: no longer in the queue: {error}");
                 self.forget(id);
             }
         }

@@ -15,6 +15,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::spool::draft::DRAFT_SUFFIX;
 use crate::spool::envelope::Envelope;
@@ -22,7 +23,7 @@ use crate::spool::format::{self, ReadError};
 use crate::spool::id::QueueId;
 use crate::spool::message::StoredMessage;
 use crate::spool::progress::Progress;
-use crate::sys::files;
+use crate::sys::{files, random};
 
 pub use crate::spool::draft::{Draft, Receipt};
 
@@ -66,7 +67,9 @@ impl SpoolReader {
     /// # Errors
     /// When the folder cannot be read.
     pub fn ids(&self) -> io::Result<Vec<QueueId>> {
-        Ok(files::names_in(&self.queue)?.iter().filter_map(|name| name.parse().ok()).collect())
+        let mut ids = Vec::new();
+        files::each_name(&self.queue, |name| ids.extend(name.parse::<QueueId>().ok()))?;
+        Ok(ids)
     }
 
     /// Opens a message and, if there is one, the record of its recipients.
@@ -141,38 +144,55 @@ impl Spool {
         Ok(Arc::new(Self { path: path.into(), reader, corrupt, has_unnamed_files, _lock: lock }))
     }
 
-    /// Removes what was never finished or belongs to no message, and returns the ids of the
-    /// messages, oldest first.
+    /// What an earlier run has left: the ids of its messages, oldest first. Removes what
+    /// belongs to no message. To be called before the first new message: all that is found is
+    /// from before, and it is looked into by [`Spool::load_found`], at leisure.
     ///
     /// # Errors
     /// When the folders cannot be read.
-    pub fn sweep(&self) -> io::Result<Vec<QueueId>> {
-        let mut ids = Vec::new();
-        for name in files::names_in(&self.reader.queue)? {
-            match name.parse() {
-                Ok(id) => match self.is_complete(&name) {
-                    Ok(true) => ids.push(id),
-                    Ok(false) => self.sweep_away("queue", &self.reader.queue, &name),
-                    Err(error) => {
-                        // One bad file must not keep the server down; it is tried again later.
-                        log::error!("{id}: cannot be looked at: {error}");
-                        ids.push(id);
-                    }
-                },
-                Err(_) if name.ends_with(DRAFT_SUFFIX) => {
-                    self.sweep_away("queue", &self.reader.queue, &name)
-                }
-                Err(_) => log::warn!("spool: queue/{name:?} is no message of ours; left alone"),
+    pub fn found(&self) -> io::Result<Vec<QueueId>> {
+        let (mut ids, mut others) = (Vec::new(), Vec::new());
+        let queue = &self.reader.queue;
+        files::each_name(queue, |name| match name.parse() {
+            Ok(id) => ids.push(id),
+            Err(_) => others.push(name.to_owned()),
+        })?;
+        for name in others {
+            if name.ends_with(DRAFT_SUFFIX) {
+                self.sweep_away("queue", queue, &name);
+            } else {
+                log::warn!("spool: queue/{name:?} is no message of ours; left alone");
             }
         }
         ids.sort_unstable();
-        for name in files::names_in(&self.reader.state)? {
-            let is_needed = name.parse().is_ok_and(|id| ids.binary_search(&id).is_ok());
-            if !is_needed {
-                self.sweep_away("state", &self.reader.state, &name);
+        let mut left_over = Vec::new();
+        files::each_name(&self.reader.state, |name| {
+            if !name.parse().is_ok_and(|id| ids.binary_search(&id).is_ok()) {
+                left_over.push(name.to_owned());
             }
-        }
+        })?;
+        left_over.iter().for_each(|name| self.sweep_away("state", &self.reader.state, name));
         Ok(ids)
+    }
+
+    /// Opens a message that an earlier run has left, for the first time: one that was never
+    /// finished, and so never promised, is removed.
+    ///
+    /// # Errors
+    /// As with [`Spool::load`].
+    pub fn load_found(&self, id: QueueId) -> Result<(StoredMessage, Option<Progress>), ReadError> {
+        let loaded = self.reader.load(id);
+        match &loaded {
+            Err(ReadError::Incomplete) => {
+                let name = id.to_string();
+                // In this order, as with any message that goes.
+                self.sweep_away("queue", &self.reader.queue, &name);
+                let _ = remove_if_there(&self.reader.state, &name);
+            }
+            Err(ReadError::Malformed) => self.set_aside(&id.to_string()),
+            _ => {}
+        }
+        loaded
     }
 
     /// The ids of all messages, in no order.
@@ -181,6 +201,18 @@ impl Spool {
     /// When the folder cannot be read.
     pub fn ids(&self) -> io::Result<Vec<QueueId>> {
         self.reader.ids()
+    }
+
+    /// A new id for a message received `now` after 1970. No message here has it, even if an
+    /// earlier run had the same time because the clock was set back.
+    pub fn new_id(&self, now: Duration) -> QueueId {
+        let microseconds = u64::try_from(now.as_micros()).unwrap_or(0);
+        loop {
+            let id = QueueId::generate(microseconds, random::number());
+            if !files::exists(&self.reader.queue, &id.to_string()) {
+                return id;
+            }
+        }
     }
 
     /// Begins a message. Nothing of it exists until [`Draft::commit`]; dropping it leaves
@@ -275,10 +307,6 @@ impl Spool {
         self.has_unnamed_files
     }
 
-    fn is_complete(&self, name: &str) -> io::Result<bool> {
-        format::is_complete(&files::open_to_read(&self.reader.queue, name)?)
-    }
-
     fn sweep_away(&self, folder_name: &str, folder: &OwnedFd, name: &str) {
         match files::remove(folder, name) {
             Ok(()) => log::info!("spool: {folder_name}/{name} was never finished; removed"),
@@ -371,7 +399,7 @@ mod tests {
             drop(spool);
             fs::remove_file(path.join("lock")).unwrap();
             let spool = open();
-            assert_eq!(spool.sweep().unwrap(), kept);
+            assert_eq!(spool.found().unwrap(), kept);
             assert_eq!(names(path, "queue").len(), 3);
             for (id, expected) in kept.into_iter().zip([&b""[..], b"short\r\n", &long]) {
                 let (message, progress) = spool.load(id).unwrap();
@@ -390,6 +418,19 @@ mod tests {
             assert!(draft.commit().is_err());
             assert_eq!(content(&spool.load(id).unwrap().0), b"the first\r\n");
             assert_eq!(names(path, "queue"), [id.to_string()]);
+        });
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_gives_no_name_twice() {
+        both_ways(|path, open| {
+            let spool = open();
+            // The names that an earlier run gave away in the time to which the clock was set.
+            let last = QueueId::generate(0, 0).number();
+            let file = |number| path.join("queue").join(QueueId::with_number(number).to_string());
+            (1..500).for_each(|more| fs::write(file(last + more), "").unwrap());
+            let id = spool.new_id(Duration::ZERO);
+            assert!(!file(id.number()).exists() && id.number() >= last + 500);
         });
     }
 
@@ -418,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sweep_removes_what_was_never_finished_or_is_left_over() {
+    fn what_was_never_finished_or_is_left_over_is_removed() {
         both_ways(|path, open| {
             let spool = open();
             let (whole, cut) = (keep(&spool, b"x\r\n"), keep(&spool, b"y\r\n"));
@@ -431,7 +472,12 @@ mod tests {
             fs::write(path.join("queue/0000000000001.draft"), "half").unwrap();
             fs::write(path.join("state").join(format!("{whole}.new")), "half").unwrap();
             fs::write(path.join("queue/README"), "a person's").unwrap();
-            assert_eq!(spool.sweep().unwrap(), [whole]);
+            let found = spool.found().unwrap();
+            assert_eq!(found.len(), 3);
+            let loaded: Vec<_> = found.iter().map(|id| spool.load_found(*id)).collect();
+            let is_unfinished = |it: &Result<_, _>| matches!(it, Err(ReadError::Incomplete));
+            assert_eq!(loaded.iter().filter(|it| is_unfinished(it)).count(), 2);
+            assert_eq!(spool.found().unwrap(), [whole]);
             let mut left = names(path, "queue");
             left.retain(|name| name != "README");
             assert_eq!(left, [whole.to_string()]);
@@ -446,10 +492,10 @@ mod tests {
             let spool = open();
             let id = keep(&spool, b"x\r\n");
             fs::create_dir(path.join("queue/0000000000001")).unwrap();
-            let ids = spool.sweep().unwrap();
+            let ids = spool.found().unwrap();
             assert!(ids.contains(&id), "{ids:?}");
             assert!(matches!(
-                spool.load("0000000000001".parse().unwrap()),
+                spool.load_found("0000000000001".parse().unwrap()),
                 Err(ReadError::Io(_) | ReadError::Incomplete)
             ));
         });

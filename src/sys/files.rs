@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
 
 /// Opens the folder `path`, made with mode 0700 where it is missing.
 ///
@@ -36,6 +36,11 @@ pub fn open_to_read(folder: &OwnedFd, name: &str) -> io::Result<File> {
     Ok(rustix::fs::openat(folder, name, flags, Mode::empty())?.into())
 }
 
+/// Whether there is anything called `name` in `folder`, as far as can be seen.
+pub fn exists(folder: &OwnedFd, name: &str) -> bool {
+    rustix::fs::accessat(folder, name, Access::EXISTS, AtFlags::empty()).is_ok()
+}
+
 /// Makes the file `name` in `folder` with mode 0600, empty, replacing what an earlier run
 /// left there.
 ///
@@ -54,20 +59,20 @@ pub fn remove(folder: &OwnedFd, name: &str) -> io::Result<()> {
     Ok(rustix::fs::unlinkat(folder, name, AtFlags::empty())?)
 }
 
-/// The names in `folder`, but `.` and `..`, in no order. A name that is not UTF-8 appears
-/// with its bad octets replaced, which no name of ours has.
+/// Calls `take` with each name in `folder`, but `.` and `..`, in no order. A name that is not
+/// UTF-8 appears with its bad octets replaced, which no name of ours has.
 ///
 /// # Errors
 /// When the folder cannot be read.
-pub fn names_in(folder: &OwnedFd) -> io::Result<Vec<String>> {
-    let mut names = Vec::new();
+pub fn each_name(folder: &OwnedFd, mut take: impl FnMut(&str)) -> io::Result<()> {
     for entry in rustix::fs::Dir::read_from(folder)? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy();
         if name != "." && name != ".." {
-            names.push(name);
+            take(&name);
         }
     }
-    Ok(names)
+    Ok(())
 }
 
 /// Gives a file made with `O_TMPFILE` the name `name` in `folder`.

@@ -50,7 +50,7 @@ impl Queue {
         let mut settings = mailwren::config::parse("x", text.as_bytes(), "mx.home.test").unwrap();
         (settings.queue.retry, settings.queue.expire) = (vec![retry], expire);
         let spool = Spool::open(&folder.path().join("spool")).unwrap();
-        let queued = spool.sweep().unwrap();
+        let queued = spool.found().unwrap();
         let (local_jobs, local) = bounded(4);
         let (relay_jobs, relay) = bounded(4);
         let (reports, results) = unbounded();
