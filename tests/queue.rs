@@ -18,6 +18,8 @@ use mailwren::spool::id::QueueId;
 use mailwren::spool::manager::Order;
 use mailwren::spool::store::SpoolReader;
 
+#[path = "queue/backlog.rs"]
+mod backlog;
 #[path = "support/played_queue.rs"]
 mod played_queue;
 #[path = "queue/reach.rs"]
