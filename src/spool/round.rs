@@ -21,6 +21,10 @@ use crate::sys::clock;
 /// The most recipients of a message with all that aliases add.
 const MAX_RECIPIENTS: usize = 100_000;
 
+/// How much older a message gets before a record is replaced that does not say when its age
+/// was noted.
+const AGE_STEP: Duration = Duration::from_secs(3600);
+
 /// RFC 3463 §3.3: mailing list expansion problem.
 const TOO_MANY: Status = Status::new(5, 2, 4);
 /// RFC 3463 §3.5: delivery time expired.
@@ -247,9 +251,11 @@ impl Round {
     }
 
     /// Notes how old the message is at that moment of the spool, for the next process. A
-    /// record that says so already stays right while time goes on.
+    /// record that says when it was noted stays right while time goes on; any other is
+    /// replaced now and then.
     pub(super) fn note_age(&mut self, age: Duration, now: u64) {
-        self.is_changed |= self.progress.noted.is_none();
+        let recorded = Duration::from_secs(self.progress.waited);
+        self.is_changed |= self.progress.noted.is_none() && age > recorded.saturating_add(AGE_STEP);
         (self.progress.waited, self.progress.noted) = (age.as_secs(), Some(now));
     }
 }

@@ -13,8 +13,15 @@ const MANY: usize = 3000;
 fn left_by_an_earlier_run() -> (Queue, BTreeSet<QueueId>) {
     let queue = Queue::prepare(folder(), LATER, 2 * LATER);
     let ids = (0..MANY).map(|_| queue.keep("<>", &["ann@far.test"]).envelope().id).collect();
-    let Queue { folder, .. } = queue;
-    (Queue::prepare(folder, LATER, 2 * LATER), ids)
+    (started_again(queue), ids)
+}
+
+/// The next run on the spool of one whose manager never ran.
+fn started_again(queue: Queue) -> Queue {
+    let Queue { folder, spool, start, .. } = queue;
+    // Both have the spool, and with it its lock.
+    drop((spool, start));
+    Queue::prepare(folder, LATER, 2 * LATER)
 }
 
 #[test]
@@ -57,8 +64,7 @@ fn what_was_never_finished_is_not_tried() {
     let path = queue.folder.path().join("spool/queue").join(cut.to_string());
     let octets = fs::read(&path).unwrap();
     fs::write(&path, &octets[..octets.len() - 1]).unwrap();
-    let Queue { folder, .. } = queue;
-    let mut queue = Queue::prepare(folder, LATER, 2 * LATER);
+    let mut queue = started_again(queue);
     queue.start();
     let job = queue.local_job();
     assert_eq!(names(&job), ["bob@home.test"]);
