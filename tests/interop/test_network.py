@@ -40,8 +40,9 @@ def relaying(host=NEXT_HOP, **sections):
 
 
 def attempts(server):
-    """The attempts that the records in state/ count."""
-    records = [f.read_text() for f in (server.spool / "state").iterdir()]
+    """The attempts that the records in state/ count; one that is being written is not there yet."""
+    files = [f for f in (server.spool / "state").iterdir() if not f.suffix]
+    records = [f.read_text() for f in files]
     return [int(re.search(r"^attempts (\d+)$", text, re.M)[1]) for text in records]
 
 
