@@ -11,15 +11,21 @@ use crossbeam_channel::{Sender, select, unbounded};
 use proptest::prelude::*;
 
 use mailwren::deliver::job::Job;
-use mailwren::deliver::outcome::{Failure, Outcome};
+use mailwren::deliver::outcome::{Failure, Fault, Outcome};
 use mailwren::deliver::pool::{self, Deliver};
 use mailwren::mail::status::Status;
 use mailwren::spool::id::QueueId;
 use mailwren::spool::manager::Order;
 use mailwren::spool::store::SpoolReader;
 
+#[path = "queue/backlog.rs"]
+mod backlog;
+#[path = "queue/direct.rs"]
+mod direct;
 #[path = "support/played_queue.rs"]
 mod played_queue;
+#[path = "queue/reach.rs"]
+mod reach;
 
 use played_queue::*;
 
@@ -283,6 +289,8 @@ enum Answer {
     Fail,
     Refuse,
     OutOfReach,
+    NoNetwork,
+    HungUp,
     Broken,
 }
 
@@ -293,14 +301,17 @@ impl Answer {
             Self::Fail => failed(),
             Self::Refuse => refused("450 later"),
             Self::OutOfReach => out_of_reach(),
+            Self::NoNetwork => no_network(),
+            Self::HungUp => broken(Fault::DestinationOrMail),
             Self::Broken => Failure::new(Status::new(4, 3, 0), "broken").into_outcome(),
         }
     }
 }
 
 fn answers() -> impl Strategy<Value = Vec<Answer>> {
-    use Answer::{Broken, Fail, OutOfReach, Refuse, Take};
-    let one = prop::sample::select(vec![Take, Fail, Refuse, OutOfReach, Broken]);
+    use Answer::{Broken, Fail, HungUp, NoNetwork, OutOfReach, Refuse, Take};
+    let all = vec![Take, Fail, Refuse, OutOfReach, NoNetwork, HungUp, Broken];
+    let one = prop::sample::select(all);
     prop::collection::vec(one, 1..4)
 }
 

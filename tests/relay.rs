@@ -24,6 +24,8 @@ use mailwren::sys::dns::Resolver;
 mod dns;
 #[path = "support/dns_server.rs"]
 mod dns_server;
+#[path = "relay/fault.rs"]
+mod fault;
 #[path = "support/peer.rs"]
 mod peer;
 #[path = "relay/tls.rs"]
@@ -92,6 +94,7 @@ fn impatient() -> Relay {
         block: short,
         content: short,
         quit: short,
+        transaction: Duration::from_secs(3600),
     })
 }
 

@@ -212,7 +212,7 @@ fn read(options: &Options, server: &Server, sender: &Mailbox) -> Result<Submissi
     let surroundings = Surroundings {
         sender,
         full_name: options.full_name.as_deref(),
-        date: &clock::local_time(now.as_secs()).to_string(),
+        date: &clock::date_field(now.as_secs()).to_string(),
         unique: &QueueId::generate(now.as_micros() as u64, random::number()).to_string(),
         origin: server.domains.origin(),
     };

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
 
 use super::Invocation;
 use super::output::warn;
@@ -27,12 +27,15 @@ use crate::route::local::LocalRouter;
 use crate::spool::manager::{Manager, Order};
 use crate::spool::store::Spool;
 use crate::sys::identity::{self, Privileges};
+use crate::sys::network::NetworkWatch;
 use crate::sys::process::{self, exit};
 use crate::sys::signals::{Request, Requests};
 use crate::sys::users;
 
 /// The stack of the threads that are neither a session's nor a delivery's.
 const STACK: usize = 256 << 10;
+/// How often mail looks for a network where the kernel does not tell of one.
+const UNWATCHED_NETWORK_PAUSE: Duration = Duration::from_secs(60);
 /// How long deliveries under way may take once the server is told to stop. What is not done
 /// then is in the spool.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
@@ -82,7 +85,7 @@ fn start(settings: Settings) -> io::Result<Server> {
     let settings = Arc::new(settings);
     let spool = Spool::open(&settings.server.spool)?;
     log_addresses(&listeners, &settings);
-    let queued = spool.sweep()?;
+    let queued = spool.found()?;
     let router = Arc::new(LocalRouter::new(&settings));
 
     let queue = &settings.queue;
@@ -94,9 +97,13 @@ fn start(settings: Settings) -> io::Result<Server> {
     process::release_start();
     pool::start("local", queue.local_workers, &local_lane, &local_jobs, &reports)?;
     pool::start("relay", queue.relay_workers, &relay_lane, &relay_jobs, &reports)?;
-    let dispatcher = Dispatcher::new(local, relay, queue.relay_workers, queue.retry.clone());
-    let (manager, intake) = Manager::new(Arc::clone(&settings), Arc::clone(&spool), dispatcher);
+    let mut dispatcher = Dispatcher::new(local, relay, queue.relay_workers, queue.retry.clone());
     let (orders, manager_orders) = bounded(16);
+    if let Err(error) = watch_network(orders.clone()) {
+        log::info!("the kernel does not tell of the network, which is tried now and then: {error}");
+        dispatcher = dispatcher.with_network_pause(UNWATCHED_NETWORK_PAUSE);
+    }
+    let (manager, intake) = Manager::new(Arc::clone(&settings), Arc::clone(&spool), dispatcher);
     let (at_end, manager_end) = bounded::<()>(0);
     log::info!("{} messages in the queue", queued.len());
     spawn("queue", move || {
@@ -150,6 +157,20 @@ impl Server {
             );
         }
     }
+}
+
+/// Starts the thread that tells the queue manager when there may be a network again.
+fn watch_network(orders: Sender<Order>) -> io::Result<()> {
+    let mut watch = NetworkWatch::new()?;
+    spawn("network", move || {
+        while let Ok(()) = watch.wait() {
+            // A manager that has so much to do comes to it anyway.
+            if let Err(TrySendError::Disconnected(_)) = orders.try_send(Order::RetryForNetwork) {
+                return;
+            }
+        }
+        log::warn!("the kernel no longer tells of the network");
+    })
 }
 
 fn bind(settings: &Settings) -> io::Result<Arc<[BoundListener]>> {

@@ -22,6 +22,12 @@ const BLOCK: usize = 64 * 1024;
 /// How much of the replies is read at once, in octets.
 const REPLY_BLOCK: usize = 4096;
 
+/// What each recipient adds to the time of a whole message.
+const RECIPIENT_TIME: Duration = Duration::from_secs(2);
+/// The slowest line on which a message of any size gets through in its time. RFC 5321
+/// §4.5.3.2.5 bounds a block only; 64 KiB in 3 minutes would be 30 hours for 35 MiB.
+const SLOWEST_OCTETS_PER_SECOND: u64 = 2048;
+
 /// How long the peer may take, each time. The defaults are the minima of RFC 5321 §4.5.3.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
@@ -39,6 +45,10 @@ pub struct Timeouts {
     pub content: Duration,
     /// For the reply to QUIT, on which nothing depends.
     pub quit: Duration,
+    /// For a message from MAIL to the last reply, together with what its size and its
+    /// recipients add: a server that answers everything in its last second must not hold a
+    /// thread for hours.
+    pub transaction: Duration,
 }
 
 impl Default for Timeouts {
@@ -52,6 +62,8 @@ impl Default for Timeouts {
             block: minutes(3),
             content: minutes(10),
             quit: Duration::from_secs(5),
+            // Twice for a command, once for the 354, for a block and for the last reply.
+            transaction: minutes(5 + 5 + 2 + 3 + 10),
         }
     }
 }
@@ -66,6 +78,14 @@ impl Timeouts {
             Awaited::Content => self.content,
             Awaited::Quit => self.quit,
         }
+    }
+
+    /// How long the whole of a message may take.
+    fn whole(&self, transaction: &Transaction<'_>) -> Duration {
+        let recipients = u32::try_from(transaction.recipients.len()).unwrap_or(u32::MAX);
+        let content = Duration::from_secs(transaction.size_octets / SLOWEST_OCTETS_PER_SECOND);
+        let recipients = RECIPIENT_TIME.saturating_mul(recipients);
+        self.transaction.saturating_add(recipients).saturating_add(content)
     }
 
     /// What the kernel's time-outs are set to: less than any of these, so that they need no
@@ -155,6 +175,8 @@ pub struct SmtpConnection<S> {
     client: Client,
     parser: ReplyParser,
     timeouts: Timeouts,
+    /// When the message under way must be through; what follows it is bounded by itself.
+    transaction_end: Option<Instant>,
     /// Whom the handshake behind STARTTLS is with.
     start_tls_with: Option<TlsPeer>,
     is_content_sent: bool,
@@ -190,6 +212,7 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
             client: Client::new(helo_name),
             parser: ReplyParser::new(),
             timeouts,
+            transaction_end: None,
             start_tls_with: None,
             is_content_sent: false,
             is_broken: false,
@@ -232,7 +255,9 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
     ) -> Result<Vec<RecipientResult>, ConnectionError> {
         self.is_content_sent = false;
         self.client.begin(transaction);
+        self.transaction_end = Instant::now().checked_add(self.timeouts.whole(transaction));
         let ended = self.run(content, transaction.size_octets);
+        self.transaction_end = None;
         if !matches!(ended, Ok(None)) {
             self.is_broken = true;
         }
@@ -327,7 +352,7 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
     }
 
     fn read_reply(&mut self, awaited: Awaited) -> Result<PeerReply, Cause> {
-        self.stream.set_deadline(Instant::now() + self.timeouts.reply_to(awaited));
+        self.allow(self.timeouts.reply_to(awaited));
         let mut block = [0; REPLY_BLOCK];
         loop {
             if let Some(reply) = self.parser.next_reply().map_err(Cause::NoReply)? {
@@ -341,8 +366,15 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
         }
     }
 
+    /// Lets the next step take so long, and no longer than is left for the message.
+    fn allow(&mut self, limit: Duration) {
+        let step_end = Instant::now() + limit;
+        let end = self.transaction_end.map_or(step_end, |end| end.min(step_end));
+        self.stream.set_deadline(end);
+    }
+
     fn write(&mut self, octets: &[u8], awaited: Awaited, limit: Duration) -> Result<(), Cause> {
-        self.stream.set_deadline(Instant::now() + limit);
+        self.allow(limit);
         self.stream.write_all(octets).map_err(|error| Cause::of(error, awaited))
     }
 
@@ -361,7 +393,7 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
     }
 
     fn handshake(&mut self, peer: &TlsPeer) -> Result<(), Cause> {
-        self.stream.set_deadline(Instant::now() + self.timeouts.handshake);
+        self.allow(self.timeouts.handshake);
         self.stream.secure(peer).map_err(Cause::Tls)
     }
 }

@@ -1,5 +1,10 @@
 //! Which job goes to which lane, and when: the local lane in order of arrival, the relay
 //! lane by destination, so that one that is slow or down never holds up the others.
+//!
+//! A destination that cannot be reached rests as a whole and is probed with one job. Where a
+//! session broke in the middle of a message, the message may be to blame: the destination rests
+//! only when another one fares the same. Where this host has no network, all that needs one
+//! waits for it, and no destination is thought the worse of.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -7,9 +12,16 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, TrySendError};
 
 use crate::deliver::job::{Job, Report};
-use crate::deliver::outcome::Outcome;
+use crate::deliver::outcome::{Fault, Outcome};
 use crate::route::next_hop::NextHop;
+use crate::spool::id::QueueId;
 use crate::spool::schedule;
+
+/// How long mail without a network waits at most before it is tried again, in case that
+/// nobody tells us of the network's return.
+const NETWORK_PAUSE: Duration = Duration::from_secs(300);
+/// How long a destination is remembered after its rest.
+const MEMORY: Duration = Duration::from_secs(86_400);
 
 /// Hands out the jobs. Belongs to the queue manager's thread.
 #[derive(Debug)]
@@ -26,6 +38,16 @@ pub struct Dispatcher {
     max_per_destination: usize,
     /// How long a destination rests after its first, second, … failure in a row.
     pauses: Vec<Duration>,
+    network_pause: Duration,
+}
+
+/// Why and until when nothing is tried at a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rest {
+    /// The end.
+    pub until: Instant,
+    /// Whether it is for want of a network, and ends when there is one.
+    pub is_for_network: bool,
 }
 
 #[derive(Debug, Default)]
@@ -34,7 +56,9 @@ struct Destination {
     running: usize,
     /// Failures in a row to reach it at all.
     failures: usize,
-    rest_until: Option<Instant>,
+    rest: Option<Rest>,
+    /// The message during which a session broke, and when.
+    suspect: Option<(QueueId, Instant)>,
 }
 
 impl Dispatcher {
@@ -45,6 +69,7 @@ impl Dispatcher {
         relay_workers: usize,
         pauses: Vec<Duration>,
     ) -> Self {
+        let network_pause = pauses.last().copied().unwrap_or_default().min(NETWORK_PAUSE);
         Self {
             local,
             local_ready: VecDeque::new(),
@@ -54,12 +79,23 @@ impl Dispatcher {
             turns: VecDeque::new(),
             max_per_destination: relay_workers.saturating_sub(1).max(1),
             pauses,
+            network_pause,
         }
     }
 
-    /// Until when nothing is to be tried at `next_hop`, if it rests.
-    pub fn rest_until(&self, next_hop: &NextHop, now: Instant) -> Option<Instant> {
-        self.destinations.get(next_hop)?.rest_until.filter(|until| *until > now)
+    /// The same dispatcher, looking at least so often whether there is a network again.
+    pub fn with_network_pause(self, most: Duration) -> Self {
+        Self { network_pause: self.network_pause.min(most), ..self }
+    }
+
+    /// How long mail waits at most when there is no network.
+    pub const fn network_pause(&self) -> Duration {
+        self.network_pause
+    }
+
+    /// Why and until when nothing is to be tried at `next_hop`, if it rests.
+    pub fn rest(&self, next_hop: &NextHop, now: Instant) -> Option<Rest> {
+        self.destinations.get(next_hop)?.rest_at(now)
     }
 
     /// Jobs handed out and not reported yet.
@@ -108,22 +144,32 @@ impl Dispatcher {
             return Vec::new();
         };
         destination.running = destination.running.saturating_sub(1);
-        match Reach::of(&report.outcomes) {
-            Reach::None => {
-                // Tries that ran side by side tell of one and the same trouble.
-                if destination.rest_until.is_none_or(|until| until <= now) {
-                    let pause = self.pauses.get(destination.failures).or(self.pauses.last());
-                    let pause = pause.copied().unwrap_or_default();
-                    destination.failures += 1;
-                    destination.rest_until = Some(schedule::after(now, pause));
-                }
-                self.turns.retain(|next_hop| *next_hop != report.next_hop);
-                return destination.ready.drain(..).collect();
+        let verdict = Verdict::of(&report.outcomes);
+        let is_down = match verdict {
+            Verdict::Reached => {
+                (destination.failures, destination.rest) = (0, None);
+                destination.suspect = None;
+                false
             }
-            Reach::Full => (destination.failures, destination.rest_until) = (0, None),
-            Reach::Unknown => {}
+            Verdict::Broken => destination.is_second_break(report.id, now),
+            Verdict::OutOfReach | Verdict::NoNetwork => true,
+            Verdict::Unknown => false,
+        };
+        if is_down {
+            let is_for_network = verdict == Verdict::NoNetwork;
+            // Tries that ran side by side tell of one and the same trouble.
+            if destination.rest_at(now).is_none() {
+                let pause = match is_for_network {
+                    true => self.network_pause,
+                    false => destination.next_pause(&self.pauses),
+                };
+                let until = schedule::after(now, pause);
+                destination.rest = Some(Rest { until, is_for_network });
+            }
+            self.turns.retain(|next_hop| *next_hop != report.next_hop);
+            return destination.ready.drain(..).collect();
         }
-        let is_forgotten = destination.running == 0 && destination.failures == 0;
+        let is_forgotten = destination.is_blameless();
         if destination.ready.is_empty() {
             if is_forgotten {
                 self.destinations.remove(&report.next_hop);
@@ -136,17 +182,31 @@ impl Dispatcher {
 
     /// Lets every destination be tried again at once.
     pub fn end_rests(&mut self) {
-        self.destinations.values_mut().for_each(|destination| destination.rest_until = None);
+        self.destinations.values_mut().for_each(|destination| destination.rest = None);
+    }
+
+    /// Lets those destinations be tried again at once that rest for want of a network.
+    pub fn end_network_rests(&mut self) {
+        for destination in self.destinations.values_mut() {
+            destination.rest = destination.rest.filter(|rest| !rest.is_for_network);
+        }
+    }
+
+    /// Notes that so much time has passed while the host was asleep.
+    pub fn bring_forward(&mut self, by: Duration) {
+        for rest in self.destinations.values_mut().filter_map(|it| it.rest.as_mut()) {
+            rest.until = rest.until.checked_sub(by).unwrap_or(rest.until);
+        }
     }
 
     /// Forgets the destinations that have rested for long and are wanted by nobody.
     pub fn forget_rested(&mut self, now: Instant) {
         self.destinations.retain(|_, destination| {
+            let rested = destination.rest.map(|rest| rest.until);
+            let last = rested.max(destination.suspect.map(|(_, at)| at));
             destination.running > 0
                 || !destination.ready.is_empty()
-                || destination
-                    .rest_until
-                    .is_some_and(|until| until + Duration::from_secs(86_400) > now)
+                || last.is_some_and(|last| last + MEMORY > now)
         });
     }
 
@@ -173,39 +233,67 @@ impl Dispatcher {
     }
 }
 
+impl Destination {
+    fn rest_at(&self, now: Instant) -> Option<Rest> {
+        self.rest.filter(|rest| rest.until > now)
+    }
+
+    /// How long it rests after one more failure in a row.
+    fn next_pause(&mut self, pauses: &[Duration]) -> Duration {
+        let pause = pauses.get(self.failures).or(pauses.last()).copied().unwrap_or_default();
+        self.failures += 1;
+        pause
+    }
+
+    /// Notes that a session broke during a message, and says whether another message has
+    /// fared so before.
+    fn is_second_break(&mut self, id: QueueId, now: Instant) -> bool {
+        let (suspect, _) = *self.suspect.get_or_insert((id, now));
+        suspect != id
+    }
+
+    /// Whether there is nothing to remember of it.
+    fn is_blameless(&self) -> bool {
+        self.running == 0 && self.failures == 0 && self.rest.is_none() && self.suspect.is_none()
+    }
+}
+
 /// What a try has told about its destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reach {
+enum Verdict {
     /// It was there.
-    Full,
-    /// It never came to a word of a remote host about a recipient.
-    None,
+    Reached,
+    /// It cannot be reached, or takes nothing.
+    OutOfReach,
+    /// A session broke in the middle of a message.
+    Broken,
+    /// This host has no network.
+    NoNetwork,
     /// Nothing: the trouble was ours.
     Unknown,
 }
 
-impl Reach {
+impl Verdict {
     fn of(outcomes: &[(usize, Outcome)]) -> Self {
-        let all = || outcomes.iter().map(|(_, outcome)| Self::of_one(outcome));
-        if all().any(|reach| reach == Self::Full) {
-            Self::Full
-        } else if outcomes.is_empty() || all().any(|reach| reach == Self::Unknown) {
-            Self::Unknown
-        } else {
-            Self::None
-        }
+        let has = |fault| outcomes.iter().any(|(_, outcome)| fault_of(outcome) == fault);
+        // The first of these that any recipient met with.
+        [
+            (Fault::Mail, Self::Reached),
+            (Fault::Here, Self::Unknown),
+            (Fault::DestinationOrMail, Self::Broken),
+            (Fault::Destination, Self::OutOfReach),
+            (Fault::Network, Self::NoNetwork),
+        ]
+        .into_iter()
+        .find_map(|(fault, verdict)| has(fault).then_some(verdict))
+        .unwrap_or(Self::Unknown)
     }
+}
 
-    fn of_one(outcome: &Outcome) -> Self {
-        let Outcome::Deferred(failure) = outcome else { return Self::Full };
-        match &failure.remote {
-            // RFC 5321 §4.2.3: 421 speaks of the service as a whole.
-            Some(remote) if remote.reply.starts_with("421") => Self::None,
-            Some(_) => Self::Full,
-            // A spool file that cannot be read, a panic: no fault of the destination, which
-            // must not suffer for one bad message.
-            None if failure.status.is_about_mail_system() => Self::Unknown,
-            None => Self::None,
-        }
+/// Where the fault lies; with the mail, too, where it was taken or has failed for good.
+fn fault_of(outcome: &Outcome) -> Fault {
+    match outcome {
+        Outcome::Deferred(failure) => failure.fault,
+        _ => Fault::Mail,
     }
 }

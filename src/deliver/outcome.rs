@@ -36,6 +36,24 @@ pub struct Failure {
     pub text: String,
     /// The host that refused it, `name[address]:port`, and its reply, where there was one.
     pub remote: Option<RemoteReply>,
+    /// Where the fault lies.
+    pub fault: Fault,
+}
+
+/// Where the fault of a failed try lies, as far as it concerns other mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Here, with this one message: it says nothing about the destination.
+    Here,
+    /// With the mail: the destination was there, and spoke of this sender, recipient or message.
+    Mail,
+    /// With the destination: it cannot be reached, or takes mail from nobody now.
+    Destination,
+    /// With the destination or the message: the session broke in the middle of it. Another
+    /// message shows which.
+    DestinationOrMail,
+    /// With the network: this host has none at the moment, so nothing was tried.
+    Network,
 }
 
 /// What a remote host said.
@@ -48,9 +66,14 @@ pub struct RemoteReply {
 }
 
 impl Failure {
-    /// A failure that no remote host spoke of.
+    /// A failure that no remote host spoke of, and that is nobody's fault but this host's.
     pub fn new(status: Status, text: impl Into<String>) -> Self {
-        Self { status, text: text.into(), remote: None }
+        Self { status, text: text.into(), remote: None, fault: Fault::Here }
+    }
+
+    /// The same failure with the fault elsewhere.
+    pub fn with_fault(self, fault: Fault) -> Self {
+        Self { fault, ..self }
     }
 
     /// The outcome that belongs to the class of the status.

@@ -15,16 +15,17 @@ use crate::config::settings::{ClientTls, HostPort, Settings};
 use crate::deliver::connections::{Connection, Connections};
 use crate::deliver::conversation::{Cause, ConnectionError, SmtpConnection, Timeouts};
 use crate::deliver::job::{Job, Recipient};
-use crate::deliver::outcome::{Failure, Outcome, RemoteReply};
+use crate::deliver::outcome::{Failure, Fault, Outcome, RemoteReply};
 use crate::deliver::pool::Deliver;
 use crate::deliver::tls::{Connectors, NoConnector, Security, TlsError, TlsPeer};
 use crate::mail::address::{Domain, DomainName, Mailbox};
 use crate::mail::status::Status;
-use crate::route::mx::mail_hosts;
+use crate::route::mx::{MxError, mail_hosts};
 use crate::route::next_hop::NextHop;
 use crate::smtp::client::{Awaited, Ending, RecipientResult, Transaction};
 use crate::spool::envelope::Body;
 use crate::sys::dns::{DnsError, Resolver};
+use crate::sys::network;
 
 /// How long a connection may take to be made, for each address.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -147,7 +148,8 @@ impl Relay {
             }
             if Instant::now() > end {
                 // There may be better hosts further down, so nothing is final.
-                failures.add(Failure::new(Status::new(4, 4, 1), "no time to try all hosts"));
+                let late = Failure::new(Status::new(4, 4, 1), "no time to try all hosts");
+                failures.add(late.with_fault(Fault::Destination));
                 break;
             }
         }
@@ -169,8 +171,10 @@ impl Relay {
 
     fn exchangers(&self, domain: &DomainName) -> Result<Vec<HostPort>, Failure> {
         let records = self.resolver.mx(domain);
-        let hosts = mail_hosts(domain, records, &self.hostname, random)
-            .map_err(|error| Failure::new(error.status(), format!("{domain} {error}")))?;
+        let hosts = mail_hosts(domain, records, &self.hostname, random).map_err(|error| {
+            let fault = fault_of_look_up(matches!(error, MxError::NoNetwork(_)));
+            Failure::new(error.status(), format!("{domain} {error}")).with_fault(fault)
+        })?;
         let port = self.mx_port;
         Ok(hosts.into_iter().map(|host| HostPort { host: Domain::Name(host), port }).collect())
     }
@@ -212,13 +216,8 @@ impl Relay {
         })?;
         let is_secured = !matches!(security, Security::None);
         let remote = remote_name(&host.host, address);
-        let unreachable = |error: std::io::Error| Trouble {
-            failure: Failure::new(
-                Status::new(4, 4, 1),
-                format!("cannot connect to {remote}: {error}"),
-            ),
-            is_of_host: true,
-        };
+        let unreachable =
+            |error| Trouble { failure: unreachable(&remote, &error), is_of_host: true };
         let stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).map_err(unreachable)?;
         // Each write is a whole group of commands or a block; waiting to fill a segment would
         // only add a round trip.
@@ -229,7 +228,7 @@ impl Relay {
                 log::debug!("connected to {remote} {how}");
                 Ok(Connection { session, remote, messages: 0 })
             }
-            Err(error) => Err(Trouble::with(&remote, &error)),
+            Err(error) => Err(Trouble::with(&remote, &error, Fault::Destination)),
         }
     }
 
@@ -249,10 +248,11 @@ impl Relay {
             is_eight_bit: envelope.body == Body::EightBitMime,
             size_octets: job.message.size_octets(),
         };
-        let results = connection
-            .session
-            .send(&transaction, &mut job.message.reader())
-            .map_err(|error| Trouble::with(&connection.remote, &error))?;
+        let results =
+            connection.session.send(&transaction, &mut job.message.reader()).map_err(|error| {
+                let fault = fault_of_break(&error.cause);
+                Trouble::with(&connection.remote, &error, fault)
+            })?;
         let outcomes = results.iter().map(|result| outcome(result, &connection.remote)).collect();
         connection.messages += 1;
         self.connections.put(&job.next_hop, connection);
@@ -260,7 +260,8 @@ impl Relay {
     }
 }
 
-/// What went wrong with the hosts tried so far. One that might do later makes it temporary.
+/// What went wrong with the hosts tried so far. One that might do later makes it temporary,
+/// and one that was reached, or could have been, makes it more than want of a network.
 #[derive(Default)]
 struct Failures {
     temporary: Option<Failure>,
@@ -269,15 +270,26 @@ struct Failures {
 
 impl Failures {
     fn add(&mut self, failure: Failure) {
-        match failure.status.is_permanent() {
-            true => self.permanent = Some(failure),
-            false => self.temporary = Some(failure),
+        if failure.status.is_permanent() {
+            self.permanent = Some(failure);
+        } else if self.temporary.as_ref().is_none_or(|it| weight(it) <= weight(&failure)) {
+            self.temporary = Some(failure);
         }
     }
 
     fn into_verdict(self) -> Failure {
         let nothing = || Failure::new(Status::new(4, 4, 4), "there is no host to try");
         self.temporary.or(self.permanent).unwrap_or_else(nothing)
+    }
+}
+
+/// How much a failure with one host tells of the destination as a whole.
+const fn weight(failure: &Failure) -> u8 {
+    match failure.fault {
+        Fault::Network => 0,
+        Fault::Here | Fault::Destination => 1,
+        // There is a host that takes sessions.
+        Fault::Mail | Fault::DestinationOrMail => 2,
     }
 }
 
@@ -289,12 +301,13 @@ struct Trouble {
 }
 
 impl Trouble {
-    fn with(remote: &str, error: &ConnectionError) -> Self {
+    fn with(remote: &str, error: &ConnectionError, fault: Fault) -> Self {
         let is_ours = matches!(error.cause, Cause::Content(_));
         let failure = Failure {
             status: status_of(&error.cause),
             text: format!("{remote} {}", error.cause),
             remote: said(&error.cause).map(|reply| RemoteReply { host: remote.to_owned(), reply }),
+            fault: if is_ours { Fault::Here } else { fault },
         };
         Self { failure, is_of_host: !is_ours && !error.is_content_sent }
     }
@@ -345,19 +358,25 @@ fn outcome(result: &RecipientResult, remote: &str) -> Outcome {
                 status: refusal.status(),
                 text: format!("{remote} refused {what}: {reply}"),
                 remote: Some(RemoteReply { host: remote, reply }),
+                fault: match refusal.reply.code() {
+                    // It leaves (RFC 5321 §3.8), perhaps because of what it has just read.
+                    421 => Fault::DestinationOrMail,
+                    _ => Fault::Mail,
+                },
             }
         }
         RecipientResult::TooLarge { limit_octets } => Failure::new(
             Status::new(5, 3, 4),
             format!("the message is too large for {remote}, which takes {limit_octets} octets"),
-        ),
+        )
+        .with_fault(Fault::Mail),
     };
     failure.into_outcome()
 }
 
 fn no_address(next_hop: &NextHop, host: &HostPort, error: &DnsError) -> Failure {
     let status = match (error, next_hop) {
-        (DnsError::Temporary(_), _) => Status::new(4, 4, 3),
+        (DnsError::Temporary(_) | DnsError::NoNetwork(_), _) => Status::new(4, 4, 3),
         // A mistake in our own configuration, or a name that comes with the network, must
         // not bounce everything.
         (_, NextHop::Smarthost(_) | NextHop::Local) => Status::new(4, 4, 3),
@@ -366,6 +385,32 @@ fn no_address(next_hop: &NextHop, host: &HostPort, error: &DnsError) -> Failure 
         (_, NextHop::Mx(_)) => Status::new(5, 4, 4),
     };
     Failure::new(status, format!("no address of the host {}: {error}", host.host))
+        .with_fault(fault_of_look_up(matches!(error, DnsError::NoNetwork(_))))
+}
+
+/// A connection that was not made.
+fn unreachable(remote: &str, error: &std::io::Error) -> Failure {
+    let text = format!("cannot connect to {remote}: {error}");
+    // A host with IPv4 alone has no way to an IPv6 address, and has a network all the same.
+    match network::is_without_route(error) && !network::has_route() {
+        // RFC 3463 §3.5: 4.4.1 is for a call that nobody answered, and 4.4.4 for what a
+        // directory does not know; this call was never made.
+        true => Failure::new(Status::new(4, 4, 0), text).with_fault(Fault::Network),
+        false => Failure::new(Status::new(4, 4, 1), text).with_fault(Fault::Destination),
+    }
+}
+
+const fn fault_of_look_up(has_no_network: bool) -> Fault {
+    if has_no_network { Fault::Network } else { Fault::Destination }
+}
+
+/// Whose fault it is that a session broke off with a message under way.
+fn fault_of_break(cause: &Cause) -> Fault {
+    match cause {
+        // RFC 5321 §3.8: 421 speaks of the service as a whole.
+        Cause::Ended(Ending::Refused(_)) => Fault::Destination,
+        _ => Fault::DestinationOrMail,
+    }
 }
 
 /// `name[address]:port`, or `[address]:port` where no name was looked up.

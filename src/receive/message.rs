@@ -56,7 +56,7 @@ impl<'a> IncomingMessage<'a> {
         bare_newline: BareNewline,
     ) -> Self {
         let now = clock::since_1970();
-        let id = QueueId::generate(now.as_micros() as u64, crate::sys::random::number());
+        let id = reception.spool.new_id(now);
         let trace = trace_field(reception, peer, introduction, transaction, id, now.as_secs());
         let draft = reception.spool.draft(Envelope {
             id,
@@ -192,6 +192,6 @@ fn trace_field(
         "Received: from {client} {}\r\n\tby {} with {protocol} id {id}{recipient};\r\n\t{}\r\n",
         peer.trace(),
         reception.settings.server.hostname,
-        clock::local_time(now),
+        clock::date_field(now),
     )
 }

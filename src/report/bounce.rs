@@ -11,10 +11,9 @@ use crate::mail::dsn::{DeliveryReport, FailedRecipient};
 use crate::mail::dsn_request::MessageRequest;
 use crate::report::station;
 use crate::spool::envelope::{Body, Envelope};
-use crate::spool::id::QueueId;
 use crate::spool::message::StoredMessage;
 use crate::spool::store::Spool;
-use crate::sys::{clock, random};
+use crate::sys::clock;
 
 /// The most octets of the original's header that go back.
 const MAX_HEADER: u64 = 64 << 10;
@@ -36,7 +35,7 @@ pub fn keep(
         return Ok(None);
     };
     let now = clock::since_1970();
-    let id = QueueId::generate(now.as_micros() as u64, random::number());
+    let id = spool.new_id(now);
     let mut header = Vec::new();
     if let Err(error) = original.reader().take(MAX_HEADER).read_to_end(&mut header) {
         // The sender must hear of it all the same.
@@ -47,8 +46,8 @@ pub fn keep(
         original_id: envelope.id.to_string(),
         reporting_host: settings.server.hostname.to_string(),
         sender,
-        date: clock::local_time(now.as_secs()).to_string(),
-        arrival_date: clock::local_time(envelope.received_at).to_string(),
+        date: clock::date_field(now.as_secs()).to_string(),
+        arrival_date: clock::date_field(envelope.received_at).to_string(),
         failed: failures
             .iter()
             .map(|(mailbox, failure)| failed_recipient(mailbox, failure))

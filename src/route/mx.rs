@@ -18,6 +18,8 @@ pub enum MxError {
     Loop,
     /// The DNS does not answer; what it said instead.
     Dns(String),
+    /// The DNS cannot be asked, since this host has no network.
+    NoNetwork(String),
 }
 
 impl MxError {
@@ -28,7 +30,8 @@ impl MxError {
             // RFC 7505 §4.1.
             Self::NullMx => Status::new(5, 1, 10),
             Self::Loop => Status::new(5, 4, 6),
-            Self::Dns(_) => Status::new(4, 4, 3),
+            // RFC 3463 §3.5 has "the inability to connect to an Internet DNS server" there.
+            Self::Dns(_) | Self::NoNetwork(_) => Status::new(4, 4, 3),
         }
     }
 }
@@ -42,7 +45,7 @@ impl fmt::Display for MxError {
             Self::Loop => {
                 f.write_str("names this host as its mail exchanger, which does not know it")
             }
-            Self::Dns(why) => write!(f, "cannot be looked up: {why}"),
+            Self::Dns(why) | Self::NoNetwork(why) => write!(f, "cannot be looked up: {why}"),
         }
     }
 }
@@ -70,6 +73,7 @@ pub fn mail_hosts(
         Err(DnsError::NoRecords) => return Ok(vec![domain.clone()]),
         Err(DnsError::NoSuchDomain) => return Err(MxError::NoSuchDomain),
         Err(DnsError::Temporary(why)) => return Err(MxError::Dns(why)),
+        Err(DnsError::NoNetwork(why)) => return Err(MxError::NoNetwork(why)),
     };
     let mut hosts: Vec<(u16, u64, DomainName)> = records
         .into_iter()
@@ -140,6 +144,7 @@ mod tests {
             (DnsError::NoRecords, Ok("d.test".to_owned()), None),
             (DnsError::NoSuchDomain, Err(MxError::NoSuchDomain), Some("5.1.2")),
             (DnsError::Temporary("x".into()), Err(MxError::Dns("x".into())), Some("4.4.3")),
+            (DnsError::NoNetwork("x".into()), Err(MxError::NoNetwork("x".into())), Some("4.4.3")),
         ] {
             let found = hosts(Err(error), 1);
             let found_status = found.as_ref().err().map(|error| error.status().to_string());

@@ -1,6 +1,7 @@
-//! How long each message has been in the queue, by running time: what the wall clock says is
-//! not to be trusted on a host that boots in 1970 and then learns the time, nor does the time
-//! count in which the host was off and nothing could be tried.
+//! How long each message has been in the queue: the time that is known to have passed, by
+//! clocks that nobody sets. What the wall clock says is not to be trusted on a host that boots
+//! in 1970 and then learns the time. What passed between two runs of the daemon is told by
+//! [`crate::spool::timekeeper`].
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -11,13 +12,15 @@ use crate::spool::id::QueueId;
 #[derive(Debug)]
 pub struct Ages {
     epoch: Instant,
+    /// Milliseconds in which the clock of `epoch` stood still.
+    slept: i64,
     /// When each came, in milliseconds after the epoch; before it for one that is older.
     born: HashMap<QueueId, i64>,
 }
 
 impl Default for Ages {
     fn default() -> Self {
-        Self { epoch: Instant::now(), born: HashMap::new() }
+        Self { epoch: Instant::now(), slept: 0, born: HashMap::new() }
     }
 }
 
@@ -35,13 +38,18 @@ impl Ages {
         Duration::from_millis(u64::try_from(age).unwrap_or(0))
     }
 
+    /// Notes that so much time has passed while the host was asleep.
+    pub fn bring_forward(&mut self, by: Duration) {
+        self.slept = self.slept.saturating_add(milliseconds(by));
+    }
+
     /// Forgets a message that is gone.
     pub fn forget(&mut self, id: QueueId) {
         self.born.remove(&id);
     }
 
     fn at(&self, now: Instant) -> i64 {
-        milliseconds(now.saturating_duration_since(self.epoch))
+        milliseconds(now.saturating_duration_since(self.epoch)).saturating_add(self.slept)
     }
 }
 
@@ -63,6 +71,8 @@ mod tests {
         assert_eq!(ages.of(id, start + 3 * second), 102 * second);
         ages.begin(id, Duration::ZERO, start + 3 * second);
         assert_eq!(ages.of(id, start + 3 * second), 102 * second);
+        ages.bring_forward(50 * second);
+        assert_eq!(ages.of(id, start + 3 * second), 152 * second);
         ages.forget(id);
         ages.begin(id, Duration::MAX, start);
         assert!(ages.of(id, start) > 1_000_000 * second);

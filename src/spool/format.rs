@@ -111,14 +111,6 @@ pub fn end_line(content_octets: u64) -> String {
     format!("{END_MARK}{content_octets:016x}\n")
 }
 
-/// Whether `file` has its last line, which says that everything before it is there.
-///
-/// # Errors
-/// When the file cannot be read.
-pub fn is_complete(file: &DiskFile) -> io::Result<bool> {
-    content_octets(file).map(|octets| octets.is_some())
-}
-
 /// Reads the envelope and finds the content.
 ///
 /// # Errors

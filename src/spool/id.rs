@@ -30,6 +30,17 @@ impl QueueId {
         };
         Self(wanted.max(last.wrapping_add(1)))
     }
+
+    /// The id with that number.
+    #[cfg(test)]
+    pub(crate) const fn with_number(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The id as a number, which tells it from others.
+    pub const fn number(self) -> u64 {
+        self.0
+    }
 }
 
 impl fmt::Display for QueueId {

@@ -3,17 +3,17 @@
 //! recorded, and when a message may go.
 //!
 //! The spool is the truth: what is in memory here is only where each message waits. It is in
-//! exactly one place: announced, in the schedule, parked until its lane has a place, or open
+//! exactly one place: found at the start, announced, in the schedule, parked until its lane has a place, or open
 //! in a round of tries.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, never, select};
 
 use crate::config::settings::Settings;
-use crate::deliver::dispatch::Dispatcher;
+use crate::deliver::dispatch::{Dispatcher, Rest};
 use crate::deliver::job::{Job, Report};
 use crate::mail::address::Mailbox;
 use crate::report::bounce;
@@ -31,11 +31,15 @@ use crate::spool::progress::{Progress, State};
 use crate::spool::round::{Round, Standing};
 use crate::spool::schedule::Schedule;
 use crate::spool::store::Spool;
+use crate::spool::timekeeper::Timekeeper;
+use crate::sys::clock::{ClockWatch, Suspension};
 
 pub use crate::spool::intake::Intake;
 
 /// Due messages that are opened before new events are looked at.
 const WAKE_STEP: usize = 64;
+/// How long that may take: a slow disk must not keep the events waiting.
+const WAKE_TIME: Duration = Duration::from_millis(10);
 /// When to look at a message again that the disk did not let us settle.
 const DISK_PAUSE: Duration = Duration::from_secs(60);
 /// The longest sleep, for the sake of clocks that stop while a host is suspended.
@@ -45,12 +49,16 @@ static RECORD_FAILS_TOLD: Complaint = Complaint::new();
 static REMOVAL_FAILS_TOLD: Complaint = Complaint::new();
 static BOUNCE_FAILS_TOLD: Complaint = Complaint::new();
 static READING_FAILS_TOLD: Complaint = Complaint::new();
+/// How a message is opened.
+type Load = fn(&Spool, QueueId) -> Result<(StoredMessage, Option<Progress>), ReadError>;
 
 /// What the queue manager can be told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// Try everything now.
     RetryAll,
+    /// Try what waits for a network: there may be one again.
+    RetryForNetwork,
     /// Hand out nothing more, wait for what is under way, and return.
     Stop,
 }
@@ -63,7 +71,12 @@ pub struct Manager {
     arrivals: Arrivals,
     dispatcher: Dispatcher,
     schedule: Schedule,
+    /// What an earlier run has left and nobody has looked into yet.
+    found: VecDeque<QueueId>,
     ages: Ages,
+    timekeeper: Timekeeper,
+    suspension: Suspension,
+    clock_watch: ClockWatch,
     lanes: Lanes,
     rounds: HashMap<QueueId, Round>,
     /// What the disk did not let us record yet. Holds nobody but messages of which part has
@@ -83,30 +96,34 @@ impl Manager {
         let (intake, arrivals) = intake::channel();
         let manager = Self {
             settings,
-            spool,
             arrivals,
             dispatcher,
             schedule: Schedule::default(),
+            found: VecDeque::new(),
             ages: Ages::default(),
+            timekeeper: Timekeeper::start(&spool),
+            suspension: Suspension::default(),
+            clock_watch: ClockWatch::default(),
             lanes: Lanes::default(),
             rounds: HashMap::new(),
             unrecorded: HashMap::new(),
-            chores_due: Instant::now() + DISK_PAUSE,
+            chores_due: Instant::now(),
             is_stopping: false,
+            spool,
         };
         (manager, intake)
     }
 
-    /// Works until told to stop and nothing is under way any more. `queued` are the messages
-    /// found in the spool before the first session began; each is tried at once.
+    /// Works until told to stop and nothing is under way any more. `found` are the messages
+    /// that were in the spool before the first session began, oldest first; each is tried as
+    /// soon as it was looked into.
     pub fn run(
         mut self,
-        queued: Vec<QueueId>,
+        found: Vec<QueueId>,
         reports: &Receiver<Report>,
         orders: &Receiver<Order>,
     ) {
-        let now = Instant::now();
-        queued.into_iter().for_each(|id| self.schedule.insert(id, now));
+        self.found = found.into();
         let mut orders = orders.clone();
         let mut arrivals = self.arrivals.receiver.clone();
         while !(self.is_stopping && self.dispatcher.running() == 0) {
@@ -129,6 +146,7 @@ impl Manager {
                 },
                 recv(orders) -> order => match order {
                     Ok(Order::RetryAll) => self.retry_all(),
+                    Ok(Order::RetryForNetwork) => self.retry_for_network(),
                     Ok(Order::Stop) => self.is_stopping = true,
                     // Nobody is left to tell us, so this is the end.
                     Err(_) => (self.is_stopping, orders) = (true, never()),
@@ -137,10 +155,12 @@ impl Manager {
             }
         }
         self.record_again();
+        self.timekeeper.note(&self.spool);
     }
 
     fn sleep(&self) -> Duration {
         match self.schedule.next_due() {
+            _ if !self.found.is_empty() && !self.is_stopping => Duration::ZERO,
             Some(due) if !self.is_stopping => {
                 due.saturating_duration_since(Instant::now()).min(LONGEST_SLEEP)
             }
@@ -153,10 +173,28 @@ impl Manager {
         self.schedule.make_all_due(Instant::now());
     }
 
+    fn retry_for_network(&mut self) {
+        self.dispatcher.end_network_rests();
+        self.schedule.make_due_for_network(Instant::now());
+    }
+
+    /// What the host slept through has passed, although the monotonic clock stood still.
+    fn notice_sleep(&mut self) {
+        if let Some(slept) = self.suspension.since_last_look() {
+            log::info!("the host slept for {} s", slept.as_secs());
+            self.schedule.bring_forward(slept);
+            self.dispatcher.bring_forward(slept);
+            self.ages.bring_forward(slept);
+        }
+    }
+
     fn do_chores(&mut self) {
         let now = Instant::now();
+        self.clock_watch.look();
         if now >= self.chores_due {
             self.chores_due = now + DISK_PAUSE;
+            self.notice_sleep();
+            self.timekeeper.note_when_due(&self.spool);
             self.dispatcher.forget_rested(now);
             self.record_again();
         }
@@ -232,17 +270,29 @@ impl Manager {
         self.open(message, progress, false);
     }
 
-    /// Opens the messages that are due, as many as the lanes can take.
+    /// Opens the messages that are due, as many as the lanes can take, and then looks into
+    /// those that were found.
     fn wake_due(&mut self) {
+        let began = Instant::now();
         for _ in 0..WAKE_STEP {
             let due = || self.schedule.pop_due(Instant::now());
-            let Some(id) = self.lanes.next_parked().or_else(due) else { return };
-            self.load(id);
+            if let Some(id) = self.lanes.next_parked().or_else(due) {
+                self.load(id, Spool::load);
+            } else if let Some(id) = self.found.pop_front() {
+                self.load(id, Spool::load_found);
+            } else {
+                // What held the ids of a large queue is not kept for ever.
+                self.found = VecDeque::new();
+                return;
+            }
+            if began.elapsed() > WAKE_TIME {
+                return;
+            }
         }
     }
 
-    fn load(&mut self, id: QueueId) {
-        match self.spool.load(id) {
+    fn load(&mut self, id: QueueId, load: Load) {
+        match load(&self.spool, id) {
             Ok((message, recorded)) => {
                 let has_record = recorded.is_some();
                 let progress = self.unrecorded.get(&id).cloned().or(recorded);
@@ -255,7 +305,7 @@ impl Manager {
                 self.schedule.insert(id, Instant::now() + DISK_PAUSE);
             }
             Err(error) => {
-                log::error!("{id}: no longer in the queue: {error}");
+                log::warn!("{id}: no longer in the queue: {error}");
                 self.forget(id);
             }
         }
@@ -263,9 +313,9 @@ impl Manager {
 
     /// Begins a round of tries for a message, or parks it when its lane has enough. Those
     /// with a mailbox here go by the local lane first.
-    fn open(&mut self, message: StoredMessage, progress: Progress, has_record: bool) {
+    fn open(&mut self, message: StoredMessage, mut progress: Progress, has_record: bool) {
         let id = message.envelope().id;
-        let waited = Duration::from_secs(progress.waited);
+        let waited = self.timekeeper.age(&mut progress);
         self.ages.begin(id, waited, Instant::now());
         let is_local = |mailbox| route::next_hop(&self.settings, mailbox) == NextHop::Local;
         let mut pending = progress.recipients.iter().filter(|it| it.state == State::Pending);
@@ -302,9 +352,9 @@ impl Manager {
         }
         for (next_hop, recipients) in groups {
             if next_hop != NextHop::Local && round.lane == Lane::Local {
-                round.is_postponed = true;
-            } else if let Some(until) = self.dispatcher.rest_until(&next_hop, now) {
-                round.rest(until);
+                round.postpone(&recipients);
+            } else if let Some(rest) = self.dispatcher.rest(&next_hop, now) {
+                round.rest(rest, &recipients);
             } else {
                 self.dispatcher.add(round.job(next_hop, recipients));
             }
@@ -335,7 +385,9 @@ impl Manager {
         let id = job.message.envelope().id;
         let Some(round) = self.rounds.get_mut(&id) else { return };
         round.put_back();
-        round.rest(self.dispatcher.rest_until(&job.next_hop, now).unwrap_or(now));
+        let over = Rest { until: now, is_for_network: false };
+        let rest = self.dispatcher.rest(&job.next_hop, now).unwrap_or(over);
+        round.rest(rest, &job.recipients);
         if round.is_idle() {
             self.settle(id);
         }
@@ -443,16 +495,18 @@ impl Manager {
     }
 
     fn let_wait(&mut self, id: QueueId, mut round: Round, age: Duration) {
-        let due = round.next_try(&self.settings.queue.retry, Instant::now());
-        round.note_age(age);
+        let network_pause = self.dispatcher.network_pause();
+        let due = round.next_try(&self.settings.queue.retry, network_pause, Instant::now());
+        let (is_postponed, waits_for_network) = (round.is_postponed, round.waits_for_network());
+        round.note_age(age, self.timekeeper.now());
         // A message that was only left alone again need not be written to flash again.
         if round.is_changed || !round.has_record {
             self.record(id, round.progress);
         }
-        if round.is_postponed {
-            self.lanes.park(Lane::Relay, id);
-        } else {
-            self.schedule.insert(id, due);
+        match (is_postponed, waits_for_network) {
+            (true, _) => self.lanes.park(Lane::Relay, id),
+            (false, true) => self.schedule.insert_for_network(id, due),
+            (false, false) => self.schedule.insert(id, due),
         }
     }
 

@@ -14,3 +14,4 @@ pub mod progress;
 mod round;
 pub mod schedule;
 pub mod store;
+pub mod timekeeper;

@@ -5,7 +5,7 @@
 //! mailwren-state 1
 //! attempts 3
 //! next 1795003600
-//! waited 3700
+//! waited 3700 at 98765
 //! held 1795000500 root
 //! warned
 //! pending <bob@example.net> SUCCESS,FAILURE rfc822;bob@example.net
@@ -128,8 +128,10 @@ pub struct Progress {
     pub attempts: u32,
     /// When the next try is due, in seconds since 1970, for people to read.
     pub next_try: u64,
-    /// How long the message has waited in seconds (see [`crate::spool::age`]).
+    /// How old the message was in seconds (see [`crate::spool::age`]) when that was noted.
     pub waited: u64,
+    /// When that was, in seconds of [`crate::spool::timekeeper`]; `None` where it is not known.
+    pub noted: Option<u64>,
     /// Who holds it, if somebody does.
     pub held: Option<Hold>,
     /// Whether the sender was told that it is late.
@@ -148,6 +150,7 @@ impl Progress {
             attempts: 0,
             next_try: 0,
             waited: 0,
+            noted: None,
             held: None,
             is_delay_reported: false,
             recipients,
@@ -193,10 +196,14 @@ impl Progress {
     /// The record as text.
     pub fn to_text(&self) -> String {
         let mut text = format!(
-            "{FIRST_LINE}\nattempts {}\nnext {}\nwaited {}\n",
+            "{FIRST_LINE}\nattempts {}\nnext {}\nwaited {}",
             self.attempts, self.next_try, self.waited
         );
         // Writing to a String cannot fail.
+        let _ = match self.noted {
+            Some(noted) => writeln!(text, " at {noted}"),
+            None => writeln!(text),
+        };
         if let Some(Hold { since, by }) = &self.held {
             let _ = writeln!(text, "held {since} {}", one_line(by, MAX_REMARK));
         }
@@ -226,7 +233,7 @@ impl Progress {
         }
         let attempts = lines.next()?.strip_prefix("attempts ")?.parse().ok()?;
         let next_try = lines.next()?.strip_prefix("next ")?.parse().ok()?;
-        let waited = lines.next()?.strip_prefix("waited ")?.parse().ok()?;
+        let (waited, noted) = parse_waited(lines.next()?)?;
         let held =
             behind("held ", &mut lines).map(parse_hold).map_or(Some(None), |it| it.map(Some))?;
         let is_delay_reported = lines.next_if_eq(&"warned").is_some();
@@ -238,8 +245,18 @@ impl Progress {
         let names = recipients.iter().map(|recipient| &recipient.mailbox);
         let is_of_envelope = recipients.len() >= envelope.recipients.len()
             && names.zip(&envelope.recipients).all(|(ours, theirs)| *ours == theirs.mailbox);
-        let record = Self { attempts, next_try, waited, held, is_delay_reported, recipients, past };
+        let record =
+            Self { attempts, next_try, waited, noted, held, is_delay_reported, recipients, past };
         is_of_envelope.then_some(record)
+    }
+}
+
+/// `waited 3600 at 98765`, or without the moment.
+fn parse_waited(line: &str) -> Option<(u64, Option<u64>)> {
+    let text = line.strip_prefix("waited ")?;
+    match text.split_once(" at ") {
+        Some((waited, noted)) => Some((waited.parse().ok()?, Some(noted.parse().ok()?))),
+        None => Some((text.parse().ok()?, None)),
     }
 }
 
@@ -350,7 +367,7 @@ mod tests {
         #[test]
         fn what_is_written_reads_back(
             attempts in any::<u32>(),
-            (next_try, waited, at) in any::<(u64, u64, u64)>(),
+            (next_try, waited, noted, at) in any::<(u64, u64, Option<u64>, u64)>(),
             (is_held, is_delay_reported) in any::<(bool, bool)>(),
             texts in proptest::collection::vec(("[ -~]{0,30}", 0..4usize, 0..3usize), 2),
         ) {
@@ -359,7 +376,7 @@ mod tests {
             envelope.recipients[1].request.original = "rfc822;x+20y".parse().ok();
             let mut progress = Progress::new(&envelope);
             (progress.attempts, progress.next_try, progress.waited) = (attempts, next_try, waited);
-            progress.is_delay_reported = is_delay_reported;
+            (progress.noted, progress.is_delay_reported) = (noted, is_delay_reported);
             progress.held = is_held.then(|| Hold { since: at, by: texts[0].0.clone() });
             for (index, (text, state, tries)) in texts.into_iter().enumerate() {
                 progress.recipients[index].state = State::NAMES[state].0;

@@ -1,11 +1,13 @@
 //! One round of tries for a message: from the moment it is opened until each recipient was
 //! tried, or left alone because its destination rests.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::deliver::dispatch::Rest;
 use crate::deliver::job::{Job, Recipient};
-use crate::deliver::outcome::{Failure, Outcome};
+use crate::deliver::outcome::{Failure, Fault, Outcome};
 use crate::mail::address::Mailbox;
 use crate::mail::status::Status;
 use crate::report::station;
@@ -20,7 +22,9 @@ use crate::sys::clock;
 
 /// The most recipients of a message with all that aliases add.
 const MAX_RECIPIENTS: usize = 100_000;
-/// How much older a message may get before that is recorded.
+
+/// How much older a message gets before a record is replaced that does not say when its age
+/// was noted.
 const AGE_STEP: Duration = Duration::from_secs(3600);
 
 /// RFC 3463 §3.3: mailing list expansion problem.
@@ -60,6 +64,10 @@ pub(super) struct Round {
     launched: usize,
     /// Whether anybody was tried in this round.
     was_tried: bool,
+    /// Whether anybody waits for a network.
+    waits_for_network: bool,
+    /// Those whom nobody tried since the start, nor their destination: they do not expire.
+    untried: HashSet<usize>,
     /// The end of the rest of a destination that was left alone.
     rest_until: Option<Instant>,
     failures: Vec<(usize, Failure)>,
@@ -80,6 +88,8 @@ impl Round {
             running: 0,
             launched: 0,
             was_tried: false,
+            waits_for_network: false,
+            untried: HashSet::new(),
             rest_until: None,
             failures: Vec::new(),
             began: Instant::now(),
@@ -148,9 +158,23 @@ impl Round {
     }
 
     /// Leaves recipients alone until their destination has rested.
-    pub(super) fn rest(&mut self, until: Instant) {
-        let is_later = self.rest_until.is_none_or(|before| until > before);
-        self.rest_until = if is_later { Some(until) } else { self.rest_until };
+    pub(super) fn rest(&mut self, rest: Rest, recipients: &[Recipient]) {
+        self.rest_until = self.rest_until.max(Some(rest.until));
+        if rest.is_for_network {
+            self.waits_for_network = true;
+            self.untried.extend(recipients.iter().map(|recipient| recipient.index));
+        }
+    }
+
+    /// Leaves recipients alone until the relay lane has a place.
+    pub(super) fn postpone(&mut self, recipients: &[Recipient]) {
+        self.is_postponed = true;
+        self.untried.extend(recipients.iter().map(|recipient| recipient.index));
+    }
+
+    /// Whether anybody waits for a network.
+    pub(super) const fn waits_for_network(&self) -> bool {
+        self.waits_for_network
     }
 
     /// Notes that a job came back untried.
@@ -161,13 +185,20 @@ impl Round {
     /// Notes what came of a job.
     pub(super) fn take(&mut self, outcomes: Vec<(usize, Outcome)>) {
         self.running = self.running.saturating_sub(1);
-        (self.was_tried, self.is_changed) = (true, true);
+        self.is_changed = true;
         let (id, took) = (self.message.envelope().id, self.began.elapsed());
         for (index, outcome) in outcomes {
             let total = self.progress.recipients.len();
             let Some(recipient) = self.progress.recipients.get_mut(index) else { continue };
             let outcome = within_bounds(outcome, total);
             station::outcome(id, &recipient.mailbox, &outcome, took);
+            match &outcome {
+                Outcome::Deferred(failure) if failure.fault == Fault::Network => {
+                    self.waits_for_network = true;
+                    self.untried.insert(index);
+                }
+                _ => self.was_tried = true,
+            }
             match outcome {
                 Outcome::Delivered { .. } | Outcome::Relayed { .. } => {
                     recipient.state = State::Done;
@@ -189,12 +220,13 @@ impl Round {
         }
     }
 
-    /// Gives up on everybody who is still pending.
+    /// Gives up on everybody who is still pending and was tried, or is where others were.
     pub(super) fn expire(&mut self) {
-        let failed: Vec<_> = self.failures.iter().map(|(index, _)| *index).collect();
+        let failed: HashSet<_> = self.failures.iter().map(|(index, _)| *index).collect();
         let (id, took) = (self.message.envelope().id, self.began.elapsed());
         for (index, recipient) in self.progress.recipients.iter().enumerate() {
-            if recipient.state != State::Pending || failed.contains(&index) {
+            let is_pending = recipient.state == State::Pending;
+            if !is_pending || failed.contains(&index) || self.untried.contains(&index) {
                 continue;
             }
             let text = match recipient.last_reply() {
@@ -227,15 +259,28 @@ impl Round {
         }
     }
 
-    /// When to try again: by the schedule of pauses, or when a destination's rest ends. Noted
-    /// in the progress, too.
-    pub(super) fn next_try(&mut self, retry: &[Duration], now: Instant) -> Instant {
+    /// When to try again: by the schedule of pauses, or when a destination's rest ends; for
+    /// want of a network after `network_pause` at the latest. Noted in the progress, too.
+    pub(super) fn next_try(
+        &mut self,
+        retry: &[Duration],
+        network_pause: Duration,
+        now: Instant,
+    ) -> Instant {
         let attempts = self.progress.attempts as usize;
         let pause = retry.get(attempts).or(retry.last()).copied().unwrap_or_default();
-        let by_schedule = schedule::after(now, pause);
-        let due = match self.rest_until {
-            Some(until) if !self.was_tried => until,
-            Some(until) => until.min(by_schedule),
+        let seed = self.message.envelope().id.number() ^ u64::from(self.progress.attempts);
+        let by_schedule = schedule::after(now, schedule::spread(pause, seed));
+        // One message probes the destination when its rest ends; what comes a little later
+        // finds it awake or resting again, and is opened only once.
+        let rested = self.rest_until.map(|until| {
+            let rest = until.saturating_duration_since(now);
+            schedule::after(until, schedule::delay(rest, seed))
+        });
+        let due = match rested {
+            Some(rested) if !self.was_tried => rested,
+            Some(rested) => rested.min(by_schedule),
+            None if self.waits_for_network => schedule::after(now, network_pause).min(by_schedule),
             None => by_schedule,
         };
         self.progress.attempts = self.progress.attempts.saturating_add(self.was_tried.into());
@@ -244,12 +289,13 @@ impl Round {
         due
     }
 
-    /// Notes how old the message is, for the next process.
-    pub(super) fn note_age(&mut self, age: Duration) {
-        if age > Duration::from_secs(self.progress.waited).saturating_add(AGE_STEP) {
-            self.is_changed = true;
-        }
-        self.progress.waited = age.as_secs();
+    /// Notes how old the message is at that moment of the spool, for the next process. A
+    /// record that says when it was noted stays right while time goes on; any other is
+    /// replaced now and then.
+    pub(super) fn note_age(&mut self, age: Duration, now: u64) {
+        let recorded = Duration::from_secs(self.progress.waited);
+        self.is_changed |= self.progress.noted.is_none() && age > recorded.saturating_add(AGE_STEP);
+        (self.progress.waited, self.progress.noted) = (age.as_secs(), Some(now));
     }
 }
 

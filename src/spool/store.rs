@@ -5,6 +5,7 @@
 //! SPOOL/queue/ID    a message, written once
 //! SPOOL/state/ID    what became of its recipients so far, replaced atomically
 //! SPOOL/corrupt/ID  a message that is damaged, kept for a person, its record as ID.state
+//! SPOOL/clock       how much time has passed, by crate::spool::timekeeper; a hint
 //! ```
 //!
 //! How a message gets in is told in [`crate::spool::draft`].
@@ -12,6 +13,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::spool::draft::DRAFT_SUFFIX;
 use crate::spool::envelope::Envelope;
@@ -21,11 +23,15 @@ use crate::spool::message::StoredMessage;
 use crate::spool::progress::Progress;
 use crate::sys::disk::{Disk, DiskFile, Folder, Open};
 use crate::sys::files::with_path;
+use crate::sys::random;
 
 pub use crate::spool::draft::{Draft, Receipt};
 
 /// The most octets of a record in `state/`.
 const MAX_RECORD: u64 = 128 << 20;
+/// The note of how much time has passed, and the most octets of it that are read.
+const CLOCK: &str = "clock";
+const MAX_CLOCK: u64 = 1024;
 /// What the next record's name ends with until it takes the place of the last one.
 const RECORD_SUFFIX: &str = ".new";
 
@@ -33,6 +39,7 @@ const RECORD_SUFFIX: &str = ".new";
 #[derive(Debug)]
 pub struct Spool {
     path: PathBuf,
+    root: Folder,
     reader: SpoolReader,
     corrupt: Folder,
     has_unnamed_files: bool,
@@ -61,7 +68,9 @@ impl SpoolReader {
     /// # Errors
     /// When the folder cannot be read.
     pub fn ids(&self) -> io::Result<Vec<QueueId>> {
-        Ok(self.queue.names()?.iter().filter_map(|name| name.parse().ok()).collect())
+        let mut ids = Vec::new();
+        self.queue.each_name(|name| ids.extend(name.parse::<QueueId>().ok()))?;
+        Ok(ids)
     }
 
     /// Opens a message and, if there is one, the record of its recipients.
@@ -123,41 +132,59 @@ impl Spool {
         }
         let has_unnamed_files = has_unnamed_files(&reader.queue);
         let lock = take_lock(&root).map_err(|error| with_path(error, &path.join("lock")))?;
-        Ok(Arc::new(Self { path: path.into(), reader, corrupt, has_unnamed_files, _lock: lock }))
+        let path = path.into();
+        Ok(Arc::new(Self { path, root, reader, corrupt, has_unnamed_files, _lock: lock }))
     }
 
-    /// Removes what was never finished or belongs to no message, and returns the ids of the
-    /// messages, oldest first.
+    /// What an earlier run has left: the ids of its messages, oldest first. Removes what
+    /// belongs to no message. To be called before the first new message: all that is found is
+    /// from before, and it is looked into by [`Spool::load_found`], at leisure.
     ///
     /// # Errors
     /// When the folders cannot be read.
-    pub fn sweep(&self) -> io::Result<Vec<QueueId>> {
-        let mut ids = Vec::new();
-        for name in self.reader.queue.names()? {
-            match name.parse() {
-                Ok(id) => match self.is_complete(&name) {
-                    Ok(true) => ids.push(id),
-                    Ok(false) => self.sweep_away("queue", &self.reader.queue, &name),
-                    Err(error) => {
-                        // One bad file must not keep the server down; it is tried again later.
-                        log::error!("{id}: cannot be looked at: {error}");
-                        ids.push(id);
-                    }
-                },
-                Err(_) if name.ends_with(DRAFT_SUFFIX) => {
-                    self.sweep_away("queue", &self.reader.queue, &name)
-                }
-                Err(_) => log::warn!("spool: queue/{name:?} is no message of ours; left alone"),
+    pub fn found(&self) -> io::Result<Vec<QueueId>> {
+        let (mut ids, mut others) = (Vec::new(), Vec::new());
+        let queue = &self.reader.queue;
+        queue.each_name(|name| match name.parse() {
+            Ok(id) => ids.push(id),
+            Err(_) => others.push(name.to_owned()),
+        })?;
+        for name in others {
+            if name.ends_with(DRAFT_SUFFIX) {
+                self.sweep_away("queue", queue, &name);
+            } else {
+                log::warn!("spool: queue/{name:?} is no message of ours; left alone");
             }
         }
         ids.sort_unstable();
-        for name in self.reader.state.names()? {
-            let is_needed = name.parse().is_ok_and(|id| ids.binary_search(&id).is_ok());
-            if !is_needed {
-                self.sweep_away("state", &self.reader.state, &name);
+        let mut left_over = Vec::new();
+        self.reader.state.each_name(|name| {
+            if !name.parse().is_ok_and(|id| ids.binary_search(&id).is_ok()) {
+                left_over.push(name.to_owned());
             }
-        }
+        })?;
+        left_over.iter().for_each(|name| self.sweep_away("state", &self.reader.state, name));
         Ok(ids)
+    }
+
+    /// Opens a message that an earlier run has left, for the first time: one that was never
+    /// finished, and so never promised, is removed.
+    ///
+    /// # Errors
+    /// As with [`Spool::load`].
+    pub fn load_found(&self, id: QueueId) -> Result<(StoredMessage, Option<Progress>), ReadError> {
+        let loaded = self.reader.load(id);
+        match &loaded {
+            Err(ReadError::Incomplete) => {
+                let name = id.to_string();
+                // In this order, as with any message that goes.
+                self.sweep_away("queue", &self.reader.queue, &name);
+                let _ = remove_if_there(&self.reader.state, &name);
+            }
+            Err(ReadError::Malformed) => self.set_aside(&id.to_string()),
+            _ => {}
+        }
+        loaded
     }
 
     /// The ids of all messages, in no order.
@@ -166,6 +193,18 @@ impl Spool {
     /// When the folder cannot be read.
     pub fn ids(&self) -> io::Result<Vec<QueueId>> {
         self.reader.ids()
+    }
+
+    /// A new id for a message received `now` after 1970. No message here has it, even if an
+    /// earlier run had the same time because the clock was set back.
+    pub fn new_id(&self, now: Duration) -> QueueId {
+        let microseconds = u64::try_from(now.as_micros()).unwrap_or(0);
+        loop {
+            let id = QueueId::generate(microseconds, random::number());
+            if !self.reader.queue.has(&id.to_string()) {
+                return id;
+            }
+        }
     }
 
     /// Begins a message. Nothing of it exists until [`Draft::commit`]; dropping it leaves
@@ -233,6 +272,19 @@ impl Spool {
         self.reader.queue.free_octets()
     }
 
+    /// The note of how much time has passed, if there is one that is text.
+    pub(super) fn clock_note(&self) -> Option<String> {
+        let note = self.root.open(CLOCK, Open::Read).ok()?.read_up_to(MAX_CLOCK).ok()?;
+        String::from_utf8(note).ok()
+    }
+
+    /// Replaces that note. It is not flushed: an older one only tells of less.
+    pub(super) fn note_clock(&self, text: &str) -> io::Result<()> {
+        let new_name = format!("{CLOCK}{RECORD_SUFFIX}");
+        self.root.open(&new_name, Open::Anew)?.write_all(text.as_bytes())?;
+        self.root.rename(&new_name, &self.root, CLOCK)
+    }
+
     /// The folder of the messages.
     pub(super) const fn queue(&self) -> &Folder {
         &self.reader.queue
@@ -241,10 +293,6 @@ impl Spool {
     /// Whether the file system has files without a name that get one later.
     pub(super) const fn has_unnamed_files(&self) -> bool {
         self.has_unnamed_files
-    }
-
-    fn is_complete(&self, name: &str) -> io::Result<bool> {
-        format::is_complete(&self.reader.queue.open(name, Open::Read)?)
     }
 
     fn sweep_away(&self, folder_name: &str, folder: &Folder, name: &str) {

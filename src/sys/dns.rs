@@ -14,7 +14,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use trust_dns_resolver::config::{NameServerConfig, ResolverOpts};
@@ -26,6 +26,8 @@ use trust_dns_resolver::proto::rr::{Name, RData, Record, RecordType};
 use trust_dns_resolver::{NameServerPool, PoolContext, TlsConfig};
 
 use crate::mail::address::DomainName;
+use crate::sys::network;
+use crate::sys::watched::Stamp;
 
 /// The most MX records of a domain that are used, and the most addresses of a host.
 pub const MAX_RECORDS: usize = 32;
@@ -63,6 +65,9 @@ pub enum DnsError {
     /// Nobody knows at the moment: no answer, SERVFAIL, REFUSED, or nonsense. The text is one
     /// printable line.
     Temporary(String),
+    /// The same, and this host has no way to the world: no look-up can do any better until it
+    /// has one. A resolver on this host answers SERVFAIL then, so what is said does not count.
+    NoNetwork(String),
 }
 
 impl fmt::Display for DnsError {
@@ -71,6 +76,7 @@ impl fmt::Display for DnsError {
             Self::NoSuchDomain => f.write_str("the name does not exist"),
             Self::NoRecords => f.write_str("the name has no such record"),
             Self::Temporary(why) => f.write_str(why),
+            Self::NoNetwork(why) => write!(f, "this host has no network: {why}"),
         }
     }
 }
@@ -89,7 +95,7 @@ struct Engine {
     runtime: Runtime,
     pool: NameServerPool<TokioRuntimeProvider>,
     timeout: Duration,
-    modified: Option<SystemTime>,
+    conf: Option<Stamp>,
 }
 
 impl Resolver {
@@ -175,17 +181,17 @@ impl Resolver {
 
     /// The engine, made new at first and when resolv.conf has changed.
     fn engine(&self) -> Result<Arc<Engine>, DnsError> {
-        let modified = match self.servers.is_empty() {
-            true => fs::metadata(RESOLV_CONF).and_then(|metadata| metadata.modified()).ok(),
+        let conf = match self.servers.is_empty() {
+            true => fs::metadata(RESOLV_CONF).ok().as_ref().map(Stamp::of),
             false => None,
         };
         let mut slot = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(engine) = slot.as_ref().filter(|engine| engine.modified == modified) {
+        if let Some(engine) = slot.as_ref().filter(|engine| engine.conf == conf) {
             return Ok(Arc::clone(engine));
         }
         let system = if self.servers.is_empty() { system_servers() } else { Vec::new() };
         let servers = if self.servers.is_empty() { &system } else { &self.servers };
-        let engine = Arc::new(Engine::new(servers, self.timeout, modified)?);
+        let engine = Arc::new(Engine::new(servers, self.timeout, conf)?);
         *slot = Some(Arc::clone(&engine));
         Ok(engine)
     }
@@ -201,7 +207,7 @@ impl Engine {
     fn new(
         servers: &[SocketAddr],
         timeout: Duration,
-        modified: Option<SystemTime>,
+        conf: Option<Stamp>,
     ) -> Result<Self, DnsError> {
         let trouble =
             |why: String| DnsError::Temporary(format!("the resolver cannot start: {why}"));
@@ -218,7 +224,7 @@ impl Engine {
             Arc::new(PoolContext::new(options, tls)),
             TokioRuntimeProvider::default(),
         );
-        Ok(Self { runtime, pool, timeout, modified })
+        Ok(Self { runtime, pool, timeout, conf })
     }
 
     /// Asks until there is an answer, at most [`TRIES`] times.
@@ -230,7 +236,10 @@ impl Engine {
             }
             answer = self.ask_once(name, kind);
         }
-        answer
+        match answer {
+            Err(DnsError::Temporary(why)) if !network::has_route() => Err(DnsError::NoNetwork(why)),
+            answer => answer,
+        }
     }
 
     fn ask_once(&self, name: &Name, kind: RecordType) -> Result<Answer, DnsError> {
@@ -258,6 +267,7 @@ impl Engine {
 fn worse(one: DnsError, other: DnsError) -> DnsError {
     match (one, other) {
         (why @ DnsError::Temporary(_), _) | (_, why @ DnsError::Temporary(_)) => why,
+        (why @ DnsError::NoNetwork(_), _) | (_, why @ DnsError::NoNetwork(_)) => why,
         (DnsError::NoSuchDomain, _) | (_, DnsError::NoSuchDomain) => DnsError::NoSuchDomain,
         _ => DnsError::NoRecords,
     }

@@ -1,4 +1,4 @@
-//! The operating system: users and identities, signals, files, the DNS, the clock.
+//! The operating system: users and identities, signals, files, the network, the DNS, the clock.
 
 pub mod clock;
 pub mod disk;
@@ -6,6 +6,7 @@ pub mod dns;
 pub mod filelock;
 pub mod files;
 pub mod identity;
+pub mod network;
 pub mod process;
 pub mod random;
 pub mod signals;

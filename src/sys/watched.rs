@@ -19,10 +19,11 @@ pub struct WatchedFile<T> {
 
 /// What changes when a file does: device, inode, size, modification and status time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp([u64; 3], [i64; 4]);
+pub struct Stamp([u64; 3], [i64; 4]);
 
 impl Stamp {
-    fn of(file: &Metadata) -> Self {
+    /// The stamp of a file as it is now.
+    pub fn of(file: &Metadata) -> Self {
         Self(
             [file.dev(), file.ino(), file.size()],
             [file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec()],

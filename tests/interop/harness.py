@@ -271,7 +271,7 @@ class Server(contextlib.AbstractContextManager):
 
     def queue(self):
         """What the spool holds: every file, finished or not."""
-        return [f for f in self.spool.rglob("*") if f.is_file() and f.name not in ("lock", ".lock")]
+        return [f for f in self.spool.rglob("*") if f.is_file() and f.name not in ("lock", "clock")]
 
     def wait_queue(self, count=0):
         """Waits until `count` messages are in the queue; with 0, until the spool is empty."""

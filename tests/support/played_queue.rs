@@ -3,7 +3,7 @@
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use mailwren::deliver::dispatch::Dispatcher;
 use mailwren::deliver::job::{Job, Report};
-use mailwren::deliver::outcome::{Failure, Outcome, RemoteReply};
+use mailwren::deliver::outcome::{Failure, Fault, Outcome, RemoteReply};
 use mailwren::mail::address::Mailbox;
 use mailwren::mail::dsn_request::MessageRequest;
 use mailwren::mail::status::Status;
@@ -52,7 +52,7 @@ impl Queue {
         let mut settings = mailwren::config::parse("x", text.as_bytes(), "mx.home.test").unwrap();
         (settings.queue.retry, settings.queue.expire) = (vec![retry], expire);
         let spool = Spool::open(&folder.path().join("spool")).unwrap();
-        let queued = spool.sweep().unwrap();
+        let queued = spool.found().unwrap();
         let (local_jobs, local) = bounded(4);
         let (relay_jobs, relay) = bounded(4);
         let (reports, results) = unbounded();
@@ -204,12 +204,21 @@ pub(crate) fn failed() -> Outcome {
 }
 
 pub(crate) fn out_of_reach() -> Outcome {
-    Failure::new(Status::new(4, 4, 1), "no route").into_outcome()
+    Failure::new(Status::new(4, 4, 1), "no answer").with_fault(Fault::Destination).into_outcome()
+}
+
+pub(crate) fn no_network() -> Outcome {
+    Failure::new(Status::new(4, 4, 0), "no route").with_fault(Fault::Network).into_outcome()
+}
+
+pub(crate) fn broken(fault: Fault) -> Outcome {
+    Failure::new(Status::new(4, 4, 2), "hung up").with_fault(fault).into_outcome()
 }
 
 pub(crate) fn refused(reply: &str) -> Outcome {
     let remote = Some(RemoteReply { host: "there".into(), reply: reply.into() });
-    Outcome::Deferred(Failure { remote, ..Failure::new(Status::new(4, 2, 0), "not now") })
+    let fault = if reply.starts_with("421") { Fault::Destination } else { Fault::Mail };
+    Outcome::Deferred(Failure { remote, fault, ..Failure::new(Status::new(4, 2, 0), "not now") })
 }
 
 pub(crate) fn nothing() -> Vec<String> {

@@ -66,7 +66,7 @@ fn what_is_committed_outlives_the_process_and_nothing_else_does() {
         drop(spool);
         fs::remove_file(path.join("lock")).unwrap();
         let spool = open();
-        assert_eq!(spool.sweep().unwrap(), kept);
+        assert_eq!(spool.found().unwrap(), kept);
         assert_eq!(names(path, "queue").len(), 3);
         for (id, expected) in kept.into_iter().zip([&b""[..], b"short\r\n", &long]) {
             let (message, progress) = spool.load(id).unwrap();
@@ -113,38 +113,15 @@ fn records_are_replaced_whole_and_go_with_their_message() {
 }
 
 #[test]
-fn the_sweep_removes_what_was_never_finished_or_is_left_over() {
-    both_ways(|path, open| {
-        let spool = open();
-        let (whole, cut) = (keep(&spool, b"x\r\n"), keep(&spool, b"y\r\n"));
-        spool.record(whole, &Progress::new(&envelope())).unwrap();
-        spool.record(cut, &Progress::new(&envelope())).unwrap();
-        let cut_path = path.join("queue").join(cut.to_string());
-        let bytes = fs::read(&cut_path).unwrap();
-        fs::write(&cut_path, &bytes[..bytes.len() - 1]).unwrap();
-        fs::write(path.join("queue/0000000000001"), "").unwrap();
-        fs::write(path.join("queue/0000000000001.draft"), "half").unwrap();
-        fs::write(path.join("state").join(format!("{whole}.new")), "half").unwrap();
-        fs::write(path.join("queue/README"), "a person's").unwrap();
-        assert_eq!(spool.sweep().unwrap(), [whole]);
-        let mut left = names(path, "queue");
-        left.retain(|name| name != "README");
-        assert_eq!(left, [whole.to_string()]);
-        assert!(path.join("queue/README").exists());
-        assert_eq!(names(path, "state"), [whole.to_string()]);
-    });
-}
-
-#[test]
 fn one_bad_file_does_not_keep_the_server_down() {
     both_ways(|path, open| {
         let spool = open();
         let id = keep(&spool, b"x\r\n");
         fs::create_dir(path.join("queue/0000000000001")).unwrap();
-        let ids = spool.sweep().unwrap();
+        let ids = spool.found().unwrap();
         assert!(ids.contains(&id), "{ids:?}");
         assert!(matches!(
-            spool.load("0000000000001".parse().unwrap()),
+            spool.load_found("0000000000001".parse().unwrap()),
             Err(ReadError::Io(_) | ReadError::Incomplete)
         ));
     });
@@ -232,7 +209,7 @@ fn what_cannot_be_committed_leaves_nothing() {
                 is_removal || left.len() == usize::from(result.is_ok()),
                 "{watcher:?} {left:?}"
             );
-            let ids = spool.sweep().unwrap();
+            let ids = spool.found().unwrap();
             assert_eq!(ids.len(), usize::from(result.is_ok()), "{watcher:?}");
             assert_eq!(names(&path, "queue").len(), ids.len());
             result.is_ok()
@@ -263,4 +240,45 @@ fn a_record_is_the_last_or_the_new_one_whatever_fails() {
             recorded.is_ok()
         },
     );
+}
+
+#[test]
+fn a_clock_that_was_set_back_gives_no_name_twice() {
+    both_ways(|path, open| {
+        let spool = open();
+        // The names that an earlier run gave away in the time to which the clock was set.
+        let last = QueueId::generate(0, 0).number();
+        let file = |number| path.join("queue").join(QueueId::with_number(number).to_string());
+        (1..500).for_each(|more| fs::write(file(last + more), "").unwrap());
+        let id = spool.new_id(Duration::ZERO);
+        assert!(!file(id.number()).exists() && id.number() >= last + 500);
+    });
+}
+
+#[test]
+fn what_was_never_finished_or_is_left_over_is_removed() {
+    both_ways(|path, open| {
+        let spool = open();
+        let (whole, cut) = (keep(&spool, b"x\r\n"), keep(&spool, b"y\r\n"));
+        spool.record(whole, &Progress::new(&envelope())).unwrap();
+        spool.record(cut, &Progress::new(&envelope())).unwrap();
+        let cut_path = path.join("queue").join(cut.to_string());
+        let bytes = fs::read(&cut_path).unwrap();
+        fs::write(&cut_path, &bytes[..bytes.len() - 1]).unwrap();
+        fs::write(path.join("queue/0000000000001"), "").unwrap();
+        fs::write(path.join("queue/0000000000001.draft"), "half").unwrap();
+        fs::write(path.join("state").join(format!("{whole}.new")), "half").unwrap();
+        fs::write(path.join("queue/README"), "a person's").unwrap();
+        let found = spool.found().unwrap();
+        assert_eq!(found.len(), 3);
+        let loaded: Vec<_> = found.iter().map(|id| spool.load_found(*id)).collect();
+        let is_unfinished = |it: &Result<_, _>| matches!(it, Err(ReadError::Incomplete));
+        assert_eq!(loaded.iter().filter(|it| is_unfinished(it)).count(), 2);
+        assert_eq!(spool.found().unwrap(), [whole]);
+        let mut left = names(path, "queue");
+        left.retain(|name| name != "README");
+        assert_eq!(left, [whole.to_string()]);
+        assert!(path.join("queue/README").exists());
+        assert_eq!(names(path, "state"), [whole.to_string()]);
+    });
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::LazyLock;
 
-use rustix::fs::{AtFlags, CWD, OFlags};
+use rustix::fs::{Access, AtFlags, CWD, OFlags};
 use rustix::io::Errno;
 
 use super::push_out;
@@ -171,22 +171,29 @@ impl Folder {
         self.watch(Kind::Unlink, name, unlink)
     }
 
-    /// The names in it, but `.` and `..`, in no order. A name that is not UTF-8 appears with
-    /// its bad octets replaced, which no name of ours has.
+    /// Calls `take` with each name in it, but `.` and `..`, in no order. A name that is not UTF-8
+    /// appears with its bad octets replaced, which no name of ours has.
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn names(&self) -> io::Result<Vec<String>> {
+    pub fn each_name(&self, mut take: impl FnMut(&str)) -> io::Result<()> {
         self.watch_itself(Kind::Names, || {
-            let mut names = Vec::new();
             for entry in rustix::fs::Dir::read_from(&self.descriptor)? {
-                let name = entry?.file_name().to_string_lossy().into_owned();
+                let entry = entry?;
+                let name = entry.file_name().to_string_lossy();
                 if name != "." && name != ".." {
-                    names.push(name);
+                    take(&name);
                 }
             }
-            Ok(names)
+            Ok(())
         })
+    }
+
+    /// Whether there is anything called `name`, as far as can be seen.
+    pub fn has(&self, name: &str) -> bool {
+        let look =
+            || Ok(rustix::fs::accessat(&self.descriptor, name, Access::EXISTS, AtFlags::empty())?);
+        self.watch(Kind::Look, name, look).is_ok()
     }
 
     /// What stands in the folder's own inode.

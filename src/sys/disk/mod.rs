@@ -311,7 +311,10 @@ mod tests {
         file.push_out().unwrap();
         folder.link_unnamed(&file, "a").unwrap();
         assert!(folder.link_unnamed(&file, "a").is_err());
-        assert_eq!(folder.names().unwrap(), ["a"]);
+        let mut names = Vec::new();
+        folder.each_name(|name| names.push(name.to_owned())).unwrap();
+        assert_eq!(names, ["a"]);
+        assert!(folder.has("a") && !folder.has("b"));
         let mut octets = [0; 3];
         folder.open("a", Open::Read).unwrap().read_exact_at(&mut octets, 0).unwrap();
         assert_eq!(&octets, b"xyz");

@@ -1,6 +1,5 @@
 //! Mail for this host is delivered while its client waits, and stored only when that does not
 //! work: in every case there is a receipt only for what lasts. The tests are the lanes.
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::fs;
 use std::io;
@@ -12,10 +11,7 @@ use mailwren::spool::manager::Order;
 use mailwren::spool::progress::State;
 use mailwren::spool::store::{Draft, Receipt, SpoolReader};
 
-#[path = "support/played_queue.rs"]
-mod played_queue;
-
-use played_queue::*;
+use super::played_queue::*;
 
 const ANN: &str = "ann@home.test";
 const BOB: &str = "bob@home.test";
