@@ -130,7 +130,7 @@ fn a_message_arrives_stuffed_and_whole_and_the_connection_is_kept() {
         let places: Vec<usize> = outcomes.iter().map(|outcome| outcome.0).collect();
         assert_eq!(places, [10, 13]);
         let (remote, reply) = match &outcomes[1].1 {
-            Outcome::Relayed { remote, reply } => (remote.clone(), reply.clone()),
+            Outcome::Relayed { remote, reply, .. } => (remote.clone(), reply.clone()),
             other => panic!("{other:?}"),
         };
         assert_eq!(remote, format!("[127.0.0.1]:{}", peer.address().port()));

@@ -13,8 +13,9 @@ use crate::config::settings::{Server, Settings};
 use crate::deliver::conversation::{SmtpConnection, Timeouts};
 use crate::mail::address::{Domain, LocalPart, Mailbox, ReversePath};
 use crate::mail::address_list;
+use crate::mail::dsn_request::{MessageRequest, RecipientRequest};
 use crate::mail::submission::{self, Submission, Surroundings};
-use crate::smtp::client::{RecipientResult, Transaction};
+use crate::smtp::client::{Recipient, RecipientResult, Transaction};
 use crate::spool::id::QueueId;
 use crate::sys::process::{self, exit};
 use crate::sys::{clock, random, users};
@@ -240,9 +241,11 @@ fn send(
     };
     let mut connection = SmtpConnection::open(stream, &server.hostname, Timeouts::default())
         .map_err(|error| not_accepted(&error.cause))?;
+    let to = |mailbox| Recipient { mailbox, request: RecipientRequest::default() };
     let transaction = Transaction {
         reverse_path,
-        recipients: &recipients.iter().collect::<Vec<_>>(),
+        recipients: &recipients.iter().map(to).collect::<Vec<_>>(),
+        request: &MessageRequest::default(),
         is_eight_bit: !content.is_ascii(),
         size_octets: content.len() as u64,
     };

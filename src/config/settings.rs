@@ -207,6 +207,12 @@ pub struct Queue {
     pub retry: Vec<Duration>,
     /// How long a message is kept before it bounces.
     pub expire: Duration,
+    /// When the sender is told that a message is late; `None` for never.
+    pub delay_warning: Option<Duration>,
+    /// The octets up to which a message goes back whole with the report of its failure.
+    pub bounce_size: u64,
+    /// Who is told of mail without a sender that failed; `None` for nobody: it is kept.
+    pub double_bounce: Option<Mailbox>,
     /// The threads that write into mailboxes, at least 1.
     pub local_workers: usize,
     /// The threads that relay, at least 1.

@@ -53,9 +53,12 @@ pub(super) fn size(text: &str, least: u64, most: u64) -> Result<u64, String> {
     in_range(text, number.saturating_mul(factor), (least, most), allowed)
 }
 
-/// A time, `5m`, from `least` to `most` seconds.
+/// A time, `5m`, from `least` to `most` seconds. No time at all needs no unit.
 pub(super) fn time(text: &str, least: u64, most: u64) -> Result<Duration, String> {
     let allowed = Kind::Time(least, most);
+    if least == 0 && text == "0" {
+        return Ok(Duration::ZERO);
+    }
     if digits(text).is_some() {
         let text = shown(text);
         return Err(format!("{text} has no unit; put s, m, h or d behind it, {allowed}"));

@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use self::extensions::Extensions;
 use crate::mail::address::{DomainName, Mailbox, ReversePath};
+use crate::mail::dsn_request::{MessageRequest, RecipientRequest};
 use crate::mail::status::Status;
 use crate::smtp::reply_parser::PeerReply;
 
@@ -115,11 +116,22 @@ pub struct Transaction<'a> {
     /// Where reports go.
     pub reverse_path: &'a ReversePath,
     /// Whom it is for. Never empty.
-    pub recipients: &'a [&'a Mailbox],
+    pub recipients: &'a [Recipient<'a>],
+    /// What is asked about reports; goes to servers that know of that.
+    pub request: &'a MessageRequest,
     /// Whether the content was declared to have octets above 127.
     pub is_eight_bit: bool,
     /// The octets of the content, without dot-stuffing.
     pub size_octets: u64,
+}
+
+/// One recipient of a transaction.
+#[derive(Clone, Debug)]
+pub struct Recipient<'a> {
+    /// The address.
+    pub mailbox: &'a Mailbox,
+    /// What is asked about reports; goes to servers that know of that.
+    pub request: RecipientRequest,
 }
 
 /// What became of one recipient.
@@ -230,6 +242,11 @@ impl Client {
     /// Ends the session. Only where the last action was [`Action::Ready`].
     pub fn quit(&mut self) {
         self.phase = Phase::Quit;
+    }
+
+    /// Whether the server knows what senders ask about reports (RFC 3461).
+    pub fn offers_dsn(&self) -> bool {
+        self.extensions.dsn
     }
 
     /// What became of the last transaction, one result for each recipient in their order; or
@@ -422,7 +439,7 @@ impl Envelope {
             .limit_octets
             .filter(|&limit| transaction.size_octets > limit)
             .map(|limit_octets| RecipientResult::TooLarge { limit_octets });
-        let recipient = |mailbox: &&Mailbox| format!("RCPT TO:<{mailbox}>\r\n");
+        let recipient = |recipient: &Recipient<'_>| rcpt_command(recipient, extensions);
         Self {
             mail: mail_command(transaction, extensions),
             recipients: transaction.recipients.iter().map(recipient).collect(),
@@ -470,10 +487,13 @@ impl Envelope {
     }
 }
 
-/// MAIL with SIZE (RFC 1870 §3) and BODY (RFC 6152 §2), where the server offers them.
+/// MAIL with SIZE (RFC 1870 §3), BODY (RFC 6152 §2), RET and ENVID (RFC 3461 §4), where the
+/// server offers them. With all of them it stays below the 512 octets of RFC 5321 §4.5.3.1.4
+/// and what the extensions add to those.
 ///
-/// RFC 6152 §3 wants 8-bit content converted for a server without 8BITMIME. It is sent as it
-/// is, as most servers do: the few hosts left without the extension pass it on untouched.
+/// RFC 6152 §3 wants 8-bit content converted, or returned with 5.6.3, for a server without
+/// 8BITMIME. It is sent as it is, as most servers do: the few hosts left without the extension
+/// pass it on untouched, and a bounce would lose what arrives well today.
 fn mail_command(transaction: &Transaction<'_>, extensions: Extensions) -> String {
     let mut command = format!("MAIL FROM:{}", transaction.reverse_path);
     if extensions.size {
@@ -482,8 +502,31 @@ fn mail_command(transaction: &Transaction<'_>, extensions: Extensions) -> String
     if extensions.eight_bit_mime && transaction.is_eight_bit {
         command.push_str(" BODY=8BITMIME");
     }
+    // RFC 3461 §5.2.1 (a) and (b): just what was asked; §5.2.2 (a): nothing of it elsewhere.
+    if extensions.dsn {
+        let MessageRequest { ret, envelope_id } = transaction.request;
+        add_parameter(&mut command, "RET", ret.as_ref());
+        add_parameter(&mut command, "ENVID", envelope_id.as_ref());
+    }
     command.push_str("\r\n");
     command
+}
+
+/// RCPT with NOTIFY and ORCPT, where the server offers DSN (RFC 3461 §5.2.1 (c) and (d)).
+fn rcpt_command(recipient: &Recipient<'_>, extensions: Extensions) -> String {
+    let mut command = format!("RCPT TO:<{}>", recipient.mailbox);
+    if extensions.dsn {
+        add_parameter(&mut command, "NOTIFY", recipient.request.notify.as_ref());
+        add_parameter(&mut command, "ORCPT", recipient.request.original.as_ref());
+    }
+    command.push_str("\r\n");
+    command
+}
+
+fn add_parameter<T: fmt::Display>(command: &mut String, keyword: &str, value: Option<&T>) {
+    if let Some(value) = value {
+        command.push_str(&format!(" {keyword}={value}"));
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! SPOOL/queue/ID    a message, written once
 //! SPOOL/state/ID    what became of its recipients so far, replaced atomically
 //! SPOOL/corrupt/ID  a message that is damaged, kept for a person, its record as ID.state
+//! SPOOL/failed/ID   one that failed with nobody to tell, kept in the same way
 //! ```
 //!
 //! How a message gets in is told in [`crate::spool::draft`].
@@ -14,6 +15,8 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use rustix::fs::AtFlags;
 
 use crate::spool::draft::DRAFT_SUFFIX;
 use crate::spool::envelope::Envelope;
@@ -27,6 +30,9 @@ pub use crate::spool::draft::{Draft, Receipt};
 
 /// The most octets of a record in `state/`.
 const MAX_RECORD: u64 = 128 << 20;
+/// The most messages in `failed/`, and the most octets of them all.
+const MAX_FAILED: usize = 100;
+const MAX_FAILED_OCTETS: i64 = 256 << 20;
 /// What the next record's name ends with until it takes the place of the last one.
 const RECORD_SUFFIX: &str = ".new";
 
@@ -236,6 +242,24 @@ impl Spool {
         Ok(())
     }
 
+    /// Moves a message that failed, and of which nobody can be told, to `failed/`, its record
+    /// beside it, where the last ones are kept for a person to look at. Gives its new path.
+    ///
+    /// # Errors
+    /// When it cannot be moved; it is still in the queue then.
+    pub fn keep_failed(&self, id: QueueId) -> io::Result<PathBuf> {
+        let (path, name) = (self.path.join("failed"), id.to_string());
+        let failed = files::make_private_folder(&path)?;
+        // The message goes first: a record without it is swept away, and nothing is sent twice.
+        rustix::fs::renameat(&self.reader.queue, &name, &failed, &name)?;
+        let record_name = format!("{name}.state");
+        let _ = rustix::fs::renameat(&self.reader.state, &name, &failed, record_name);
+        if let Err(error) = thin_out(&failed) {
+            log::warn!("spool: failed/ cannot be thinned out: {error}");
+        }
+        Ok(path.join(name))
+    }
+
     /// The octets that an unprivileged writer may still add.
     ///
     /// # Errors
@@ -280,6 +304,25 @@ impl Spool {
             }
         }
     }
+}
+
+/// Removes the oldest messages of `failed/` beyond [`MAX_FAILED`] and [`MAX_FAILED_OCTETS`],
+/// but never the newest.
+fn thin_out(failed: &OwnedFd) -> io::Result<()> {
+    let names = files::names_in(failed)?;
+    let mut ids: Vec<QueueId> = names.iter().filter_map(|name| name.parse().ok()).collect();
+    ids.sort_unstable();
+    let mut octets = 0;
+    for (place, id) in ids.iter().rev().enumerate() {
+        let name = id.to_string();
+        octets += rustix::fs::statat(failed, &name, AtFlags::SYMLINK_NOFOLLOW)?.st_size;
+        if place > 0 && (place >= MAX_FAILED || octets > MAX_FAILED_OCTETS) {
+            log::warn!("spool: failed/ is full; {name}, the oldest there, is removed");
+            files::remove(failed, &name)?;
+            remove_if_there(failed, &format!("{name}.state"))?;
+        }
+    }
+    Ok(())
 }
 
 fn remove_if_there(folder: &OwnedFd, name: &str) -> io::Result<()> {
