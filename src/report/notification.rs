@@ -89,59 +89,81 @@ pub fn addressee<'a>(settings: &'a Settings, envelope: &'a Envelope) -> Option<&
     }
 }
 
-/// Writes a report on recipients of `original`, which has waited for `age`, to `to` into the
-/// spool.
-///
-/// # Errors
-/// When it cannot be written; the recipients must stay in the queue then.
-pub fn keep(
-    settings: &Settings,
-    spool: &Arc<Spool>,
-    original: &StoredMessage,
-    to: &Mailbox,
-    recipients: &[Reported<'_>],
-    age: Duration,
-) -> io::Result<StoredMessage> {
-    let envelope = original.envelope();
-    let now = clock::since_1970();
-    let random = random::number();
-    let id = QueueId::generate(now.as_micros() as u64, random);
-    let (is_to_sender, returned) =
-        (envelope.reverse_path != ReversePath::Null, Enclosure::of(settings, original, recipients));
-    let until = settings.queue.expire.saturating_sub(age);
-    let report = Report {
-        id: id.to_string(),
-        // 64 random bits: nobody can write a message that holds this (RFC 2046 §5.1.1).
-        boundary: format!("=_{id}_{:016x}", random::number()),
-        original_id: envelope.id.to_string(),
-        reporting_host: settings.server.hostname.to_string(),
-        to,
-        reader: if is_to_sender { Reader::Sender } else { Reader::Postmaster },
-        date: clock::local_time(now.as_secs()).to_string(),
-        arrival_date: clock::local_time(envelope.received_at).to_string(),
-        waited_seconds: age.as_secs(),
-        will_retry_until: clock::local_time((now + until).as_secs()).to_string(),
-        envelope_id: envelope.request.envelope_id.as_ref(),
-        recipients: recipients.iter().map(reported_recipient).collect(),
-        returned: returned.kind,
-        is_eight_bit: returned.is_eight_bit,
-    };
-    let mut draft = spool.draft(Envelope {
-        id,
-        received_at: now.as_secs(),
-        client: if is_to_sender { "local" } else { POSTMASTER_REPORT }.into(),
-        reverse_path: ReversePath::Null,
-        recipients: vec![to.clone().into()],
-        body: if returned.is_eight_bit { Body::EightBitMime } else { Body::SevenBit },
-        request: MessageRequest::default(),
-    });
-    draft.write(report.head().as_bytes())?;
-    returned.write_to(&mut draft, original)?;
-    draft.write(report.tail().as_bytes())?;
-    let (_, message) = draft.commit()?;
-    station::reported(envelope.id, to, recipients, id);
-    station::received(&message, Duration::ZERO);
-    Ok(message)
+/// What is needed to report on a message.
+#[derive(Clone, Copy, Debug)]
+pub struct Notification<'a> {
+    /// Our own name, and how large an enclosure may be.
+    pub settings: &'a Settings,
+    /// Where the report goes.
+    pub spool: &'a Arc<Spool>,
+    /// The message that it is about.
+    pub original: &'a StoredMessage,
+    /// Whom it is for: its [`addressee`].
+    pub to: &'a Mailbox,
+    /// How long the message has waited.
+    pub age: Duration,
+}
+
+impl Notification<'_> {
+    /// Writes a report on these recipients into the spool.
+    ///
+    /// # Errors
+    /// When it cannot be written; the recipients must stay in the queue then.
+    pub fn keep(&self, recipients: &[Reported<'_>]) -> io::Result<StoredMessage> {
+        let now = clock::since_1970();
+        let id = QueueId::generate(now.as_micros() as u64, random::number());
+        let enclosure = Enclosure::of(self.settings, self.original, recipients);
+        let report = self.report(id, now, recipients, &enclosure);
+        let mut draft = self.spool.draft(Envelope {
+            id,
+            received_at: now.as_secs(),
+            client: if self.is_to_sender() { "local" } else { POSTMASTER_REPORT }.into(),
+            reverse_path: ReversePath::Null,
+            recipients: vec![self.to.clone().into()],
+            body: if enclosure.is_eight_bit { Body::EightBitMime } else { Body::SevenBit },
+            request: MessageRequest::default(),
+        });
+        draft.write(report.head().as_bytes())?;
+        enclosure.write_to(&mut draft, self.original)?;
+        draft.write(report.tail().as_bytes())?;
+        let (_, message) = draft.commit()?;
+        station::reported(self.original.envelope().id, self.to, recipients, id);
+        station::received(&message, Duration::ZERO);
+        Ok(message)
+    }
+
+    fn report<'a>(
+        &'a self,
+        id: QueueId,
+        now: Duration,
+        recipients: &[Reported<'a>],
+        enclosure: &Enclosure,
+    ) -> Report<'a> {
+        let envelope = self.original.envelope();
+        let date = |seconds| clock::local_time(seconds).to_string();
+        let time_left = self.settings.queue.expire.saturating_sub(self.age);
+        Report {
+            id: id.to_string(),
+            // 64 random bits: nobody can write a message that holds this (RFC 2046 §5.1.1).
+            boundary: format!("=_{id}_{:016x}", random::number()),
+            original_id: envelope.id.to_string(),
+            reporting_host: self.settings.server.hostname.to_string(),
+            to: self.to,
+            reader: if self.is_to_sender() { Reader::Sender } else { Reader::Postmaster },
+            date: date(now.as_secs()),
+            arrival_date: date(envelope.received_at),
+            waited_seconds: self.age.as_secs(),
+            will_retry_until: date(now.saturating_add(time_left).as_secs()),
+            envelope_id: envelope.request.envelope_id.as_ref(),
+            recipients: recipients.iter().map(reported_recipient).collect(),
+            returned: enclosure.kind,
+            is_eight_bit: enclosure.is_eight_bit,
+        }
+    }
+
+    fn is_to_sender(&self) -> bool {
+        self.original.envelope().reverse_path != ReversePath::Null
+    }
 }
 
 fn reported_recipient<'a>(reported: &Reported<'a>) -> ReportedRecipient<'a> {

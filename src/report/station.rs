@@ -1,6 +1,6 @@
 //! One log line at each station of a message, with its id in front: `received`, `delivered`,
-//! `relayed`, `expanded`, `deferred`, `bounced`, `reported`. Values are `key=value`; a text is in double
-//! quotes, with quotes, backslashes and control characters escaped. No content, no secrets.
+//! `relayed`, `expanded`, `deferred`, `bounced`, `reported`. Values are `key=value`; a text is in
+//! double quotes, with quotes, backslashes and control characters escaped. No content, no secrets.
 
 use std::time::Duration;
 

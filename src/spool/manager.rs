@@ -15,7 +15,7 @@ use crossbeam_channel::{Receiver, never, select};
 use crate::config::settings::Settings;
 use crate::deliver::dispatch::Dispatcher;
 use crate::deliver::job::{Job, Report};
-use crate::report::notification;
+use crate::report::notification::{self, Notification};
 use crate::route;
 use crate::route::next_hop::NextHop;
 use crate::spool::age::Ages;
@@ -316,7 +316,8 @@ impl Manager {
             }
             let reported: Vec<_> =
                 places.iter().filter_map(|place| round.reported(*place)).collect();
-            match notification::keep(&settings, &self.spool, &message, to, &reported, age) {
+            let (settings, spool, original) = (&*settings, &self.spool, &*message);
+            match (Notification { settings, spool, original, to, age }).keep(&reported) {
                 Ok(report) => {
                     round.mark_reported(&places);
                     self.arrive(report);

@@ -76,8 +76,8 @@ fn add_recipient(text: &mut Text, recipient: &ReportedRecipient<'_>, report: &Re
         text.line(4, &format!("It was not delivered within {waited}. The last try:"));
     }
     match recipient.remote {
-        Some((host, reply)) => text.line(4, &format!("{host} said: {reply}")),
-        None if went_wrong => text.line(4, &format!("{}.", recipient.text)),
+        Some((host, reply)) => text.unbroken(4, &format!("{host} said: {reply}")),
+        None if went_wrong => text.unbroken(4, recipient.text),
         None => {}
     }
     if went_wrong {
@@ -182,6 +182,13 @@ impl Text {
 
     fn end_paragraph(&mut self) {
         self.0.push_str("\r\n");
+    }
+
+    /// What somebody else said, which people search for as it stands.
+    fn unbroken(&mut self, indent: usize, text: &str) {
+        self.0.extend(std::iter::repeat_n(' ', indent));
+        self.0.push_str(&one_line(text, MAX_REMARK));
+        self.end_paragraph();
     }
 
     fn line(&mut self, indent: usize, text: &str) {
