@@ -1,6 +1,6 @@
 //! Reports to senders: what became of their recipients, as a message that goes into the spool
 //! like any other (RFC 5321 §6.1, RFC 3461 §6). What is said of whom is decided in
-//! [`crate::spool::round`]; how it is said, in [`crate::mail::dsn`].
+//! `spool::round`; how it is said, in [`crate::mail::dsn`].
 
 use std::io::{self, Read};
 use std::sync::Arc;

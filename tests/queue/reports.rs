@@ -398,3 +398,26 @@ fn a_report_that_is_owed_outlives_the_process_and_nobody_is_tried_again_for_it()
     queue.settle_reports();
     assert_eq!(queue.stop(), nothing());
 }
+
+#[test]
+fn a_report_that_cannot_be_written_leaves_its_recipients_pending() {
+    let mut queue = queue(|_| ());
+    let id = announce(&queue, "<sue@home.test>", &["ann@home.test", "bob@home.test"]);
+    let job = queue.local_job();
+    // Where the folder is gone no file can be made; the message is open already.
+    let spool = queue.folder.path().join("spool");
+    std::fs::remove_dir_all(spool.join("queue")).unwrap();
+    queue.answer(&job, |name| if name.starts_with("ann") { failed() } else { delivered() });
+    let record = spool.join("state").join(id.to_string());
+    let deadline = std::time::Instant::now() + DEADLINE;
+    while !record.exists() {
+        assert!(std::time::Instant::now() < deadline);
+        std::thread::yield_now();
+    }
+    let text = std::fs::read_to_string(record).unwrap();
+    assert!(text.contains("\npending <ann@home.test>\ntried "), "{text}");
+    assert!(text.contains(" 5.1.1 - no such user\nowed\ndone <bob@home.test>\n"), "{text}");
+    queue.orders.send(Order::Stop).unwrap();
+    queue.thread.take().unwrap().join().unwrap();
+    assert!(queue.local.is_empty());
+}
