@@ -167,13 +167,32 @@ fn a_delay_is_told_when_it_is_due_and_not_before_the_next_try() {
     let soon = Duration::from_millis(300);
     let queue = queue(|queue| (queue.delay_warning, queue.retry) = (Some(soon), vec![LATER]));
     announce(&queue, "<sue@home.test>", &["ann@home.test"]);
-    queue.answer(&queue.local_job(), |_| refused("450 busy"));
-    let again = queue.local_job();
-    assert_eq!(names(&again), ["ann@home.test"]);
-    queue.answer(&again, |_| refused("450 busy"));
-    assert_eq!(told(&report(&queue)), ["ann@home.test delayed 4.2.0"]);
+    let mut job = queue.local_job();
+    // Twice, unless this machine is so slow that it is late after the first try.
+    while names(&job) == ["ann@home.test"] {
+        queue.answer(&job, |_| refused("450 busy"));
+        job = queue.local_job();
+    }
+    assert_eq!(told(&content(&job)), ["ann@home.test delayed 4.2.0"]);
+    queue.answer(&job, |_| delivered());
     queue.settle_reports();
     assert_eq!(queue.stop(), ["ann@home.test"]);
+}
+
+#[test]
+fn one_that_was_left_alone_with_its_destination_is_reported_as_that() {
+    let queue = queue(|queue| {
+        (queue.delay_warning, queue.retry) = (Some(Duration::ZERO), vec![LATER]);
+    });
+    announce(&queue, "<sue@home.test>", &["ann@far.test"]);
+    queue.answer(&queue.relay_job(), |_| out_of_reach());
+    assert_eq!(told(&report(&queue)), ["ann@far.test delayed 4.4.1"]);
+    announce(&queue, "<sue@home.test>", &["cat@far.test"]);
+    let text = report(&queue);
+    assert_eq!(told(&text), ["cat@far.test delayed 4.4.0"]);
+    assert!(text.contains("Diagnostic-Code: X-mailwren; its host could not be reached"), "{text}");
+    assert!(!text.contains("Last-Attempt-Date") && !text.contains("Remote-MTA"), "{text}");
+    assert_eq!(queue.stop(), ["ann@far.test", "cat@far.test"]);
 }
 
 #[test]
@@ -260,7 +279,7 @@ fn what_expires_comes_with_the_words_of_the_last_try() {
     for lines in [
         "Remote-MTA: dns; mx.far.test ([192.0.2.1])\r\nDiagnostic-Code: smtp; 450 4.7.1 greylisted",
         "Status: 5.4.7\r\nDiagnostic-Code: X-mailwren; cannot connect",
-        "    It was not delivered within 0 seconds. The last try:",
+        "    It was not delivered within a moment. The last try:",
     ] {
         assert!(text.contains(&format!("\r\n{lines}\r\n")), "{lines}: {text}");
     }

@@ -41,8 +41,7 @@ fn what_happened(action: Action, report: &Report<'_>) -> String {
         ),
         Action::Delayed => format!(
             "{message} could not yet be delivered to the recipients below, after {}. You need \
-             not do anything: it goes on being tried until {}. If that is of no avail, you will \
-             be told.",
+             not do anything: it goes on being tried until {}, and is given up only then.",
             duration(report.waited_seconds),
             report.will_retry_until
         ),
@@ -52,11 +51,11 @@ fn what_happened(action: Action, report: &Report<'_>) -> String {
         ),
         Action::Relayed => format!(
             "{message} was handed on for the recipients below to a host that does not report \
-             deliveries. You will hear no more of it, unless it fails."
+             deliveries. Whether it arrives there is not known."
         ),
         Action::Expanded => format!(
             "{message} was taken for the recipients below, each of which stands for several \
-             addresses, and went on to those. You will hear no more of it, unless it fails."
+             addresses, and went on to those. Its deliveries to them are not reported."
         ),
     }
 }
@@ -167,8 +166,10 @@ fn advice(status: Status) -> &'static str {
 fn duration(seconds: u64) -> String {
     let units = [(86_400, "days"), (3_600, "hours"), (60, "minutes"), (1, "seconds")];
     let fits = units.into_iter().find(|(length, _)| seconds >= 2 * length);
-    let (length, name) = fits.unwrap_or((1, "seconds"));
-    format!("{} {name}", seconds / length)
+    match fits {
+        Some((length, name)) => format!("{} {name}", seconds / length),
+        None => "a moment".to_owned(),
+    }
 }
 
 /// Lines of printable ASCII, broken at [`WIDTH`].
@@ -244,7 +245,7 @@ mod tests {
     #[test]
     fn durations_are_in_words() {
         for (seconds, words) in [
-            (0, "0 seconds"),
+            (1, "a moment"),
             (119, "119 seconds"),
             (4 * 3600, "4 hours"),
             (47 * 3600, "47 hours"),
