@@ -143,6 +143,8 @@ fn an_empty_file_is_a_safe_server() {
     assert_eq!(default.queue.retry, minutes);
     assert_eq!(default.queue.expire, Duration::from_secs(5 * 86_400));
     assert_eq!((default.queue.local_workers, default.queue.relay_workers), (2, 4));
+    assert_eq!(default.queue.delay_warning, Some(Duration::from_secs(4 * 3600)));
+    assert_eq!(default.queue.bounce_size, 50 << 10);
 }
 
 fn names(settings: &Settings) -> Vec<&str> {
@@ -191,6 +193,7 @@ fn a_whole_file_is_read() {
     let hosts: Vec<_> = smarthost.hosts.iter().map(|h| h.to_string()).collect();
     assert_eq!(hosts, ["a.test:587", "[IPv6:::1]:26", "[192.0.2.1]:25"]);
     assert_eq!(read.queue.retry, [1, 120].map(Duration::from_secs));
+    assert_eq!(read.queue.delay_warning, None);
     assert_eq!(read.dns_servers, ["[::1]:53", "192.0.2.1:5353"].map(|s| s.parse().unwrap()));
     assert_eq!(read.log_level, LevelFilter::Off);
 }
@@ -207,6 +210,16 @@ fn small_choices_have_their_meaning() {
     assert_eq!(settings("[local]\nsubaddress =").local.subaddress, None);
     let catch_all = settings("[local]\ncatch_all = \"a b\"@c.test").local.catch_all;
     assert_eq!(catch_all.unwrap().to_string(), "\"a b\"@c.test");
+    for (value, mailbox) in [
+        ("keep", None),
+        ("postmaster", Some("postmaster@mx.home.test")),
+        ("ann@c.test", Some("ann@c.test")),
+    ] {
+        let text = format!("[server]\ndomains = mx.home.test\n[queue]\ndouble_bounce = {value}");
+        let queue = settings(&text).queue;
+        assert_eq!(queue.double_bounce.map(|it| it.to_string()).as_deref(), mailbox);
+    }
+    assert_eq!(settings("[queue]\ndelay_warning = 0").queue.delay_warning, None);
     // Port 0 is a free port, another one for each.
     let free = "address = 127.0.0.1:0\n";
     assert_eq!(settings(&format!("[listen.a]\n{free}[listen.b]\n{free}")).listeners.len(), 2);

@@ -26,6 +26,8 @@ mod direct;
 mod played_queue;
 #[path = "queue/reach.rs"]
 mod reach;
+#[path = "queue/reports.rs"]
+mod reports;
 
 use played_queue::*;
 
@@ -92,15 +94,6 @@ fn failures_and_deferrals_of_one_message_go_their_own_ways() {
     let again = queue.relay_job();
     assert_eq!(names(&again), ["cat@far.test"]);
     queue.answer(&again, |_| relayed());
-    assert_eq!(queue.stop(), nothing());
-}
-
-#[test]
-fn the_null_sender_gets_no_bounce() {
-    let queue = Queue::new(SOON, LATER);
-    queue.announce("<>", &["ann@home.test"]);
-    queue.answer(&queue.local_job(), |_| failed());
-    queue.settle_reports();
     assert_eq!(queue.stop(), nothing());
 }
 

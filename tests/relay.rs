@@ -15,6 +15,7 @@ use mailwren::deliver::relay::Relay;
 use mailwren::mail::address::{Domain, Mailbox};
 use mailwren::mail::dsn_request::MessageRequest;
 use mailwren::route::next_hop::NextHop;
+use mailwren::smtp::parameters::{MailParameters, parse_rcpt_parameters};
 use mailwren::spool::envelope::{Body, Envelope};
 use mailwren::spool::id::QueueId;
 use mailwren::spool::message::StoredMessage;
@@ -133,7 +134,7 @@ fn a_message_arrives_stuffed_and_whole_and_the_connection_is_kept() {
         let places: Vec<usize> = outcomes.iter().map(|outcome| outcome.0).collect();
         assert_eq!(places, [10, 13]);
         let (remote, reply) = match &outcomes[1].1 {
-            Outcome::Relayed { remote, reply } => (remote.clone(), reply.clone()),
+            Outcome::Relayed { remote, reply, .. } => (remote.clone(), reply.clone()),
             other => panic!("{other:?}"),
         };
         assert_eq!(remote, format!("[127.0.0.1]:{}", peer.address().port()));
@@ -155,6 +156,64 @@ fn a_message_arrives_stuffed_and_whole_and_the_connection_is_kept() {
     let wire: &[u8] = b"Subject: hello\r\n\r\n..dotted\r\n\xe4\r\n.\r\n";
     assert!(sessions[0].contents.iter().all(|content| content == wire));
     assert_eq!(sessions[0].contents.len(), 3);
+}
+
+/// What a peer is told of a message about which this was asked, and whether it took it.
+fn asked(ehlo: &'static str, mail: &str, rcpt: [&str; 3]) -> (Vec<String>, bool) {
+    let peer = Peer::new(move |_, line| if line.starts_with("EHLO") { say(ehlo) } else { None });
+    let recipients = ["bob@there.test", "c+d@there.test", "eve@there.test"];
+    let plain = job(smarthost(&[&peer]), &recipients, MESSAGE);
+    let mut envelope = plain.message.envelope().clone();
+    envelope.request = MailParameters::parse(mail).unwrap().request;
+    let mut job = Job { recipients: Vec::new(), ..plain };
+    for (index, text) in rcpt.into_iter().enumerate() {
+        let (mailbox, request) =
+            (recipients[index].parse().unwrap(), parse_rcpt_parameters(text).unwrap());
+        job.recipients.push(Recipient { index, mailbox, request });
+    }
+    // An alias led to the last one.
+    envelope.recipients[2] = "all@here.test".parse::<Mailbox>().unwrap().into();
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(MESSAGE).unwrap();
+    job.message = Arc::new(StoredMessage::new(file, 0..MESSAGE.len() as u64, envelope));
+    let outcomes = relay().deliver(&job);
+    let knows = |(_, outcome): &(usize, Outcome)| match outcome {
+        Outcome::Relayed { knows_dsn, .. } => *knows_dsn,
+        other => panic!("{other:?}"),
+    };
+    let knows: Vec<bool> = outcomes.iter().map(knows).collect();
+    assert!(knows.iter().all(|it| *it == knows[0]));
+    let commands = peer.sessions().remove(0).commands;
+    (commands[1..5].to_vec(), knows[0])
+}
+
+/// RFC 3461 §5.2.1 and §5.2.2.
+#[test]
+fn what_is_asked_about_reports_is_passed_on_to_hosts_that_offer_dsn() {
+    let mail = "RET=HDRS ENVID=QQ+2B1";
+    let rcpt = ["NOTIFY=SUCCESS,DELAY ORCPT=rfc822;Bob+2B@There.test", "NOTIFY=NEVER", ""];
+    let (commands, knows) = asked("250-p\r\n250-PIPELINING\r\n250 DSN\r\n", mail, rcpt);
+    assert_eq!(
+        commands,
+        [
+            "MAIL FROM:<ann@here.test> RET=HDRS ENVID=QQ+2B1",
+            "RCPT TO:<bob@there.test> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;Bob+2B@There.test",
+            "RCPT TO:<c+d@there.test> NOTIFY=NEVER ORCPT=rfc822;c+2Bd@there.test",
+            "RCPT TO:<eve@there.test>"
+        ]
+    );
+    assert!(knows);
+    let (commands, knows) = asked("250-p\r\n250 PIPELINING\r\n", mail, rcpt);
+    let bare = ["bob@there.test", "c+d@there.test", "eve@there.test"];
+    assert_eq!(commands[0], "MAIL FROM:<ann@here.test>");
+    assert_eq!(commands[1..], bare.map(|to| format!("RCPT TO:<{to}>")));
+    assert!(!knows);
+    // Nothing was asked: nothing is, but where the message came from.
+    let (commands, _) = asked("250-p\r\n250-PIPELINING\r\n250 DSN\r\n", "", ["", "", ""]);
+    assert_eq!(
+        commands[..2],
+        ["MAIL FROM:<ann@here.test>", "RCPT TO:<bob@there.test> ORCPT=rfc822;bob@there.test",]
+    );
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use std::io::{self, Cursor, Read};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::str::FromStr;
 
 use lexopt::{Arg, Parser};
 
@@ -13,14 +14,17 @@ use crate::config::settings::{Server, Settings};
 use crate::deliver::conversation::{SmtpConnection, Timeouts};
 use crate::mail::address::{Domain, LocalPart, Mailbox, ReversePath};
 use crate::mail::address_list;
+use crate::mail::dsn_request::{
+    MessageRequest, NotOfTheForm, Notify, RecipientRequest, encode_xtext,
+};
 use crate::mail::submission::{self, Submission, Surroundings};
-use crate::smtp::client::{RecipientResult, Transaction};
+use crate::smtp::client::{Recipient, RecipientResult, Transaction};
 use crate::spool::id::QueueId;
 use crate::sys::process::{self, exit};
 use crate::sys::{clock, random, users};
 
 /// Options that take a value and mean nothing here: the value must not become a recipient.
-const IGNORED_WITH_VALUE: &[char] = &['A', 'B', 'C', 'D', 'L', 'N', 'O', 'R', 'V', 'X', 'h', 'p'];
+const IGNORED_WITH_VALUE: &[char] = &['A', 'B', 'C', 'D', 'L', 'O', 'X', 'h', 'p'];
 /// Options that may have a value right behind them and mean nothing here.
 const IGNORED: &[char] = &['G', 'I', 'U', 'd', 'e', 'm', 'n', 'q', 'v', 'x'];
 
@@ -34,6 +38,10 @@ struct Options {
     lists_queue: bool,
     unserved_mode: Option<String>,
     recipients: Vec<String>,
+    /// `-R` and `-V`: what is asked about reports on the message.
+    request: MessageRequest,
+    /// `-N`: what is asked about reports on each recipient.
+    notify: Option<Notify>,
 }
 
 /// Submits a message. The exit code is one of sysexits(3): 0 only when the server has it on
@@ -86,6 +94,11 @@ impl Options {
                 Arg::Short('F') => options.full_name = Some(text(parser)?),
                 Arg::Short('o') => options.dot_is_text |= text(parser)? == "i",
                 Arg::Short('b') => options.set_mode(text(parser)?),
+                Arg::Short('N') => options.notify = request('N', &text(parser)?),
+                Arg::Short('R') => options.request.ret = request('R', &text(parser)?),
+                Arg::Short('V') => {
+                    options.request.envelope_id = request('V', &encode_xtext(&text(parser)?));
+                }
                 Arg::Short(letter) if IGNORED_WITH_VALUE.contains(&letter) => drop(parser.value()?),
                 Arg::Short(letter) if IGNORED.contains(&letter) => drop(parser.optional_value()),
                 Arg::Short(letter) => {
@@ -110,6 +123,15 @@ impl Options {
             _ => self.unserved_mode = Some(mode),
         }
     }
+}
+
+/// What an option asks about reports. One that makes no sense never loses mail either.
+fn request<T: FromStr<Err = NotOfTheForm>>(letter: char, value: &str) -> Option<T> {
+    let parsed = value.parse().ok();
+    if parsed.is_none() {
+        warn(format_args!("sendmail: option -{letter} does not take {value:?}, ignored"));
+    }
+    parsed
 }
 
 fn text(parser: &mut Parser) -> Result<String, lexopt::Error> {
@@ -167,7 +189,16 @@ fn submit(options: &Options, settings: &Option<Settings>) -> Result<u8, Failure>
             "no recipients: name them, or use -t to take them from the header",
         ));
     }
-    let code = send(socket, server, &reverse_path, &recipients, &submission.content)?;
+    let notify = options.notify;
+    let to = |mailbox| Recipient { mailbox, request: RecipientRequest { notify, original: None } };
+    let transaction = Transaction {
+        reverse_path: &reverse_path,
+        recipients: &recipients.iter().map(to).collect::<Vec<_>>(),
+        request: &options.request,
+        is_eight_bit: !submission.content.is_ascii(),
+        size_octets: submission.content.len() as u64,
+    };
+    let code = send(socket, server, &transaction, &submission.content)?;
     Ok(if code == exit::OK && !bad.is_empty() { exit::DATAERR } else { code })
 }
 
@@ -224,8 +255,7 @@ fn read(options: &Options, server: &Server, sender: &Mailbox) -> Result<Submissi
 fn send(
     socket: &Path,
     server: &Server,
-    reverse_path: &ReversePath,
-    recipients: &[Mailbox],
+    transaction: &Transaction<'_>,
     content: &[u8],
 ) -> Result<u8, Failure> {
     let stream = UnixStream::connect(socket).map_err(|error| {
@@ -240,20 +270,15 @@ fn send(
     };
     let mut connection = SmtpConnection::open(stream, &server.hostname, Timeouts::default())
         .map_err(|error| not_accepted(&error.cause))?;
-    let transaction = Transaction {
-        reverse_path,
-        recipients: &recipients.iter().collect::<Vec<_>>(),
-        is_eight_bit: !content.is_ascii(),
-        size_octets: content.len() as u64,
-    };
     let results = connection
-        .send(&transaction, &mut Cursor::new(content))
+        .send(transaction, &mut Cursor::new(content))
         .map_err(|error| not_accepted(&error.cause))?;
     connection.quit();
-    Ok(recipients
+    Ok(transaction
+        .recipients
         .iter()
         .zip(&results)
-        .map(|(mailbox, result)| tell(mailbox, result))
+        .map(|(recipient, result)| tell(recipient.mailbox, result))
         .max()
         .unwrap_or(exit::OK))
 }

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
+use std::time::Duration;
 
 use log::LevelFilter;
 
@@ -17,7 +18,7 @@ use super::settings::{
     Server, Settings, Smarthost, Users, Vrfy,
 };
 use super::{addresses, names, paths};
-use crate::mail::address::DomainName;
+use crate::mail::address::{DomainName, Mailbox};
 
 /// The most listeners, each of which has a thread.
 const MAX_LISTENERS: usize = 64;
@@ -86,12 +87,12 @@ fn settings(document: &Document, hostname: &str, mistakes: &mut Mistakes) -> Opt
     let listeners = listeners(document, server.as_ref(), mistakes);
     let networks = Reader::new(document, "relay", mistakes).value("networks", addresses::networks);
     let origin = server.as_ref().map(|server| server.domains.origin().clone());
-    let local = local(&mut Reader::new(document, "local", mistakes), origin);
+    let local = local(&mut Reader::new(document, "local", mistakes), origin.clone());
     let smarthost = match document.section("smarthost") {
         Some(_) => smarthost(&mut Reader::new(document, "smarthost", mistakes)).map(Some),
         None => Some(None),
     };
-    let queue = queue(&mut Reader::new(document, "queue", mistakes));
+    let queue = queue(&mut Reader::new(document, "queue", mistakes), origin);
     let dns = Reader::new(document, "dns", mistakes).value("servers", addresses::dns_servers);
     let level = log_level(&mut Reader::new(document, "log", mistakes));
     Some(Settings {
@@ -331,19 +332,39 @@ fn client_tls(text: &str) -> Result<ClientTls, String> {
     }
 }
 
-fn queue(section: &mut Reader<'_>) -> Option<Queue> {
+fn queue(section: &mut Reader<'_>, origin: Option<DomainName>) -> Option<Queue> {
     let retry = section.times("retry");
     let expire = section.time("expire");
     let direct = section.time("direct");
+    let delay_warning = match section.value("delay_warning", |text| Ok(text.is_empty())) {
+        Some(true) => Some(Duration::ZERO),
+        _ => section.time("delay_warning"),
+    };
+    let bounce_size = section.number("bounce_size");
+    let double_bounce = match origin {
+        Some(origin) => section.value("double_bounce", |text| double_bounce(text, &origin)),
+        None => None,
+    };
     let local_workers = section.count("local_workers");
     let relay_workers = section.count("relay_workers");
     Some(Queue {
         retry: retry?,
         expire: expire?,
         direct: direct?,
+        delay_warning: Some(delay_warning?).filter(|limit| !limit.is_zero()),
+        bounce_size: bounce_size?,
+        double_bounce: double_bounce?,
         local_workers: local_workers?,
         relay_workers: relay_workers?,
     })
+}
+
+fn double_bounce(text: &str, origin: &DomainName) -> Result<Option<Mailbox>, String> {
+    match text {
+        "keep" => Ok(None),
+        "" => Err("it has no value".to_owned()),
+        _ => addresses::catch_all(text, origin),
+    }
 }
 
 fn log_level(section: &mut Reader<'_>) -> Option<LevelFilter> {

@@ -20,7 +20,6 @@ const TLS_OUT: Kind = Kind::Choice(&["none", "opportunistic", "starttls", "impli
 const NO_TLS: &str = "TLS on listeners is not built yet";
 const NO_AUTH: &str = "AUTH is not built yet";
 const NO_QUOTA: &str = "quotas are not built yet";
-const NO_REPORTS: &str = "reports cannot be adjusted yet";
 
 /// Seconds in a minute.
 pub(super) const MINUTE: u64 = 60;
@@ -439,11 +438,10 @@ const QUEUE: &[Key] = &[
     key("relay_workers", Kind::Count(1, 64), "4", "The threads that send mail to other servers."),
     key(
         "delay_warning",
-        Kind::Time(MINUTE, YEAR),
+        Kind::Time(0, YEAR),
         "4h",
-        "When to tell the sender that a message is still waiting.",
-    )
-    .later("delay warnings are not built yet", UNSET),
+        "When the sender is told, once, that a message is still waiting. 0, or nothing: never.",
+    ),
     key(
         "direct",
         Kind::Time(0, MINUTE),
@@ -454,9 +452,15 @@ const QUEUE: &[Key] = &[
         "bounce_size",
         Kind::Size(0, TIB),
         "50K",
-        "How much of a message goes back with a report that returns it.",
-    )
-    .later(NO_REPORTS, UNSET),
-    key("double_bounce", ADDRESS, "postmaster", "Who gets the reports that nobody can be sent.")
-        .later(NO_REPORTS, UNSET),
+        "The largest message that goes back whole with the report of its failure, unless its \
+         sender wants the header only. Of a larger one the header goes back.",
+    ),
+    key(
+        "double_bounce",
+        Kind::Words("an address, the name of a local user, or keep"),
+        "postmaster",
+        "Who is told of failed mail that has no sender, as reports have: an address or the name \
+         of a local user. Where that fails too, and with `keep` at once, the message is kept in \
+         the folder failed of the spool, with the last 100 of its kind.",
+    ),
 ];

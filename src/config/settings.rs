@@ -210,6 +210,12 @@ pub struct Queue {
     /// How long a session waits for the delivery of a message that is for this host alone before
     /// it stores it; zero where it does not wait at all.
     pub direct: Duration,
+    /// When the sender is told that a message is late; `None` for never.
+    pub delay_warning: Option<Duration>,
+    /// The octets up to which a message goes back whole with the report of its failure.
+    pub bounce_size: u64,
+    /// Who is told of mail without a sender that failed; `None` for nobody: it is kept.
+    pub double_bounce: Option<Mailbox>,
     /// The threads that write into mailboxes, at least 1.
     pub local_workers: usize,
     /// The threads that relay, at least 1.

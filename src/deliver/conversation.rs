@@ -268,6 +268,11 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
         }
     }
 
+    /// Whether the server knows what senders ask about reports (RFC 3461).
+    pub fn offers_dsn(&self) -> bool {
+        self.client.offers_dsn()
+    }
+
     /// Whether another message can be sent, as far as is known without asking the system.
     pub fn is_sound(&self) -> bool {
         !self.is_broken && self.parser.is_empty()
@@ -404,6 +409,7 @@ mod tests {
 
     use super::*;
     use crate::mail::address::Mailbox;
+    use crate::smtp::client::Recipient;
 
     fn open(replies: &str) -> (Result<SmtpConnection<UnixStream>, ConnectionError>, UnixStream) {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
@@ -418,7 +424,8 @@ mod tests {
         let recipient: Mailbox = "bob@there.test".parse().unwrap();
         let transaction = Transaction {
             reverse_path: &"<>".parse().unwrap(),
-            recipients: &[&recipient],
+            recipients: &[Recipient { mailbox: &recipient, request: Default::default() }],
+            request: &Default::default(),
             is_eight_bit: false,
             size_octets: content.len() as u64,
         };

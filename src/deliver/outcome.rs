@@ -16,8 +16,10 @@ pub enum Outcome {
     Relayed {
         /// The host that took it, `name[address]:port`.
         remote: String,
-        /// Its reply, for the log.
+        /// Its reply, for the log and for a report.
         reply: String,
+        /// Whether it was told what the sender wants to hear (RFC 3461), and so reports itself.
+        knows_dsn: bool,
     },
     /// It was an alias: these take its place.
     Expanded(Vec<Mailbox>),

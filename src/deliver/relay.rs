@@ -18,12 +18,13 @@ use crate::deliver::job::{Job, Recipient};
 use crate::deliver::outcome::{Failure, Fault, Outcome, RemoteReply};
 use crate::deliver::pool::Deliver;
 use crate::deliver::tls::{Connectors, NoConnector, Security, TlsError, TlsPeer};
-use crate::mail::address::{Domain, DomainName, Mailbox};
+use crate::mail::address::{Domain, DomainName};
+use crate::mail::dsn_request::OriginalRecipient;
 use crate::mail::status::Status;
 use crate::route::mx::{MxError, mail_hosts};
 use crate::route::next_hop::NextHop;
-use crate::smtp::client::{Awaited, Ending, RecipientResult, Transaction};
-use crate::spool::envelope::Body;
+use crate::smtp::client::{self, Awaited, Ending, RecipientResult, Transaction};
+use crate::spool::envelope::{Body, Envelope};
 use crate::sys::dns::{DnsError, Resolver};
 use crate::sys::network;
 
@@ -239,12 +240,13 @@ impl Relay {
         job: &Job,
         recipients: &[Recipient],
     ) -> Result<Vec<Outcome>, Trouble> {
-        let mailboxes: Vec<&Mailbox> =
-            recipients.iter().map(|recipient| &recipient.mailbox).collect();
         let envelope = job.message.envelope();
+        let recipients: Vec<_> =
+            recipients.iter().map(|recipient| with_request(recipient, envelope)).collect();
         let transaction = Transaction {
             reverse_path: &envelope.reverse_path,
-            recipients: &mailboxes,
+            recipients: &recipients,
+            request: &envelope.request,
             is_eight_bit: envelope.body == Body::EightBitMime,
             size_octets: job.message.size_octets(),
         };
@@ -253,7 +255,9 @@ impl Relay {
                 let fault = fault_of_break(&error.cause);
                 Trouble::with(&connection.remote, &error, fault)
             })?;
-        let outcomes = results.iter().map(|result| outcome(result, &connection.remote)).collect();
+        let knows_dsn = connection.session.offers_dsn();
+        let outcome = |result| outcome(result, &connection.remote, knows_dsn);
+        let outcomes = results.iter().map(outcome).collect();
         connection.messages += 1;
         self.connections.put(&job.next_hop, connection);
         Ok(outcomes)
@@ -341,11 +345,24 @@ fn said(cause: &Cause) -> Option<String> {
     }
 }
 
-fn outcome(result: &RecipientResult, remote: &str) -> Outcome {
+/// A recipient with what was asked about it. RFC 3461 §5.2.1 (d) lets ORCPT be added with the
+/// address that the message came with: so the reports of other hosts name it. For one behind an
+/// alias that would be another address, and none is added.
+fn with_request<'a>(recipient: &'a Recipient, envelope: &Envelope) -> client::Recipient<'a> {
+    let Recipient { index, mailbox, request } = recipient;
+    let mut request = request.clone();
+    let came_so = envelope.recipients.get(*index).is_some_and(|came| came.mailbox == *mailbox);
+    if request.original.is_none() && came_so {
+        request.original = Some(OriginalRecipient::of_mailbox(mailbox));
+    }
+    client::Recipient { mailbox, request }
+}
+
+fn outcome(result: &RecipientResult, remote: &str, knows_dsn: bool) -> Outcome {
     let remote = remote.to_owned();
     let failure = match result {
         RecipientResult::Taken(reply) => {
-            return Outcome::Relayed { remote, reply: reply.to_string() };
+            return Outcome::Relayed { remote, reply: reply.to_string(), knows_dsn };
         }
         RecipientResult::Refused(refusal) => {
             let what = match refusal.command {

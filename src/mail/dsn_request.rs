@@ -6,6 +6,8 @@ use std::fmt;
 use std::fmt::Write as _;
 use std::str::FromStr;
 
+use crate::mail::dsn::Action;
+
 /// The most characters of ENVID's value (RFC 3461 §4.4).
 const MAX_ENVELOPE_ID: usize = 100;
 /// The most characters of ORCPT's value (RFC 3461 §4.2).
@@ -184,6 +186,27 @@ pub struct RecipientRequest {
     pub original: Option<OriginalRecipient>,
 }
 
+impl RecipientRequest {
+    /// Whether the sender wants to hear of this. One that asked for nothing hears of failure
+    /// (RFC 3461 §5.2.6 (c)) and of delay, which §5.2.5 (b) leaves to us.
+    pub fn wants(&self, action: Action) -> bool {
+        let Notify { success, failure, delay } =
+            self.notify.unwrap_or(Notify { success: false, failure: true, delay: true });
+        match action {
+            Action::Failed => failure,
+            Action::Delayed => delay,
+            Action::Delivered | Action::Relayed | Action::Expanded => success,
+        }
+    }
+
+    /// What is asked about each of several addresses that an alias stands for: the same but for
+    /// success, of which the report on the alias itself tells (RFC 3461 §5.2.7.3 (c)).
+    pub fn behind_list(&self) -> Self {
+        let notify = self.notify.map(|notify| Notify { success: false, ..notify });
+        Self { notify, original: self.original.clone() }
+    }
+}
+
 /// Encodes as xtext (RFC 3461 §4): `+`, `=` and what is not printable become `+` and two
 /// digits.
 pub fn encode_xtext(text: &str) -> String {
@@ -258,6 +281,32 @@ mod tests {
         }
         check::<EnvelopeId>(&"x".repeat(100), Some(&"x".repeat(100)));
         check::<EnvelopeId>(&"x".repeat(101), None);
+    }
+
+    #[test]
+    fn a_sender_hears_of_what_it_asked_for() {
+        use Action::{Delayed, Delivered, Expanded, Failed, Relayed};
+        let all = [Failed, Delayed, Delivered, Relayed, Expanded];
+        // What was asked, what is wanted then, and what behind an alias of several.
+        for (notify, wanted, behind) in [
+            (None, &all[..2], &all[..2]),
+            (Some("NEVER"), &[], &[]),
+            (Some("SUCCESS"), &all[2..], &[]),
+            (Some("FAILURE"), &all[..1], &all[..1]),
+            (Some("DELAY"), &all[1..2], &all[1..2]),
+            (Some("SUCCESS,FAILURE,DELAY"), &all, &all[..2]),
+        ] {
+            let notify = notify.map(|text| text.parse().unwrap());
+            let original = "rfc822;x".parse().ok();
+            let request = RecipientRequest { notify, original };
+            let of = |request: &RecipientRequest| {
+                all.into_iter().filter(|action| request.wants(*action)).collect::<Vec<_>>()
+            };
+            assert_eq!(of(&request), wanted, "{notify:?}");
+            assert_eq!(of(&request.behind_list()), behind, "{notify:?}");
+            assert_eq!(request.behind_list().original, request.original);
+        }
+        assert_eq!(Notify::default().to_string(), "NEVER");
     }
 
     #[test]

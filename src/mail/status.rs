@@ -36,6 +36,11 @@ impl Status {
         self.subject == 3
     }
 
+    /// Subject and detail, which say what it is about (RFC 3463 §3).
+    pub const fn topic(self) -> (u16, u16) {
+        (self.subject, self.detail)
+    }
+
     /// The same subject and detail as a permanent failure: what a temporary one turns into
     /// when its time has run out.
     pub const fn into_permanent(self) -> Self {

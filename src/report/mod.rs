@@ -1,6 +1,6 @@
-//! What came of it: the log line at each station of a message, and bounces.
+//! What came of it: the log line at each station of a message, and reports to senders.
 
-pub mod bounce;
 pub mod complaint;
 pub mod log_format;
+pub mod notification;
 pub mod station;

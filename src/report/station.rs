@@ -1,11 +1,12 @@
 //! One log line at each station of a message, with its id in front: `received`, `delivered`,
-//! `relayed`, `expanded`, `deferred`, `bounced`. Values are `key=value`; a text is in double
-//! quotes, with quotes, backslashes and control characters escaped. No content, no secrets.
+//! `relayed`, `expanded`, `deferred`, `bounced`, `reported`. Values are `key=value`; a text is in
+//! double quotes, with quotes, backslashes and control characters escaped. No content, no secrets.
 
 use std::time::Duration;
 
 use crate::deliver::outcome::{Failure, Outcome};
 use crate::mail::address::Mailbox;
+use crate::report::notification::Reported;
 use crate::spool::id::QueueId;
 use crate::spool::message::StoredMessage;
 
@@ -42,7 +43,7 @@ pub fn outcome(id: QueueId, to: &Mailbox, outcome: &Outcome, took: Duration) {
         Outcome::Delivered { place } => {
             log::info!("{id}: delivered to=<{to}> place={place:?} took={took}")
         }
-        Outcome::Relayed { remote, reply } => {
+        Outcome::Relayed { remote, reply, .. } => {
             log::info!("{id}: relayed to=<{to}> host={remote} reply={reply:?} took={took}");
         }
         Outcome::Expanded(mailboxes) => {
@@ -69,6 +70,19 @@ pub fn outcome(id: QueueId, to: &Mailbox, outcome: &Outcome, took: Duration) {
             );
         }
     }
+}
+
+/// A report is in the spool, which is a message of its own.
+pub fn reported(id: QueueId, to: &Mailbox, recipients: &[Reported<'_>], report: QueueId) {
+    let mut actions: Vec<_> = recipients.iter().map(|reported| reported.action).collect();
+    actions.sort_unstable();
+    actions.dedup();
+    let actions: Vec<_> = actions.iter().map(ToString::to_string).collect();
+    log::info!(
+        "{id}: reported to=<{to}> what={} count={} in={report}",
+        actions.join(","),
+        recipients.len()
+    );
 }
 
 /// A failure in one line: the text, and who said what where it was a remote host.

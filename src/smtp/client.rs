@@ -21,11 +21,14 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
+use self::envelope::Envelope;
 use self::extensions::Extensions;
 use crate::mail::address::{DomainName, Mailbox, ReversePath};
+use crate::mail::dsn_request::{MessageRequest, RecipientRequest};
 use crate::mail::status::Status;
 use crate::smtp::reply_parser::PeerReply;
 
+mod envelope;
 mod extensions;
 
 /// The most commands sent before their replies are read. RFC 2920 §3.1 wants a group to fit
@@ -115,11 +118,22 @@ pub struct Transaction<'a> {
     /// Where reports go.
     pub reverse_path: &'a ReversePath,
     /// Whom it is for. Never empty.
-    pub recipients: &'a [&'a Mailbox],
+    pub recipients: &'a [Recipient<'a>],
+    /// What is asked about reports; goes to servers that know of that.
+    pub request: &'a MessageRequest,
     /// Whether the content was declared to have octets above 127.
     pub is_eight_bit: bool,
     /// The octets of the content, without dot-stuffing.
     pub size_octets: u64,
+}
+
+/// One recipient of a transaction.
+#[derive(Clone, Debug)]
+pub struct Recipient<'a> {
+    /// The address.
+    pub mailbox: &'a Mailbox,
+    /// What is asked about reports; goes to servers that know of that.
+    pub request: RecipientRequest,
 }
 
 /// What became of one recipient.
@@ -230,6 +244,11 @@ impl Client {
     /// Ends the session. Only where the last action was [`Action::Ready`].
     pub fn quit(&mut self) {
         self.phase = Phase::Quit;
+    }
+
+    /// Whether the server knows what senders ask about reports (RFC 3461).
+    pub fn offers_dsn(&self) -> bool {
+        self.extensions.dsn
     }
 
     /// What became of the last transaction, one result for each recipient in their order; or
@@ -403,87 +422,6 @@ impl Client {
         self.awaiting.clear();
         self.phase = Phase::Closed(ending);
     }
-}
-
-/// The envelope under way: its commands, and what the server said so far.
-#[derive(Debug, Default)]
-struct Envelope {
-    mail: String,
-    recipients: Vec<String>,
-    /// How many commands were sent: MAIL, then the recipients, then DATA.
-    sent: usize,
-    /// `None` while nothing speaks against a recipient.
-    results: Vec<Option<RecipientResult>>,
-}
-
-impl Envelope {
-    fn new(transaction: &Transaction<'_>, extensions: Extensions) -> Self {
-        let too_large = extensions
-            .limit_octets
-            .filter(|&limit| transaction.size_octets > limit)
-            .map(|limit_octets| RecipientResult::TooLarge { limit_octets });
-        let recipient = |mailbox: &&Mailbox| format!("RCPT TO:<{mailbox}>\r\n");
-        Self {
-            mail: mail_command(transaction, extensions),
-            recipients: transaction.recipients.iter().map(recipient).collect(),
-            sent: 0,
-            results: vec![too_large; transaction.recipients.len()],
-        }
-    }
-
-    fn next_command(&mut self) -> (Awaited, &str) {
-        let at = self.sent;
-        self.sent += 1;
-        if at == 0 {
-            return (Awaited::Mail, &self.mail);
-        }
-        match self.recipients.get(at - 1) {
-            Some(command) => (Awaited::Recipient(at - 1), command),
-            None => (Awaited::Data, "DATA\r\n"),
-        }
-    }
-
-    /// Whether there is a result for every recipient: no content need be sent.
-    fn is_settled(&self) -> bool {
-        self.results.iter().all(Option::is_some)
-    }
-
-    fn refuse(&mut self, place: usize, reply: PeerReply) {
-        let refusal = Refusal { command: Awaited::Recipient(place), reply };
-        if let Some(result) = self.results.get_mut(place) {
-            result.get_or_insert(RecipientResult::Refused(Arc::new(refusal)));
-        }
-    }
-
-    fn refuse_rest(&mut self, command: Awaited, reply: PeerReply) {
-        self.settle(&RecipientResult::Refused(Arc::new(Refusal { command, reply })));
-    }
-
-    fn take_rest(&mut self, reply: PeerReply) {
-        self.settle(&RecipientResult::Taken(Arc::new(reply)));
-    }
-
-    fn settle(&mut self, rest: &RecipientResult) {
-        for result in &mut self.results {
-            result.get_or_insert_with(|| rest.clone());
-        }
-    }
-}
-
-/// MAIL with SIZE (RFC 1870 §3) and BODY (RFC 6152 §2), where the server offers them.
-///
-/// RFC 6152 §3 wants 8-bit content converted for a server without 8BITMIME. It is sent as it
-/// is, as most servers do: the few hosts left without the extension pass it on untouched.
-fn mail_command(transaction: &Transaction<'_>, extensions: Extensions) -> String {
-    let mut command = format!("MAIL FROM:{}", transaction.reverse_path);
-    if extensions.size {
-        command.push_str(&format!(" SIZE={}", transaction.size_octets));
-    }
-    if extensions.eight_bit_mime && transaction.is_eight_bit {
-        command.push_str(" BODY=8BITMIME");
-    }
-    command.push_str("\r\n");
-    command
 }
 
 #[cfg(test)]

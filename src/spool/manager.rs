@@ -16,8 +16,8 @@ use crate::config::settings::Settings;
 use crate::deliver::dispatch::{Dispatcher, Rest};
 use crate::deliver::job::{Job, Report};
 use crate::mail::address::Mailbox;
-use crate::report::bounce;
 use crate::report::complaint::Complaint;
+use crate::report::notification::{self, Notification};
 use crate::route;
 use crate::route::next_hop::NextHop;
 use crate::spool::age::Ages;
@@ -27,9 +27,9 @@ use crate::spool::id::QueueId;
 use crate::spool::intake::{self, Arrival, Arrivals};
 use crate::spool::lanes::{Lane, Lanes};
 use crate::spool::message::StoredMessage;
-use crate::spool::progress::{Progress, State};
-use crate::spool::round::{Round, Standing};
-use crate::spool::schedule::Schedule;
+use crate::spool::progress::{Progress, RecipientState};
+use crate::spool::round::{Pauses, Round, Standing};
+use crate::spool::schedule::{self, Schedule};
 use crate::spool::store::Spool;
 use crate::spool::timekeeper::Timekeeper;
 use crate::sys::clock::{ClockWatch, Suspension};
@@ -47,7 +47,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 static RECORD_FAILS_TOLD: Complaint = Complaint::new();
 static REMOVAL_FAILS_TOLD: Complaint = Complaint::new();
-static BOUNCE_FAILS_TOLD: Complaint = Complaint::new();
+static REPORT_FAILS_TOLD: Complaint = Complaint::new();
 static READING_FAILS_TOLD: Complaint = Complaint::new();
 /// How a message is opened.
 type Load = fn(&Spool, QueueId) -> Result<(StoredMessage, Option<Progress>), ReadError>;
@@ -318,7 +318,7 @@ impl Manager {
         let waited = self.timekeeper.age(&mut progress);
         self.ages.begin(id, waited, Instant::now());
         let is_local = |mailbox| route::next_hop(&self.settings, mailbox) == NextHop::Local;
-        let mut pending = progress.recipients.iter().filter(|it| it.state == State::Pending);
+        let mut pending = progress.recipients.iter().filter(|it| it.is_open());
         let lane = match pending.any(|recipient| is_local(&recipient.mailbox)) {
             true => Lane::Local,
             false => Lane::Relay,
@@ -407,8 +407,8 @@ impl Manager {
         }
     }
 
-    /// Ends a round whose message is in the spool: bounces what failed, then removes the message
-    /// or lets it wait. For one that is not, it is time to answer the session.
+    /// Ends a round whose message is in the spool: reports what has ended, then removes the
+    /// message or lets it wait. For one that is not, it is time to answer the session.
     fn settle(&mut self, id: QueueId) {
         let Some(round) = self.rounds.get(&id) else { return };
         match &round.standing {
@@ -427,9 +427,11 @@ impl Manager {
         if age >= self.settings.queue.expire {
             round.expire();
         }
-        self.bounce(&mut round);
+        let has_reader = self.report(&mut round, age);
         if round.progress.is_settled() {
             self.remove(id, round);
+        } else if !has_reader && round.progress.is_over() {
+            self.keep_failed(id, round);
         } else {
             self.let_wait(id, round, age);
         }
@@ -450,25 +452,55 @@ impl Manager {
         claim.decide(Verdict::Store);
     }
 
-    /// Tells the sender what failed. Only when the report is on disk are the recipients
-    /// marked as failed; until then they stay pending, and nothing is lost.
-    fn bounce(&mut self, round: &mut Round) {
-        let failures = round.failures();
-        if failures.is_empty() {
-            return;
-        }
-        match bounce::keep(&self.settings, &self.spool, &round.message, &failures) {
-            Ok(report) => {
-                round.mark_failed();
-                if let Some(report) = report {
+    /// Tells the sender what became of its recipients. Only when the report is on disk are they
+    /// marked as reported, and those that failed as failed; until then they stay pending, and
+    /// nothing is lost. Gives whether there is anybody to tell.
+    ///
+    /// Reports are not limited by number: each comes of a message that was taken, and there is
+    /// one of a delay and one of each end; holding them back would only fill the queue.
+    fn report(&mut self, round: &mut Round, age: Duration) -> bool {
+        let message = Arc::clone(&round.message);
+        let (settings, envelope) = (Arc::clone(&self.settings), message.envelope());
+        let Some(to) = notification::addressee(&settings, envelope) else { return false };
+        let is_late = settings.queue.delay_warning.is_some_and(|limit| age >= limit);
+        loop {
+            let places = round.to_report(is_late);
+            if places.is_empty() {
+                return true;
+            }
+            let reported: Vec<_> =
+                places.iter().filter_map(|place| round.reported(*place)).collect();
+            let (settings, spool, original) = (&*settings, &self.spool, &*message);
+            match (Notification { settings, spool, original, to, age }).keep(&reported) {
+                Ok(report) => {
+                    round.mark_reported(&places);
                     self.arrive(report);
                 }
+                Err(error) => {
+                    let id = envelope.id;
+                    REPORT_FAILS_TOLD.error(format_args!(
+                        "{id}: the report cannot be written, tried again later: {error}"
+                    ));
+                    return true;
+                }
+            }
+        }
+    }
+
+    /// Keeps a message that failed and of which nobody can be told for a person to look at.
+    fn keep_failed(&mut self, id: QueueId, round: Round) {
+        let recorded = self.spool.record(id, &round.progress);
+        match recorded.and_then(|()| self.spool.keep_failed(id)) {
+            Ok(path) => {
+                let path = path.display();
+                log::error!("{id}: failed, and nobody can be told; kept as {path}");
+                self.forget(id);
             }
             Err(error) => {
-                let id = round.message.envelope().id;
-                BOUNCE_FAILS_TOLD.error(format_args!(
-                    "{id}: the bounce cannot be written, tried again later: {error}"
-                ));
+                REPORT_FAILS_TOLD
+                    .error(format_args!("{id}: failed, and cannot be moved to failed/: {error}"));
+                self.record(id, round.progress);
+                self.schedule.insert(id, Instant::now() + DISK_PAUSE);
             }
         }
     }
@@ -495,8 +527,11 @@ impl Manager {
     }
 
     fn let_wait(&mut self, id: QueueId, mut round: Round, age: Duration) {
-        let network_pause = self.dispatcher.network_pause();
-        let due = round.next_try(&self.settings.queue.retry, network_pause, Instant::now());
+        let now = Instant::now();
+        let latest = self.latest_look(&round, age, now);
+        let pauses =
+            Pauses { retry: &self.settings.queue.retry, network: self.dispatcher.network_pause() };
+        let due = round.next_try(&pauses, now, latest);
         let (is_postponed, waits_for_network) = (round.is_postponed, round.waits_for_network());
         round.note_age(age, self.timekeeper.now());
         // A message that was only left alone again need not be written to flash again.
@@ -508,6 +543,19 @@ impl Manager {
             (false, true) => self.schedule.insert_for_network(id, due),
             (false, false) => self.schedule.insert(id, due),
         }
+    }
+
+    /// When a waiting message has to be looked at whether or not a try is due: soon where a
+    /// report could not be written, and when its sender is to be told of the delay.
+    fn latest_look(&self, round: &Round, age: Duration, now: Instant) -> Option<Instant> {
+        let owes = |it: &RecipientState| it.is_report_owed;
+        let has_reader =
+            notification::addressee(&self.settings, round.message.envelope()).is_some();
+        if has_reader && round.progress.recipients.iter().any(owes) {
+            return Some(now + DISK_PAUSE);
+        }
+        let until_late = self.settings.queue.delay_warning?.checked_sub(age)?;
+        round.could_be_warned_of().then(|| schedule::after(now, until_late))
     }
 
     fn record(&mut self, id: QueueId, progress: Progress) {

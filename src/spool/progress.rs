@@ -15,7 +15,8 @@
 //! ```
 //!
 //! `held` stands there while somebody holds the message, `warned` once the sender knows that
-//! it is late, `tried` below a recipient that was tried in vain, `past` for each earlier try.
+//! it is late, `tried` below a recipient that was tried in vain, `owed` below one of whose end
+//! the sender is still to be told, `past` for each earlier try.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -86,8 +87,11 @@ pub struct RecipientState {
     pub request: RecipientRequest,
     /// What became of it.
     pub state: State,
-    /// Its last try in vain.
+    /// Its last try in vain; for one that has ended well, what the report says of it.
     pub last_try: Option<Try>,
+    /// Whether its end is decided and the report on it is not written yet. One that failed stays
+    /// pending until then, though nobody tries it any more.
+    pub is_report_owed: bool,
 }
 
 impl RecipientState {
@@ -98,7 +102,12 @@ impl RecipientState {
 
     fn pending(recipient: Recipient) -> Self {
         let Recipient { mailbox, request } = recipient;
-        Self { mailbox, request, state: State::Pending, last_try: None }
+        Self { mailbox, request, state: State::Pending, last_try: None, is_report_owed: false }
+    }
+
+    /// Whether it is to be tried.
+    pub fn is_open(&self) -> bool {
+        self.state == State::Pending && !self.is_report_owed
     }
 }
 
@@ -158,9 +167,15 @@ impl Progress {
         }
     }
 
-    /// Whether every recipient has ended one way or the other.
+    /// Whether every recipient has ended one way or the other, and all reports are written.
     pub fn is_settled(&self) -> bool {
-        self.recipients.iter().all(|recipient| recipient.state != State::Pending)
+        let is_pending = |it: &RecipientState| it.state == State::Pending || it.is_report_owed;
+        !self.recipients.iter().any(is_pending)
+    }
+
+    /// Whether nobody is to be tried any more.
+    pub fn is_over(&self) -> bool {
+        !self.recipients.iter().any(RecipientState::is_open)
     }
 
     /// Whether losing this record would lose nothing but a try that comes early: nobody has
@@ -168,6 +183,12 @@ impl Progress {
     pub fn is_untouched(&self) -> bool {
         let is_pending = |recipient: &RecipientState| recipient.state == State::Pending;
         self.held.is_none() && !self.is_delay_reported && self.recipients.iter().all(is_pending)
+    }
+
+    /// Whether this recipient is in the list. Case does not count.
+    pub fn has(&self, mailbox: &Mailbox) -> bool {
+        let wanted = mailbox.to_string();
+        self.recipients.iter().any(|it| it.mailbox.to_string().eq_ignore_ascii_case(&wanted))
     }
 
     /// Adds recipients that an alias stands for, unless they are in the list already: so
@@ -211,12 +232,15 @@ impl Progress {
             text.push_str("warned\n");
         }
         for recipient in &self.recipients {
-            let RecipientState { mailbox, request, state, last_try } = recipient;
+            let RecipientState { mailbox, request, state, last_try, is_report_owed } = recipient;
             let _ = writeln!(text, "{} <{mailbox}>{}", state.name(), request_text(request));
             if let Some(Try { at, status, host, text: said }) = last_try {
                 let host = one_word(host.as_deref().unwrap_or("-"));
                 let said = one_line(said, MAX_REMARK);
                 let _ = writeln!(text, "tried {at} {status} {host} {said}");
+            }
+            if *is_report_owed {
+                text.push_str("owed\n");
             }
         }
         for PastTry { at, text: past } in &self.past {
@@ -284,7 +308,8 @@ fn parse_recipient(lines: &mut Lines<'_>) -> Option<RecipientState> {
         Some(text) => Some(parse_try(text)?),
         None => None,
     };
-    Some(RecipientState { mailbox: bracketed(path)?, request, state, last_try })
+    let is_report_owed = lines.next_if_eq(&"owed").is_some();
+    Some(RecipientState { mailbox: bracketed(path)?, request, state, last_try, is_report_owed })
 }
 
 fn parse_try(text: &str) -> Option<Try> {
@@ -380,6 +405,7 @@ mod tests {
             progress.held = is_held.then(|| Hold { since: at, by: texts[0].0.clone() });
             for (index, (text, state, tries)) in texts.into_iter().enumerate() {
                 progress.recipients[index].state = State::NAMES[state].0;
+                progress.recipients[index].is_report_owed = tries == 2;
                 for number in 0..tries {
                     let host = (number == 0).then(|| "mx[192.0.2.1]:25".to_owned());
                     let status = Status::new(4, 4, 1);

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use crate::deliver::dispatch::Rest;
 use crate::deliver::job::{Job, Recipient};
 use crate::deliver::outcome::{Failure, Fault, Outcome};
-use crate::mail::address::Mailbox;
+use crate::mail::address::{Mailbox, ReversePath};
+use crate::mail::dsn::Action;
 use crate::mail::status::Status;
+use crate::report::notification::{Reported, expired_status};
 use crate::report::station;
 use crate::route::next_hop::NextHop;
 use crate::spool::claim::Claim;
@@ -27,10 +29,12 @@ const MAX_RECIPIENTS: usize = 100_000;
 /// was noted.
 const AGE_STEP: Duration = Duration::from_secs(3600);
 
+/// The most recipients that one report names; the others come in the next one. Of those that
+/// are late the others are not named.
+const MAX_REPORTED: usize = 1000;
+
 /// RFC 3463 §3.3: mailing list expansion problem.
 const TOO_MANY: Status = Status::new(5, 2, 4);
-/// RFC 3463 §3.5: delivery time expired.
-const EXPIRED: Status = Status::new(5, 4, 7);
 
 /// Whether the message of a round is in the spool.
 #[derive(Debug)]
@@ -43,6 +47,15 @@ pub(super) enum Standing {
     Awaited,
     /// It never will be: its client is told that it was not taken.
     Withdrawn,
+}
+
+/// How long to wait before the next try.
+#[derive(Debug)]
+pub(super) struct Pauses<'a> {
+    /// After the first, second, … try.
+    pub(super) retry: &'a [Duration],
+    /// For want of a network, at the latest.
+    pub(super) network: Duration,
 }
 
 /// A message of which something is being tried.
@@ -70,7 +83,6 @@ pub(super) struct Round {
     untried: HashSet<usize>,
     /// The end of the rest of a destination that was left alone.
     rest_until: Option<Instant>,
-    failures: Vec<(usize, Failure)>,
     began: Instant,
 }
 
@@ -91,7 +103,6 @@ impl Round {
             waits_for_network: false,
             untried: HashSet::new(),
             rest_until: None,
-            failures: Vec::new(),
             began: Instant::now(),
         }
     }
@@ -114,7 +125,7 @@ impl Round {
 
     /// Whether every recipient has the message, so that nothing is left to do or to say.
     pub(super) fn is_delivered(&self) -> bool {
-        self.failures.is_empty() && self.progress.is_settled()
+        self.progress.is_settled()
     }
 
     /// Whether nothing is under way.
@@ -137,7 +148,7 @@ impl Round {
     ) -> Vec<(NextHop, Vec<Recipient>)> {
         let mut groups: Vec<(NextHop, Vec<Recipient>)> = Vec::new();
         let new = self.progress.recipients.iter().enumerate().skip(self.launched);
-        for (index, recipient) in new.filter(|(_, recipient)| recipient.state == State::Pending) {
+        for (index, recipient) in new.filter(|(_, recipient)| recipient.is_open()) {
             let next_hop = next_hop(&recipient.mailbox);
             let RecipientState { mailbox, request, .. } = recipient;
             let (mailbox, request) = (mailbox.clone(), request.clone());
@@ -200,74 +211,139 @@ impl Round {
                 _ => self.was_tried = true,
             }
             match outcome {
-                Outcome::Delivered { .. } | Outcome::Relayed { .. } => {
-                    recipient.state = State::Done;
+                Outcome::Delivered { place } => self.end_well(index, State::Done, None, place),
+                // RFC 3461 §5.2.1: a host that knows what was asked reports itself.
+                Outcome::Relayed { knows_dsn: true, .. } => recipient.state = State::Done,
+                // RFC 3461 §5.2.2 (b).
+                Outcome::Relayed { remote, reply, knows_dsn: false } => {
+                    self.end_well(index, State::Done, Some(remote), reply);
                 }
                 Outcome::Deferred(failure) => self.progress.note_try(index, tried(failure)),
                 Outcome::Failed(failure) => {
-                    self.progress.note_try(index, tried(failure.clone()));
-                    self.failures.push((index, failure));
+                    self.progress.note_try(index, tried(failure));
+                    self.give_up(index);
                 }
-                Outcome::Expanded(mailboxes) => {
-                    recipient.state = State::Expanded;
-                    let request = &recipient.request;
-                    let behind =
-                        |mailbox| envelope::Recipient { mailbox, request: request.clone() };
-                    let behind = mailboxes.into_iter().map(behind).collect();
-                    self.progress.expand(behind);
-                }
+                Outcome::Expanded(mailboxes) => self.expand(index, mailboxes),
             }
         }
     }
 
-    /// Gives up on everybody who is still pending and was tried, or is where others were.
+    /// Puts what an alias stands for into its place. What was asked about it goes on to a single
+    /// address as it is (RFC 3461 §5.2.7.2). To several, or to none that is not in the list
+    /// anyway, it goes on without SUCCESS, and the report says that they were expanded
+    /// (§5.2.7.3 (c)). An alias with a mailbox of its own and one address besides counts as a
+    /// single one (§5.2.7.3 (b)).
+    fn expand(&mut self, index: usize, mailboxes: Vec<Mailbox>) {
+        let is_single = matches!(&mailboxes[..], [only] if !self.progress.has(only));
+        let Some(recipient) = self.progress.recipients.get(index) else { return };
+        let request = match is_single {
+            true => recipient.request.clone(),
+            false => recipient.request.behind_list(),
+        };
+        match is_single {
+            true => self.progress.recipients[index].state = State::Expanded,
+            false => self.end_well(index, State::Expanded, None, "expanded".into()),
+        }
+        let behind = |mailbox| envelope::Recipient { mailbox, request: request.clone() };
+        self.progress.expand(mailboxes.into_iter().map(behind).collect());
+    }
+
+    /// Notes that a recipient has what was sent; its sender hears of that if it wants to.
+    fn end_well(&mut self, index: usize, state: State, host: Option<String>, text: String) {
+        let is_from_null = self.is_from_null();
+        let Some(recipient) = self.progress.recipients.get_mut(index) else { return };
+        recipient.state = state;
+        // It does not matter which of the three it is: one keyword stands for them all.
+        if recipient.request.wants(Action::Delivered) && !is_from_null {
+            recipient.is_report_owed = true;
+            let at = clock::since_1970().as_secs();
+            recipient.last_try = Some(Try { at, status: Status::new(2, 0, 0), host, text });
+        }
+    }
+
+    /// Notes that a recipient failed for good; its sender hears of that unless it does not
+    /// want to.
+    fn give_up(&mut self, index: usize) {
+        let Some(recipient) = self.progress.recipients.get_mut(index) else { return };
+        self.is_changed = true;
+        match recipient.request.wants(Action::Failed) {
+            true => recipient.is_report_owed = true,
+            false => recipient.state = State::Failed,
+        }
+    }
+
+    fn is_from_null(&self) -> bool {
+        self.message.envelope().reverse_path == ReversePath::Null
+    }
+
+    /// Gives up on everybody who is still to be tried and was, or is where others were.
     pub(super) fn expire(&mut self) {
-        let failed: HashSet<_> = self.failures.iter().map(|(index, _)| *index).collect();
         let (id, took) = (self.message.envelope().id, self.began.elapsed());
-        for (index, recipient) in self.progress.recipients.iter().enumerate() {
-            let is_pending = recipient.state == State::Pending;
-            if !is_pending || failed.contains(&index) || self.untried.contains(&index) {
+        for index in 0..self.progress.recipients.len() {
+            let recipient = &self.progress.recipients[index];
+            if !recipient.is_open() || self.untried.contains(&index) {
                 continue;
             }
             let text = match recipient.last_reply() {
                 "" => "not delivered in time".to_owned(),
                 reply => format!("not delivered in time; the last try said: {reply}"),
             };
-            let failure = Failure::new(EXPIRED, text);
-            let outcome = Outcome::Failed(failure.clone());
+            let status = expired_status(recipient.last_try.as_ref().map(|last| last.status));
+            let outcome = Outcome::Failed(Failure::new(status, text));
             station::outcome(id, &recipient.mailbox, &outcome, took);
-            self.failures.push((index, failure));
+            self.give_up(index);
         }
     }
 
-    /// Who has failed for good in this round, and why.
-    pub(super) fn failures(&self) -> Vec<(&Mailbox, &Failure)> {
-        let mailbox = |index: usize| self.progress.recipients.get(index).map(|it| &it.mailbox);
-        self.failures
-            .iter()
-            .filter_map(|(index, failure)| Some((mailbox(*index)?, failure)))
+    /// Whom the next report is about, by their places: those whose end is decided, as many as
+    /// one report names, and with `is_late` those who go on being tried.
+    pub(super) fn to_report(&self, is_late: bool) -> Vec<usize> {
+        let is_late = is_late && self.could_be_warned_of();
+        let recipients = self.progress.recipients.iter().enumerate();
+        recipients
+            .filter(|(_, it)| it.is_report_owed || (is_late && is_wanted_late(it)))
+            .map(|(index, _)| index)
+            .take(MAX_REPORTED)
             .collect()
     }
 
-    /// Marks those as failed, now that the sender has been told.
-    pub(super) fn mark_failed(&mut self) {
-        for (index, _) in self.failures.drain(..) {
-            if let Some(recipient) = self.progress.recipients.get_mut(index) {
+    /// What the report says of the recipient at a place.
+    pub(super) fn reported(&self, index: usize) -> Option<Reported<'_>> {
+        let recipient = self.progress.recipients.get(index)?;
+        let is_ended = recipient.is_report_owed;
+        Some(if is_ended { Reported::ended(recipient) } else { Reported::late(recipient) })
+    }
+
+    /// Notes that a report on those at these places is in the spool.
+    pub(super) fn mark_reported(&mut self, indices: &[usize]) {
+        self.is_changed |= !indices.is_empty();
+        for index in indices {
+            let Some(recipient) = self.progress.recipients.get_mut(*index) else { continue };
+            if !recipient.is_report_owed {
+                self.progress.is_delay_reported = true;
+            } else if recipient.state == State::Pending {
                 recipient.state = State::Failed;
-                self.is_changed = true;
             }
+            recipient.is_report_owed = false;
         }
     }
 
-    /// When to try again: by the schedule of pauses, or when a destination's rest ends; for
-    /// want of a network after `network_pause` at the latest. Noted in the progress, too.
+    /// Whether the sender can be told that the message is late: once, if it wants to hear it.
+    pub(super) fn could_be_warned_of(&self) -> bool {
+        let is_possible = !self.progress.is_delay_reported && !self.is_from_null();
+        is_possible && self.progress.recipients.iter().any(is_wanted_late)
+    }
+
+    /// When to look at it again: by the schedule of pauses, or when a destination's rest ends,
+    /// but not after `latest`. Noted in the progress, too.
     pub(super) fn next_try(
         &mut self,
-        retry: &[Duration],
-        network_pause: Duration,
+        pauses: &Pauses<'_>,
         now: Instant,
+        latest: Option<Instant>,
     ) -> Instant {
         let attempts = self.progress.attempts as usize;
+        let retry = pauses.retry;
         let pause = retry.get(attempts).or(retry.last()).copied().unwrap_or_default();
         let seed = self.message.envelope().id.number() ^ u64::from(self.progress.attempts);
         let by_schedule = schedule::after(now, schedule::spread(pause, seed));
@@ -280,9 +356,10 @@ impl Round {
         let due = match rested {
             Some(rested) if !self.was_tried => rested,
             Some(rested) => rested.min(by_schedule),
-            None if self.waits_for_network => schedule::after(now, network_pause).min(by_schedule),
+            None if self.waits_for_network => schedule::after(now, pauses.network).min(by_schedule),
             None => by_schedule,
         };
+        let due = latest.map_or(due, |latest| due.min(latest));
         self.progress.attempts = self.progress.attempts.saturating_add(self.was_tried.into());
         let pause = due.saturating_duration_since(now);
         self.progress.next_try = clock::since_1970().as_secs().saturating_add(pause.as_secs());
@@ -297,6 +374,10 @@ impl Round {
         self.is_changed |= self.progress.noted.is_none() && age > recorded.saturating_add(AGE_STEP);
         (self.progress.waited, self.progress.noted) = (age.as_secs(), Some(now));
     }
+}
+
+fn is_wanted_late(recipient: &RecipientState) -> bool {
+    recipient.is_open() && recipient.request.wants(Action::Delayed)
 }
 
 /// A failure as the record keeps it.

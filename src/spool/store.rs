@@ -6,6 +6,7 @@
 //! SPOOL/state/ID    what became of its recipients so far, replaced atomically
 //! SPOOL/corrupt/ID  a message that is damaged, kept for a person, its record as ID.state
 //! SPOOL/clock       how much time has passed, by crate::spool::timekeeper; a hint
+//! SPOOL/failed/ID   one that failed with nobody to tell, kept in the same way
 //! ```
 //!
 //! How a message gets in is told in [`crate::spool::draft`].
@@ -32,6 +33,9 @@ const MAX_RECORD: u64 = 128 << 20;
 /// The note of how much time has passed, and the most octets of it that are read.
 const CLOCK: &str = "clock";
 const MAX_CLOCK: u64 = 1024;
+/// The most messages in `failed/`, and the most octets of them all.
+const MAX_FAILED: usize = 100;
+const MAX_FAILED_OCTETS: u64 = 256 << 20;
 /// What the next record's name ends with until it takes the place of the last one.
 const RECORD_SUFFIX: &str = ".new";
 
@@ -39,6 +43,7 @@ const RECORD_SUFFIX: &str = ".new";
 #[derive(Debug)]
 pub struct Spool {
     path: PathBuf,
+    disk: Disk,
     root: Folder,
     reader: SpoolReader,
     corrupt: Folder,
@@ -132,8 +137,8 @@ impl Spool {
         }
         let has_unnamed_files = has_unnamed_files(&reader.queue);
         let lock = take_lock(&root).map_err(|error| with_path(error, &path.join("lock")))?;
-        let path = path.into();
-        Ok(Arc::new(Self { path, root, reader, corrupt, has_unnamed_files, _lock: lock }))
+        let (path, disk) = (path.into(), disk.clone());
+        Ok(Arc::new(Self { path, disk, root, reader, corrupt, has_unnamed_files, _lock: lock }))
     }
 
     /// What an earlier run has left: the ids of its messages, oldest first. Removes what
@@ -264,6 +269,24 @@ impl Spool {
         Ok(())
     }
 
+    /// Moves a message that failed, and of which nobody can be told, to `failed/`, its record
+    /// beside it, where the last ones are kept for a person to look at. Gives its new path.
+    ///
+    /// # Errors
+    /// When it cannot be moved; it is still in the queue then.
+    pub fn keep_failed(&self, id: QueueId) -> io::Result<PathBuf> {
+        let (path, name) = (self.path.join("failed"), id.to_string());
+        let failed = self.disk.make_private_folder(&path)?;
+        // The message goes first: a record without it is swept away, and nothing is sent twice.
+        self.reader.queue.rename(&name, &failed, &name)?;
+        let record_name = format!("{name}.state");
+        let _ = self.reader.state.rename(&name, &failed, &record_name);
+        if let Err(error) = thin_out(&failed) {
+            log::warn!("spool: failed/ cannot be thinned out: {error}");
+        }
+        Ok(path.join(name))
+    }
+
     /// The octets that an unprivileged writer may still add.
     ///
     /// # Errors
@@ -339,6 +362,25 @@ fn has_unnamed_files(folder: &Folder) -> bool {
         .and_then(|file| folder.link_unnamed(&file, &name))
         .and_then(|()| folder.unlink(&name))
         .is_ok()
+}
+
+/// Removes the oldest messages of `failed/` beyond [`MAX_FAILED`] and [`MAX_FAILED_OCTETS`],
+/// but never the newest.
+fn thin_out(failed: &Folder) -> io::Result<()> {
+    let mut ids = Vec::new();
+    failed.each_name(|name| ids.extend(name.parse::<QueueId>().ok()))?;
+    ids.sort_unstable();
+    let mut octets = 0;
+    for (place, id) in ids.iter().rev().enumerate() {
+        let name = id.to_string();
+        octets += failed.look_at(&name)?.size_octets();
+        if place > 0 && (place >= MAX_FAILED || octets > MAX_FAILED_OCTETS) {
+            log::warn!("spool: failed/ is full; {name}, the oldest there, is removed");
+            failed.unlink(&name)?;
+            remove_if_there(failed, &format!("{name}.state"))?;
+        }
+    }
+    Ok(())
 }
 
 fn remove_if_there(folder: &Folder, name: &str) -> io::Result<()> {

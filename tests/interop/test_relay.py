@@ -130,12 +130,14 @@ def test_some_recipients_refused():
 
 
 def test_null_sender_gets_no_bounce():
-    """A message from <> that is refused ends there."""
+    """A message from <> that is refused comes back to nobody; the postmaster is told."""
     with Peer({"RCPT": lambda _: b"550 5.1.1 no\r\n"}) as peer, relaying(peer.port) as server:
         server.deliver("zoe@far.test", ORIGINAL, sender="")
         server.wait_log("5.1.1")
         server.wait_queue(0)
-        assert not list(server.mail.iterdir()), list(server.mail.iterdir())
+        boxes = [folder.name for folder in server.mail.iterdir()]
+        assert boxes == ["postmaster"], boxes
+        server.wait_mail("postmaster")
 
 
 def test_one_transaction():

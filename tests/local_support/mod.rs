@@ -49,6 +49,9 @@ pub(crate) fn settings(format: MailboxFormat, path: &str, users: Users) -> Setti
         catch_all: None,
     };
     let queue = Queue {
+        delay_warning: None,
+        bounce_size: 0,
+        double_bounce: None,
         retry: vec![Duration::from_secs(1)],
         expire: Duration::from_secs(1),
         direct: Duration::ZERO,

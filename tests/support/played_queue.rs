@@ -4,10 +4,9 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use mailwren::deliver::dispatch::Dispatcher;
 use mailwren::deliver::job::{Job, Report};
 use mailwren::deliver::outcome::{Failure, Fault, Outcome, RemoteReply};
-use mailwren::mail::address::Mailbox;
-use mailwren::mail::dsn_request::MessageRequest;
 use mailwren::mail::status::Status;
-use mailwren::spool::envelope::{Body, Envelope};
+use mailwren::smtp::parameters::{MailParameters, parse_rcpt_parameters};
+use mailwren::spool::envelope::{Body, Envelope, Recipient};
 use mailwren::spool::id::QueueId;
 use mailwren::spool::manager::{Intake, Manager, Order};
 use mailwren::spool::message::StoredMessage;
@@ -25,6 +24,8 @@ use tempfile::TempDir;
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 pub(crate) const SOON: Duration = Duration::from_millis(1);
 pub(crate) const LATER: Duration = Duration::from_secs(3600);
+
+const CONTENT: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
 
 /// A queue manager whose lanes the test plays.
 pub(crate) struct Queue {
@@ -48,16 +49,25 @@ impl Queue {
 
     /// A queue on the spool in `folder`, whose manager does not run yet.
     pub(crate) fn prepare(folder: TempDir, retry: Duration, expire: Duration) -> Self {
+        Self::prepare_with(folder, |queue| (queue.retry, queue.expire) = (vec![retry], expire))
+    }
+
+    /// A queue whose `[queue]` section `change` has changed; its manager does not run yet.
+    pub(crate) fn prepare_with(
+        folder: TempDir,
+        change: impl FnOnce(&mut mailwren::config::settings::Queue),
+    ) -> Self {
         let text = "[server]\ndomains = home.test\n";
         let mut settings = mailwren::config::parse("x", text.as_bytes(), "mx.home.test").unwrap();
-        (settings.queue.retry, settings.queue.expire) = (vec![retry], expire);
+        change(&mut settings.queue);
+        let retry = settings.queue.retry.clone();
         let spool = Spool::open(&folder.path().join("spool")).unwrap();
         let queued = spool.found().unwrap();
         let (local_jobs, local) = bounded(4);
         let (relay_jobs, relay) = bounded(4);
         let (reports, results) = unbounded();
         let (orders, manager_orders) = bounded(4);
-        let dispatcher = Dispatcher::new(local_jobs, relay_jobs, 2, vec![retry]);
+        let dispatcher = Dispatcher::new(local_jobs, relay_jobs, 2, retry);
         let (manager, intake) = Manager::new(Arc::new(settings), Arc::clone(&spool), dispatcher);
         let run = move || manager.run(queued, &results, &manager_orders);
         let start = Some(Box::new(run) as Box<dyn FnOnce() + Send>);
@@ -69,20 +79,35 @@ impl Queue {
     }
 
     pub(crate) fn keep(&self, from: &str, to: &[&str]) -> StoredMessage {
-        self.draft(from, to).commit().unwrap().1
+        self.keep_asking(from, to, CONTENT)
+    }
+
+    /// Keeps a message of which paths and parameters are given as behind MAIL and RCPT.
+    pub(crate) fn keep_asking(&self, from: &str, to: &[&str], content: &[u8]) -> StoredMessage {
+        self.draft_asking(from, to, content).commit().unwrap().1
     }
 
     pub(crate) fn draft(&self, from: &str, to: &[&str]) -> Draft {
+        self.draft_asking(from, to, CONTENT)
+    }
+
+    fn draft_asking(&self, from: &str, to: &[&str], content: &[u8]) -> Draft {
+        let (path, parameters) = from.split_once(' ').unwrap_or((from, ""));
+        let recipient = |to: &&str| {
+            let (mailbox, parameters) = to.split_once(' ').unwrap_or((to, ""));
+            let request = parse_rcpt_parameters(parameters).unwrap();
+            Recipient { mailbox: mailbox.parse().unwrap(), request }
+        };
         let mut draft = self.spool.draft(Envelope {
             id: QueueId::generate(1_795_000_000_000_000, 0),
             received_at: 0,
             client: "local".into(),
-            reverse_path: from.parse().unwrap(),
-            recipients: to.iter().map(|to| to.parse::<Mailbox>().unwrap().into()).collect(),
+            reverse_path: path.parse().unwrap(),
+            recipients: to.iter().map(recipient).collect(),
             body: Body::SevenBit,
-            request: MessageRequest::default(),
+            request: MailParameters::parse(parameters).unwrap().request,
         });
-        draft.write(b"Subject: x\r\n\r\nbody\r\n").unwrap();
+        draft.write(content).unwrap();
         draft
     }
 
@@ -196,7 +221,7 @@ pub(crate) fn delivered() -> Outcome {
 }
 
 pub(crate) fn relayed() -> Outcome {
-    Outcome::Relayed { remote: "there".into(), reply: "250 ok".into() }
+    Outcome::Relayed { remote: "there".into(), reply: "250 ok".into(), knows_dsn: false }
 }
 
 pub(crate) fn failed() -> Outcome {

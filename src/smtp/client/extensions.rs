@@ -9,6 +9,7 @@ pub(super) struct Extensions {
     pub(super) pipelining: bool,
     pub(super) eight_bit_mime: bool,
     pub(super) size: bool,
+    pub(super) dsn: bool,
     /// The most octets of a message; `None` where the server names no limit.
     pub(super) limit_octets: Option<u64>,
 }
@@ -23,6 +24,7 @@ impl Extensions {
                 "STARTTLS" => extensions.start_tls = true,
                 "PIPELINING" => extensions.pipelining = true,
                 "8BITMIME" => extensions.eight_bit_mime = true,
+                "DSN" => extensions.dsn = true,
                 "SIZE" => {
                     extensions.size = true;
                     // RFC 1870 §4: 0, or nothing, is no fixed limit.

@@ -47,11 +47,13 @@ fn greeted(ehlo: &str) -> Client {
 fn begin(client: &mut Client, recipients: usize, size_octets: u64, is_eight_bit: bool) {
     let mailboxes: Vec<Mailbox> =
         (0..recipients).map(|n| format!("u{n}@there.test").parse().unwrap()).collect();
-    let recipients: Vec<&Mailbox> = mailboxes.iter().collect();
+    let plain = |mailbox| Recipient { mailbox, request: RecipientRequest::default() };
+    let recipients: Vec<_> = mailboxes.iter().map(plain).collect();
     let reverse_path = "<me@here.test>".parse().unwrap();
     client.begin(&Transaction {
         reverse_path: &reverse_path,
         recipients: &recipients,
+        request: &MessageRequest::default(),
         is_eight_bit,
         size_octets,
     });
@@ -80,6 +82,46 @@ fn a_pipelined_transaction_is_one_group() {
     );
     assert_eq!(play(&mut client, &replies), ("<content>".into(), Action::Ready));
     assert_eq!(summary(&client), ["ok", "ok"]);
+}
+
+#[test]
+fn what_is_asked_about_reports_goes_to_servers_that_know_of_it() {
+    let longest = format!("rfc822;{}", "x".repeat(493));
+    let request =
+        MessageRequest { ret: "HDRS".parse().ok(), envelope_id: "+20".repeat(33).parse().ok() };
+    let all = RecipientRequest {
+        notify: "DELAY,FAILURE,SUCCESS".parse().ok(),
+        original: longest.parse().ok(),
+    };
+    let never = RecipientRequest { notify: "NEVER".parse().ok(), original: None };
+    let mailbox = format!("{}@{}.test", "u".repeat(64), "d.".repeat(90) + "d").parse().unwrap();
+    let requests = [all, never, RecipientRequest::default()];
+    let recipients = requests.map(|request| Recipient { mailbox: &mailbox, request });
+    let transaction = Transaction {
+        reverse_path: &"<me@here.test>".parse().unwrap(),
+        recipients: &recipients,
+        request: &request,
+        is_eight_bit: true,
+        size_octets: 10,
+    };
+    for (ehlo, mail, rcpt) in [
+        (
+            "250-mx\r\n250-SIZE\r\n250-8BITMIME\r\n250-PIPELINING\r\n250 dsn\r\n",
+            format!(" SIZE=10 BODY=8BITMIME RET=HDRS ENVID={}", "+20".repeat(33)),
+            [&format!(" NOTIFY=SUCCESS,FAILURE,DELAY ORCPT={longest}"), " NOTIFY=NEVER", ""],
+        ),
+        // RFC 3461 §5.2.2 (a): nothing of it where DSN is not offered.
+        (FULL, " SIZE=10 BODY=8BITMIME".into(), ["", "", ""]),
+    ] {
+        let mut client = greeted(ehlo);
+        client.begin(&transaction);
+        let rcpt = rcpt.map(|parameters| format!("RCPT TO:<{mailbox}>{parameters}\r\n"));
+        let expected = format!("MAIL FROM:<me@here.test>{mail}\r\n{}DATA\r\n", rcpt.concat());
+        assert_eq!(play(&mut client, &[]).0, expected);
+        // RFC 3461 §5.4: what every conforming server takes.
+        assert!(rcpt.iter().all(|command| command.len() <= 1036));
+        assert_eq!(client.offers_dsn(), ehlo != FULL);
+    }
 }
 
 #[test]
