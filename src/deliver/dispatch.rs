@@ -9,6 +9,7 @@ use crossbeam_channel::{Sender, TrySendError};
 use crate::deliver::job::{Job, Report};
 use crate::deliver::outcome::Outcome;
 use crate::route::next_hop::NextHop;
+use crate::spool::id::QueueId;
 use crate::spool::schedule;
 
 /// Hands out the jobs. Belongs to the queue manager's thread.
@@ -132,6 +133,19 @@ impl Dispatcher {
             self.turns.push_back(report.next_hop.clone());
         }
         Vec::new()
+    }
+
+    /// Takes back the jobs of a message that were not handed out yet.
+    pub fn withdraw(&mut self, id: QueueId) -> Vec<Job> {
+        let mut withdrawn = Vec::new();
+        let others = self.destinations.values_mut().map(|destination| &mut destination.ready);
+        for ready in others.chain([&mut self.local_ready]) {
+            let is_its = |job: &Job| job.message.envelope().id == id;
+            while let Some(at) = ready.iter().position(is_its) {
+                withdrawn.extend(ready.remove(at));
+            }
+        }
+        withdrawn
     }
 
     /// Lets every destination be tried again at once.

@@ -35,6 +35,11 @@ impl Ages {
         Duration::from_millis(u64::try_from(age).unwrap_or(0))
     }
 
+    /// Whether the age of `id` is counted.
+    pub fn counts(&self, id: QueueId) -> bool {
+        self.born.contains_key(&id)
+    }
+
     /// Forgets a message that is gone.
     pub fn forget(&mut self, id: QueueId) {
         self.born.remove(&id);

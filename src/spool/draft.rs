@@ -94,6 +94,8 @@ impl Draft {
             return Err(io::Error::other("a draft is never empty"));
         };
         let queue = self.spool.queue();
+        // From its first moment in the queue it is the server's to try: see spool/hands.rs.
+        let _ = file.try_lock();
         self.give_name(&file, &name)?;
         // One flush for data, size and name where the journal holds them together; the
         // folder's own is there for file systems that keep names apart.

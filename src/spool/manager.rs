@@ -3,10 +3,10 @@
 //! recorded, and when a message may go.
 //!
 //! The spool is the truth: what is in memory here is only where each message waits. It is in
-//! exactly one place: announced, in the schedule, parked until its lane has a place, or open
-//! in a round of tries.
+//! exactly one place: announced, in the schedule, held, parked until its lane has a place, or
+//! open in a round of tries.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,8 @@ pub use crate::spool::intake::Intake;
 const WAKE_STEP: usize = 64;
 /// When to look at a message again that the disk did not let us settle.
 const DISK_PAUSE: Duration = Duration::from_secs(60);
+/// When to look at a message again that somebody else is changing, or wants to change.
+const LOCK_PAUSE: Duration = Duration::from_secs(1);
 /// The longest sleep, for the sake of clocks that stop while a host is suspended.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
@@ -43,6 +45,11 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 pub enum Order {
     /// Try everything now.
     RetryAll,
+    /// Read the record of this message again, and do what it says: try it now, leave it alone
+    /// or return it.
+    LookAgain(QueueId),
+    /// Leave this message to somebody who wants to change it, unless it is on its way.
+    LetGo(QueueId),
     /// Hand out nothing more, wait for what is under way, and return.
     Stop,
 }
@@ -57,6 +64,10 @@ pub struct Manager {
     schedule: Schedule,
     ages: Ages,
     lanes: Lanes,
+    /// Messages that somebody holds.
+    held: HashSet<QueueId>,
+    /// Messages that somebody wants tried now, although their destination may rest.
+    urgent: HashSet<QueueId>,
     rounds: HashMap<QueueId, Round>,
     /// What the disk did not let us record yet. Holds nobody but messages of which part has
     /// ended: for the others a lost record costs no more than a try.
@@ -81,6 +92,8 @@ impl Manager {
             schedule: Schedule::default(),
             ages: Ages::default(),
             lanes: Lanes::default(),
+            held: HashSet::new(),
+            urgent: HashSet::new(),
             rounds: HashMap::new(),
             unrecorded: HashMap::new(),
             chores_due: Instant::now() + DISK_PAUSE,
@@ -125,6 +138,8 @@ impl Manager {
                 },
                 recv(orders) -> order => match order {
                     Ok(Order::RetryAll) => self.retry_all(),
+                    Ok(Order::LookAgain(id)) => self.look_again(id),
+                    Ok(Order::LetGo(id)) => self.let_go(id),
                     Ok(Order::Stop) => self.is_stopping = true,
                     // Nobody is left to tell us, so this is the end.
                     Err(_) => (self.is_stopping, orders) = (true, never()),
@@ -147,6 +162,27 @@ impl Manager {
     fn retry_all(&mut self) {
         self.dispatcher.end_rests();
         self.schedule.make_all_due(Instant::now());
+    }
+
+    /// Has a message loaded at once. One that is parked or open already needs nothing more: its
+    /// record is read after the change, since nobody changes it without its lock.
+    fn look_again(&mut self, id: QueueId) {
+        if self.held.remove(&id) || self.schedule.contains(id) {
+            self.urgent.insert(id);
+            self.schedule.insert(id, Instant::now());
+        }
+    }
+
+    /// Takes back what of a message was not handed out yet.
+    fn let_go(&mut self, id: QueueId) {
+        let Some(round) = self.rounds.get_mut(&id) else { return };
+        for _ in self.dispatcher.withdraw(id) {
+            round.put_back();
+            round.rest(Instant::now() + LOCK_PAUSE);
+        }
+        if round.is_idle() {
+            self.settle(id);
+        }
     }
 
     fn do_chores(&mut self) {
@@ -177,11 +213,20 @@ impl Manager {
         match self.spool.load(id) {
             Ok((message, recorded)) => {
                 let has_record = recorded.is_some();
-                let progress = self.unrecorded.get(&id).cloned().or(recorded);
+                let progress = self.newest(id, recorded);
                 let progress = progress.unwrap_or_else(|| Progress::new(message.envelope()));
-                self.open(message, progress, has_record);
+                if progress.held.is_some() {
+                    self.hold(&message, progress);
+                } else {
+                    self.open(message, progress, has_record);
+                }
             }
-            Err(ReadError::Io(error)) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(ReadError::Locked) => self.schedule.insert(id, Instant::now() + LOCK_PAUSE),
+            Err(ReadError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+                log::info!("{id}: was removed from the queue by hand");
+                self.forget(id);
+            }
+            Err(ReadError::Io(error)) => {
                 log::error!("{id}: cannot be read, tried again later: {error}");
                 self.schedule.insert(id, Instant::now() + DISK_PAUSE);
             }
@@ -189,6 +234,31 @@ impl Manager {
                 log::error!("{id}: no longer in the queue: {error}");
                 self.forget(id);
             }
+        }
+    }
+
+    /// What is known of a message, of which `recorded` is on disk.
+    fn newest(&self, id: QueueId, recorded: Option<Progress>) -> Option<Progress> {
+        let Some(ours) = self.unrecorded.get(&id) else { return recorded };
+        let mut newest = ours.clone();
+        if let Some(recorded) = recorded {
+            newest.obey(&recorded);
+        }
+        Some(newest)
+    }
+
+    /// Leaves a message alone that somebody holds. The time until its release does not count.
+    fn hold(&mut self, message: &StoredMessage, mut progress: Progress) {
+        let id = message.envelope().id;
+        if let Some(hold) = &progress.held {
+            log::info!("{id}: held by {:?}", hold.by);
+        }
+        self.held.insert(id);
+        self.urgent.remove(&id);
+        if self.ages.counts(id) {
+            progress.waited = self.ages.of(id, Instant::now()).as_secs();
+            self.ages.forget(id);
+            self.record(id, progress);
         }
     }
 
@@ -211,6 +281,7 @@ impl Manager {
         let mut round = Round::new(message, progress, lane);
         round.has_record = has_record;
         round.is_changed = self.unrecorded.remove(&id).is_some();
+        round.is_urgent = self.urgent.remove(&id);
         self.rounds.insert(id, round);
         self.launch(id);
     }
@@ -229,7 +300,9 @@ impl Manager {
         for (next_hop, recipients) in groups {
             if next_hop != NextHop::Local && round.lane == Lane::Local {
                 round.is_postponed = true;
-            } else if let Some(until) = self.dispatcher.rest_until(&next_hop, now) {
+            } else if let Some(until) = self.dispatcher.rest_until(&next_hop, now)
+                && !round.is_urgent
+            {
                 round.rest(until);
             } else {
                 self.dispatcher.add(round.job(next_hop, recipients));
@@ -288,6 +361,7 @@ impl Manager {
         if age >= self.settings.queue.expire {
             round.expire();
         }
+        round.give_up();
         self.bounce(&mut round);
         if round.progress.is_settled() {
             self.remove(id, round);
@@ -343,6 +417,8 @@ impl Manager {
         } else {
             self.schedule.insert(id, due);
         }
+        // A delivery thread may still be letting go of its job.
+        round.message.unlock();
     }
 
     fn record(&mut self, id: QueueId, progress: Progress) {
@@ -356,11 +432,19 @@ impl Manager {
 
     /// Records what the disk did not take before.
     fn record_again(&mut self) {
-        self.unrecorded.retain(|id, progress| self.spool.record(*id, progress).is_err());
+        self.unrecorded.retain(|id, progress| match self.spool.load(*id) {
+            Ok((_locked, recorded)) => {
+                recorded.iter().for_each(|recorded| progress.obey(recorded));
+                self.spool.record(*id, progress).is_err()
+            }
+            Err(ReadError::Io(error)) => error.kind() != std::io::ErrorKind::NotFound,
+            Err(_) => true,
+        });
     }
 
     fn forget(&mut self, id: QueueId) {
         self.ages.forget(id);
         self.unrecorded.remove(&id);
+        self.urgent.remove(&id);
     }
 }

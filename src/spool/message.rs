@@ -1,6 +1,6 @@
 //! A message in the spool, open for reading: its envelope and its content.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, Read};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -30,6 +30,29 @@ impl StoredMessage {
     /// The content's octets, lines ended by CRLF, without dot-stuffing.
     pub fn size_octets(&self) -> u64 {
         self.content.end - self.content.start
+    }
+
+    /// The file.
+    pub(super) const fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Takes the lock of this message without waiting: whoever has it is the only one who tries
+    /// it, writes its record or removes it (see [`crate::spool::hands`]). `false` when another
+    /// has it. It ends with [`Self::unlock`], or when nobody has the message open any more.
+    pub(super) fn try_lock(&self) -> bool {
+        match self.file.try_lock() {
+            Err(TryLockError::WouldBlock) => false,
+            // Where the file system knows no locks nobody gets one but the server: what else
+            // wants to change a message insists on having it.
+            Ok(()) | Err(TryLockError::Error(_)) => true,
+        }
+    }
+
+    /// Gives back the lock, although a delivery thread may still have the message open.
+    pub(super) fn unlock(&self) {
+        // Fails only where there was none.
+        let _ = self.file.unlock();
     }
 
     /// Reads the content from its beginning. Its lines end with CRLF, the last one too;

@@ -26,6 +26,9 @@ const AGE_STEP: Duration = Duration::from_secs(3600);
 const TOO_MANY: Status = Status::new(5, 2, 4);
 /// RFC 3463 §3.5: delivery time expired.
 const EXPIRED: Status = Status::new(5, 4, 7);
+/// RFC 3463 §3.4: other or undefined mail system status. It is this system's decision, and no
+/// code tells of a person's.
+const GIVEN_UP: Status = Status::new(5, 3, 0);
 
 /// A message of which something is being tried.
 #[derive(Debug)]
@@ -39,6 +42,8 @@ pub(super) struct Round {
     pub(super) is_changed: bool,
     /// Whether recipients were left for when the relay lane has a place.
     pub(super) is_postponed: bool,
+    /// Whether it is to be tried even where its destination rests.
+    pub(super) is_urgent: bool,
     /// Jobs made and not reported yet.
     running: usize,
     /// Recipients that were looked at in this round; aliases add some behind.
@@ -60,6 +65,7 @@ impl Round {
             has_record: false,
             is_changed: false,
             is_postponed: false,
+            is_urgent: false,
             running: 0,
             launched: 0,
             was_tried: false,
@@ -93,6 +99,9 @@ impl Round {
         next_hop: impl Fn(&Mailbox) -> NextHop,
     ) -> Vec<(NextHop, Vec<Recipient>)> {
         let mut groups: Vec<(NextHop, Vec<Recipient>)> = Vec::new();
+        if self.progress.given_up_by.is_some() {
+            self.launched = self.progress.recipients.len();
+        }
         let new = self.progress.recipients.iter().enumerate().skip(self.launched);
         for (index, recipient) in new.filter(|(_, recipient)| recipient.state == State::Pending) {
             let next_hop = next_hop(&recipient.mailbox);
@@ -156,8 +165,19 @@ impl Round {
         }
     }
 
-    /// Gives up on everybody who is still pending.
+    /// Gives up on everybody who is still pending, since it took too long.
     pub(super) fn expire(&mut self) {
+        self.fail_pending(EXPIRED, "not delivered in time");
+    }
+
+    /// Gives up on everybody who is still pending, if a person wants that.
+    pub(super) fn give_up(&mut self) {
+        if self.progress.given_up_by.is_some() {
+            self.fail_pending(GIVEN_UP, "the administrator of this server gave it up");
+        }
+    }
+
+    fn fail_pending(&mut self, status: Status, why: &str) {
         let failed: Vec<_> = self.failures.iter().map(|(index, _)| *index).collect();
         let (id, took) = (self.message.envelope().id, self.began.elapsed());
         for (index, recipient) in self.progress.recipients.iter().enumerate() {
@@ -165,10 +185,10 @@ impl Round {
                 continue;
             }
             let text = match recipient.last_reply() {
-                "" => "not delivered in time".to_owned(),
-                reply => format!("not delivered in time; the last try said: {reply}"),
+                "" => why.to_owned(),
+                reply => format!("{why}; the last try said: {reply}"),
             };
-            let failure = Failure::new(EXPIRED, text);
+            let failure = Failure::new(status, text);
             let outcome = Outcome::Failed(failure.clone());
             station::outcome(id, &recipient.mailbox, &outcome, took);
             self.failures.push((index, failure));

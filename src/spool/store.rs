@@ -5,9 +5,11 @@
 //! SPOOL/queue/ID    a message, written once
 //! SPOOL/state/ID    what became of its recipients so far, replaced atomically
 //! SPOOL/corrupt/ID  a message that is damaged, kept for a person, its record as ID.state
+//! SPOOL/wake/ID     an empty file: the daemon is to look at this message
 //! ```
 //!
-//! How a message gets in is told in [`crate::spool::draft`].
+//! How a message gets in is told in [`crate::spool::draft`], what another process may do to it
+//! in [`crate::spool::hands`].
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};
@@ -30,14 +32,15 @@ const MAX_RECORD: u64 = 128 << 20;
 /// What the next record's name ends with until it takes the place of the last one.
 const RECORD_SUFFIX: &str = ".new";
 
-/// The spool, open. One process at a time has it.
+/// The spool, open. One daemon at a time has it.
 #[derive(Debug)]
 pub struct Spool {
     path: PathBuf,
     reader: SpoolReader,
     corrupt: OwnedFd,
     has_unnamed_files: bool,
-    _lock: File,
+    /// The daemon's; a command of a person goes without.
+    _lock: Option<File>,
 }
 
 /// The spool, open to be looked at, whether or not a daemon has it.
@@ -70,20 +73,27 @@ impl SpoolReader {
     /// # Errors
     /// Why it cannot be read.
     pub fn load(&self, id: QueueId) -> Result<(StoredMessage, Option<Progress>), ReadError> {
-        let name = id.to_string();
-        let message = format::read(files::open_to_read(&self.queue, &name)?)?;
-        if message.envelope().id != id {
-            // A copy, perhaps: it must not be taken for the one that it names.
-            return Err(ReadError::Malformed);
-        }
-        let record = self.read_record(&name)?;
+        let message = self.message(id)?;
+        let progress = self.progress(&message)?;
+        Ok((message, progress))
+    }
+
+    fn message(&self, id: QueueId) -> Result<StoredMessage, ReadError> {
+        let message = format::read(files::open_to_read(&self.queue, &id.to_string())?)?;
+        // A copy, perhaps: it must not be taken for the one that it names.
+        if message.envelope().id == id { Ok(message) } else { Err(ReadError::Malformed) }
+    }
+
+    fn progress(&self, message: &StoredMessage) -> io::Result<Option<Progress>> {
+        let id = message.envelope().id;
+        let record = self.read_record(&id.to_string())?;
         let progress = record.as_ref().and_then(|text| Progress::parse(text, message.envelope()));
         if record.is_some() && progress.is_none() {
             log::error!(
                 "{id}: its record in state/ is malformed; every recipient counts as untried"
             );
         }
-        Ok((message, progress))
+        Ok(progress)
     }
 
     fn read_record(&self, name: &str) -> io::Result<Option<String>> {
@@ -134,7 +144,21 @@ impl Spool {
                 io::Error::new(io::ErrorKind::ResourceBusy, text)
             }
         })?;
-        Ok(Arc::new(Self { path: path.into(), reader, corrupt, has_unnamed_files, _lock: lock }))
+        Ok(Arc::new(Self { path: path.into(), reader, corrupt, has_unnamed_files, _lock: Some(lock) }))
+    }
+
+    /// Opens the spool in `path`, which must be there, beside a daemon that may have it.
+    ///
+    /// # Errors
+    /// When its folders cannot be opened.
+    pub(super) fn open_beside(path: &Path) -> io::Result<Self> {
+        Ok(Self {
+            path: path.into(),
+            reader: SpoolReader::open(path)?,
+            corrupt: files::open_folder(&path.join("corrupt"))?,
+            has_unnamed_files: false,
+            _lock: None,
+        })
     }
 
     /// Removes what was never finished or belongs to no message, and returns the ids of the
@@ -185,18 +209,42 @@ impl Spool {
         Draft::begin(Arc::clone(self), envelope)
     }
 
-    /// Opens a message and, if there is one, the record of its recipients.
+    /// Opens a message, takes its lock, and reads the record of its recipients, if there is one.
     ///
     /// # Errors
-    /// Why it cannot be read; one that is malformed or cut off has been moved to
-    /// `corrupt/`, with its record.
+    /// `Locked` when another has its lock, else why it cannot be read; one that is malformed or
+    /// cut off has been moved to `corrupt/`, with its record.
     pub fn load(&self, id: QueueId) -> Result<(StoredMessage, Option<Progress>), ReadError> {
-        let loaded = self.reader.load(id);
+        let loaded = self.load_locked(id);
         // It was complete when it was counted, so an incomplete one has lost something since.
         if matches!(loaded, Err(ReadError::Malformed | ReadError::Incomplete)) {
             self.set_aside(&id.to_string());
         }
         loaded
+    }
+
+    /// Opens a message and, if there is one, the record of its recipients, without the lock.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    pub(super) fn look(
+        &self,
+        id: QueueId,
+    ) -> Result<(StoredMessage, Option<Progress>), ReadError> {
+        self.reader.load(id)
+    }
+
+    fn load_locked(&self, id: QueueId) -> Result<(StoredMessage, Option<Progress>), ReadError> {
+        let message = self.reader.message(id)?;
+        if !message.try_lock() {
+            return Err(ReadError::Locked);
+        }
+        // Whoever had the lock before may have removed it; its record comes after the lock.
+        if !files::is_named(message.file(), &self.reader.queue, &id.to_string())? {
+            return Err(ReadError::Io(io::ErrorKind::NotFound.into()));
+        }
+        let progress = self.reader.progress(&message)?;
+        Ok((message, progress))
     }
 
     /// Replaces the record of a message's recipients. It is flushed unless nobody has ended
@@ -205,8 +253,19 @@ impl Spool {
     /// # Errors
     /// When it cannot be written; the last record is still there then.
     pub fn record(&self, id: QueueId, progress: &Progress) -> io::Result<()> {
+        self.write_record(id, progress, !progress.is_untouched())
+    }
+
+    /// Replaces the record of a message's recipients, flushed whatever it says.
+    ///
+    /// # Errors
+    /// When it cannot be written; the last record is still there then.
+    pub(super) fn record_for_good(&self, id: QueueId, progress: &Progress) -> io::Result<()> {
+        self.write_record(id, progress, true)
+    }
+
+    fn write_record(&self, id: QueueId, progress: &Progress, must_last: bool) -> io::Result<()> {
         let (state, new_name) = (&self.reader.state, format!("{id}{RECORD_SUFFIX}"));
-        let must_last = !progress.is_untouched();
         let written = files::create(state, &new_name).and_then(|mut file| {
             file.write_all(progress.to_text().as_bytes())?;
             if must_last { file.sync_all() } else { Ok(()) }

@@ -3,11 +3,12 @@
 
 use std::fs::{DirBuilder, File};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::path::Arg;
 
 /// Opens the folder `path`, made with mode 0700 where it is missing.
 ///
@@ -52,6 +53,19 @@ pub fn create(folder: &OwnedFd, name: &str) -> io::Result<File> {
 /// When it cannot be removed or was not there.
 pub fn remove(folder: &OwnedFd, name: &str) -> io::Result<()> {
     Ok(rustix::fs::unlinkat(folder, name, AtFlags::empty())?)
+}
+
+/// Whether `file` is still what `name` leads to in `folder`.
+///
+/// # Errors
+/// When either cannot be looked at; a name that is gone is no error.
+pub fn is_named(file: impl AsFd, folder: impl AsFd, name: impl Arg) -> io::Result<bool> {
+    let named = match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(rustix::io::Errno::NOENT) => return Ok(false),
+        named => named?,
+    };
+    let open = rustix::fs::fstat(file)?;
+    Ok((open.st_dev, open.st_ino) == (named.st_dev, named.st_ino))
 }
 
 /// The names in `folder`, but `.` and `..`, in no order. A name that is not UTF-8 appears

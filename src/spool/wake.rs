@@ -1,0 +1,198 @@
+//! How another process tells the daemon to look at a message: by an empty file in `wake/`. Its
+//! name says all, so that it outlives either process and can be lost without harm, since what
+//! is to be done stands in the message's record.
+//!
+//! The daemon keeps the folder locked while it listens, which shows whether anybody does.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use crossbeam_channel::Sender;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::fs::{CWD, FlockOperation, flock};
+use rustix::io::Errno;
+
+use crate::spool::manager::Order;
+use crate::sys::files;
+
+/// How often to look where the system does not tell of new files, and whether the folder is
+/// still the one that is watched.
+const LOOK_EVERY: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
+/// The name that asks for the whole queue to be tried.
+const ALL: &str = "all";
+/// What the name of a message ends with that somebody waits for.
+const WANTED_SUFFIX: &str = ".wanted";
+
+/// The daemon's end.
+#[derive(Debug)]
+pub struct Listener {
+    path: PathBuf,
+    folder: OwnedFd,
+    events: Option<OwnedFd>,
+}
+
+impl Listener {
+    /// Listens in the spool in `path`.
+    ///
+    /// # Errors
+    /// When its folder can be neither opened nor made.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let path = path.join("wake");
+        let folder = files::make_private_folder(&path)?;
+        let events = watch(&path)
+            .inspect_err(|error| log::warn!("{}: cannot be watched: {error}", path.display()));
+        Ok(Self { path, folder, events: events.ok() })
+    }
+
+    /// Passes on what is asked for, until nobody takes it any more. Files that an earlier
+    /// daemon has not seen count, too.
+    pub fn run(mut self, orders: &Sender<Order>) {
+        loop {
+            // Waits while a command looks whether anybody listens.
+            if let Err(error) = flock(&self.folder, FlockOperation::LockExclusive) {
+                log::warn!("{}: cannot be locked: {error}", self.path.display());
+            }
+            while files::is_named(&self.folder, CWD, &self.path).unwrap_or(true) {
+                if !self.look(orders) {
+                    return;
+                }
+                self.wait();
+            }
+            match Self::open(self.path.with_file_name("").as_path()) {
+                Ok(anew) => self = anew,
+                Err(_) => self.wait(),
+            }
+        }
+    }
+
+    /// Passes on what is in the folder; `false` when nobody takes it.
+    fn look(&self, orders: &Sender<Order>) -> bool {
+        let names = files::names_in(&self.folder).unwrap_or_else(|error| {
+            log::warn!("{}: cannot be read: {error}", self.path.display());
+            Vec::new()
+        });
+        for name in names {
+            // Removed first: whatever is asked for from here on makes a new file.
+            if let Err(error) = files::remove(&self.folder, &name) {
+                log::warn!("{}/{name:?}: cannot be removed: {error}", self.path.display());
+            }
+            if let Some(order) = order(&name)
+                && orders.send(order).is_err()
+            {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Waits for a new file, or for a while.
+    fn wait(&self) {
+        let Some(events) = &self.events else {
+            let _ = poll(&mut [], Some(&LOOK_EVERY));
+            return;
+        };
+        let _ = poll(&mut [PollFd::new(events, PollFlags::IN)], Some(&LOOK_EVERY));
+        let mut buffer = [0; 4096];
+        // What has happened shows in the folder. The descriptor never blocks.
+        while rustix::io::read(events, &mut buffer).is_ok_and(|count| count > 0) {}
+    }
+}
+
+fn watch(path: &Path) -> io::Result<OwnedFd> {
+    let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+    inotify::add_watch(&events, path, WatchFlags::CREATE | WatchFlags::MOVED_TO)?;
+    Ok(events)
+}
+
+/// A command's end.
+#[derive(Debug)]
+pub struct Bell {
+    folder: OwnedFd,
+}
+
+impl Bell {
+    /// The bell of the spool in `path`.
+    ///
+    /// # Errors
+    /// When its folder can be neither opened nor made.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { folder: files::make_private_folder(&path.join("wake"))? })
+    }
+
+    /// Asks the daemon for something, now or when it runs again.
+    ///
+    /// # Errors
+    /// When the file cannot be made.
+    pub fn ring(&self, order: Order) -> io::Result<()> {
+        files::create(&self.folder, &name(order)).map(drop)
+    }
+
+    /// Whether a daemon listens.
+    ///
+    /// # Errors
+    /// When the file system knows no locks.
+    pub fn is_heard(&self) -> io::Result<bool> {
+        match flock(&self.folder, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => {
+                flock(&self.folder, FlockOperation::Unlock)?;
+                Ok(false)
+            }
+            Err(Errno::WOULDBLOCK) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn name(order: Order) -> String {
+    match order {
+        Order::LookAgain(id) => id.to_string(),
+        Order::LetGo(id) => format!("{id}{WANTED_SUFFIX}"),
+        // Nobody stops a server in this way.
+        Order::RetryAll | Order::Stop => ALL.to_owned(),
+    }
+}
+
+fn order(name: &str) -> Option<Order> {
+    if name == ALL {
+        return Some(Order::RetryAll);
+    }
+    match name.strip_suffix(WANTED_SUFFIX) {
+        Some(id) => id.parse().ok().map(Order::LetGo),
+        None => name.parse().ok().map(Order::LookAgain),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::id::QueueId;
+    use crossbeam_channel::unbounded;
+
+    #[test]
+    fn what_is_rung_before_and_after_the_start_is_heard_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let bell = Bell::open(folder.path()).unwrap();
+        let id = QueueId::generate(0, 0);
+        bell.ring(Order::LookAgain(id)).unwrap();
+        bell.ring(Order::LookAgain(id)).unwrap();
+        std::fs::write(folder.path().join("wake/nonsense"), "").unwrap();
+        assert!(!bell.is_heard().unwrap());
+        let listener = Listener::open(folder.path()).unwrap();
+        let (orders, heard) = unbounded();
+        let thread = std::thread::spawn(move || listener.run(&orders));
+        assert_eq!(heard.recv().unwrap(), Order::LookAgain(id));
+        assert!(bell.is_heard().unwrap());
+        for order in [Order::LetGo(id), Order::RetryAll, Order::LookAgain(id)] {
+            bell.ring(order).unwrap();
+            assert_eq!(heard.recv().unwrap(), order);
+        }
+        assert!(heard.is_empty());
+        assert_eq!(std::fs::read_dir(folder.path().join("wake")).unwrap().count(), 0);
+        drop(heard);
+        bell.ring(Order::RetryAll).unwrap();
+        thread.join().unwrap();
+        assert!(!bell.is_heard().unwrap());
+    }
+}
