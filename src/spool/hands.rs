@@ -16,11 +16,13 @@ use std::time::{Duration, Instant};
 
 use rustix::process::geteuid;
 
+use crate::spool::envelope::Envelope;
 use crate::spool::format::ReadError;
 use crate::spool::id::QueueId;
 use crate::spool::manager::Order;
+use crate::spool::message::StoredMessage;
 use crate::spool::progress::{Hold, Progress};
-use crate::spool::store::Spool;
+use crate::spool::store::{Spool, SpoolReader};
 use crate::spool::wake::Bell;
 use crate::sys::files;
 use crate::sys::identity::{Guard, Identity};
@@ -54,11 +56,16 @@ pub enum Refusal {
     Gone,
     /// It is being delivered.
     Busy,
+    /// It has just changed, and is not one of those that are wanted any more.
+    Unwanted,
     /// The change makes no sense: what the message is.
     Unfit(String),
     /// The system does not let us.
     Trouble(String),
 }
+
+/// Says whether a message is meant.
+pub type Wanted<'a> = &'a dyn Fn(&Envelope, &Progress) -> bool;
 
 impl From<io::Error> for Refusal {
     fn from(error: io::Error) -> Self {
@@ -84,6 +91,7 @@ impl From<ReadError> for Refusal {
 pub struct Hands {
     spool: Spool,
     bell: Bell,
+    is_served: bool,
     _identity: Option<Guard>,
 }
 
@@ -98,12 +106,19 @@ impl Hands {
         let owner = Identity { uid: queue.st_uid, gid: queue.st_gid, groups: vec![queue.st_gid] };
         let is_other = geteuid().is_root() && owner.uid != 0;
         let identity = if is_other { Some(owner.assume()?) } else { None };
-        Ok(Self { spool: Spool::open_beside(path)?, bell: Bell::open(path)?, _identity: identity })
+        let (spool, bell) = (Spool::open_beside(path)?, Bell::open(path)?);
+        let is_served = bell.is_heard()?;
+        Ok(Self { spool, bell, is_served, _identity: identity })
     }
 
-    /// Whether a daemon is at work on the spool.
-    pub fn is_served(&self) -> bool {
-        self.bell.is_heard().unwrap_or(false)
+    /// Whether a daemon was at work on the spool when it was opened.
+    pub const fn is_served(&self) -> bool {
+        self.is_served
+    }
+
+    /// The spool, to be looked at.
+    pub const fn reader(&self) -> &SpoolReader {
+        self.spool.reader()
     }
 
     /// Has the whole queue tried at once, but for what is held.
@@ -114,17 +129,18 @@ impl Hands {
         self.bell.ring(Order::RetryAll)
     }
 
-    /// Changes each of the messages, and tells of each what came of it. One that is being
+    /// Changes each of the messages, if it is wanted, and tells of each what came of it. One that is being
     /// delivered is waited for, all of them together for five seconds at most.
     pub fn change_each(
         &self,
         ids: impl IntoIterator<Item = QueueId>,
+        wanted: Option<Wanted<'_>>,
         change: &Change,
         mut tell: impl FnMut(QueueId, Result<(), Refusal>),
     ) {
         let mut busy = Vec::new();
-        for id in ids {
-            match self.change(id, change) {
+        for id in ids.into_iter().filter(|&id| self.is_wanted(id, wanted)) {
+            match self.change(id, wanted, change) {
                 Err(Refusal::Busy) => {
                     // The daemon may have it open just because it waits for its turn. If it
                     // cannot be told so, the wait is longer.
@@ -137,7 +153,7 @@ impl Hands {
         let deadline = Instant::now() + PATIENCE;
         while !busy.is_empty() && Instant::now() < deadline {
             thread::sleep(LOOK_EVERY);
-            busy.retain(|&id| match self.change(id, change) {
+            busy.retain(|&id| match self.change(id, wanted, change) {
                 Err(Refusal::Busy) => true,
                 result => {
                     tell(id, result);
@@ -148,21 +164,41 @@ impl Hands {
         busy.into_iter().for_each(|id| tell(id, Err(Refusal::Busy)));
     }
 
-    fn change(&self, id: QueueId, change: &Change) -> Result<(), Refusal> {
+    /// Whether a message is meant as far as can be seen without its lock, which is not to be
+    /// taken for nothing.
+    fn is_wanted(&self, id: QueueId, wanted: Option<Wanted<'_>>) -> bool {
+        let Some(wanted) = wanted else { return true };
+        match self.reader().load(id) {
+            Ok((message, progress)) => is_meant(&message, progress.as_ref(), wanted),
+            // What is wrong with it shows when it is changed.
+            Err(_) => true,
+        }
+    }
+
+    fn change(
+        &self,
+        id: QueueId,
+        wanted: Option<Wanted<'_>>,
+        change: &Change,
+    ) -> Result<(), Refusal> {
         let changed = match change {
             Change::Retry => self.may_retry(id),
-            change => self.edit(id, change),
+            change => self.edit(id, wanted, change),
         };
-        // One that is free already may still have to be told to the daemon, in case that the
-        // command before did not come so far.
-        if matches!(changed, Ok(()) | Err(Refusal::Unfit(_))) {
-            self.bell.ring(Order::LookAgain(id))?;
+        // A daemon that starts later finds a message held or gone by itself.
+        let must_know = self.is_served || !matches!(change, Change::Hold(_) | Change::Delete);
+        // What is as it should be may still be news to the daemon, if the command that made it
+        // so was cut off.
+        if must_know && matches!(changed, Ok(()) | Err(Refusal::Unfit(_))) {
+            self.bell
+                .ring(Order::LookAgain(id))
+                .map_err(|error| Refusal::Trouble(format!("the server cannot be told: {error}")))?;
         }
         changed
     }
 
     fn may_retry(&self, id: QueueId) -> Result<(), Refusal> {
-        let (_, progress) = self.spool.look(id)?;
+        let (_, progress) = self.reader().load(id)?;
         match progress.and_then(|progress| progress.held) {
             Some(hold) => Err(Refusal::Unfit(format!("is held by {}; release it", hold.by))),
             None => Ok(()),
@@ -170,8 +206,16 @@ impl Hands {
     }
 
     /// Changes a message under its lock, which ends with this function.
-    fn edit(&self, id: QueueId, change: &Change) -> Result<(), Refusal> {
+    fn edit(
+        &self,
+        id: QueueId,
+        wanted: Option<Wanted<'_>>,
+        change: &Change,
+    ) -> Result<(), Refusal> {
         let (message, recorded) = self.spool.load(id)?;
+        if wanted.is_some_and(|wanted| !is_meant(&message, recorded.as_ref(), wanted)) {
+            return Err(Refusal::Unwanted);
+        }
         let mut progress = recorded.unwrap_or_else(|| Progress::new(message.envelope()));
         if let Some(by) = &progress.given_up_by
             && *change != Change::Delete
@@ -209,4 +253,12 @@ impl Hands {
         }
         written.map_err(|error| Refusal::Trouble(format!("its record cannot be written: {error}")))
     }
+}
+
+fn is_meant(message: &StoredMessage, progress: Option<&Progress>, wanted: Wanted<'_>) -> bool {
+    let untouched = || Progress::new(message.envelope());
+    progress.map_or_else(
+        || wanted(message.envelope(), &untouched()),
+        |progress| wanted(message.envelope(), progress),
+    )
 }

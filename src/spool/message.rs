@@ -3,7 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::io::{self, Read};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use crate::spool::envelope::Envelope;
 
@@ -30,6 +30,14 @@ impl StoredMessage {
     /// The content's octets, lines ended by CRLF, without dot-stuffing.
     pub fn size_octets(&self) -> u64 {
         self.content.end - self.content.start
+    }
+
+    /// The number of its file, which names it among the system's locks.
+    ///
+    /// # Errors
+    /// When the file cannot be looked at.
+    pub fn inode(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.ino())
     }
 
     /// The file.

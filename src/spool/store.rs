@@ -144,7 +144,13 @@ impl Spool {
                 io::Error::new(io::ErrorKind::ResourceBusy, text)
             }
         })?;
-        Ok(Arc::new(Self { path: path.into(), reader, corrupt, has_unnamed_files, _lock: Some(lock) }))
+        Ok(Arc::new(Self {
+            path: path.into(),
+            reader,
+            corrupt,
+            has_unnamed_files,
+            _lock: Some(lock),
+        }))
     }
 
     /// Opens the spool in `path`, which must be there, beside a daemon that may have it.
@@ -223,17 +229,6 @@ impl Spool {
         loaded
     }
 
-    /// Opens a message and, if there is one, the record of its recipients, without the lock.
-    ///
-    /// # Errors
-    /// Why it cannot be read.
-    pub(super) fn look(
-        &self,
-        id: QueueId,
-    ) -> Result<(StoredMessage, Option<Progress>), ReadError> {
-        self.reader.load(id)
-    }
-
     fn load_locked(&self, id: QueueId) -> Result<(StoredMessage, Option<Progress>), ReadError> {
         let message = self.reader.message(id)?;
         if !message.try_lock() {
@@ -302,6 +297,11 @@ impl Spool {
     pub fn free_octets(&self) -> io::Result<u64> {
         let space = rustix::fs::fstatvfs(&self.reader.queue)?;
         Ok(space.f_bavail.saturating_mul(space.f_frsize))
+    }
+
+    /// The spool, to be looked at without taking locks.
+    pub(super) const fn reader(&self) -> &SpoolReader {
+        &self.reader
     }
 
     /// The folder of the messages.
