@@ -235,7 +235,7 @@ impl Spool {
             return Err(ReadError::Locked);
         }
         // Whoever had the lock before may have removed it; its record comes after the lock.
-        if !files::is_named(message.file(), &self.reader.queue, &id.to_string())? {
+        if !files::is_named(message.file(), &self.reader.queue, id.to_string())? {
             return Err(ReadError::Io(io::ErrorKind::NotFound.into()));
         }
         let progress = self.reader.progress(&message)?;
