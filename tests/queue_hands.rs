@@ -158,7 +158,7 @@ fn who_is_looked_at_again_does_not_wait_for_a_rest_and_others_do() {
     let ids = [(); 2].map(|()| queue.announce("<>", &["ann@dead.test"]));
     let probe = queue.relay_job();
     queue.answer(&probe, |_| out_of_reach());
-    ids.map(|id| wait_for_record(&queue, id));
+    ids.iter().for_each(|id| wait_for_record(&queue, *id));
     queue.orders.send(Order::LookAgain(ids[1])).unwrap();
     let job = queue.relay_job();
     assert_eq!(id_of(&job), ids[1]);

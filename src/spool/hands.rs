@@ -212,7 +212,7 @@ impl Hands {
         wanted: Option<Wanted<'_>>,
         change: &Change,
     ) -> Result<(), Refusal> {
-        let (message, recorded) = self.spool.load(id)?;
+        let (message, recorded) = self.spool.load_locked(id)?;
         if wanted.is_some_and(|wanted| !is_meant(&message, recorded.as_ref(), wanted)) {
             return Err(Refusal::Unwanted);
         }

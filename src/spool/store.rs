@@ -229,7 +229,14 @@ impl Spool {
         loaded
     }
 
-    fn load_locked(&self, id: QueueId) -> Result<(StoredMessage, Option<Progress>), ReadError> {
+    /// The same, but what is damaged stays where it is.
+    ///
+    /// # Errors
+    /// `Locked` when another has its lock, else why it cannot be read.
+    pub(super) fn load_locked(
+        &self,
+        id: QueueId,
+    ) -> Result<(StoredMessage, Option<Progress>), ReadError> {
         let message = self.reader.message(id)?;
         if !message.try_lock() {
             return Err(ReadError::Locked);
