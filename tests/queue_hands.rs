@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::fs;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mailwren::deliver::job::Job;
 use mailwren::spool::hands::{Change, Hands, Refusal};
@@ -39,6 +39,14 @@ fn change(hands: &Hands, id: QueueId, change: &Change) -> Result<(), Refusal> {
     result.unwrap()
 }
 
+/// Gives the manager an order; what it does to the schedule is done when the next report is taken.
+fn tell(queue: &Queue, order: Order) {
+    queue.orders.send(order).unwrap();
+    while !queue.orders.is_empty() {
+        std::thread::yield_now();
+    }
+}
+
 /// What is known of a message on disk.
 fn progress(queue: &Queue, id: QueueId) -> Option<Progress> {
     SpoolReader::open(&queue.folder.path().join("spool")).unwrap().load(id).unwrap().1
@@ -66,7 +74,7 @@ fn a_change_waits_for_the_round_that_is_under_way() {
         while !asks.exists() {
             std::thread::yield_now();
         }
-        queue.orders.send(Order::LetGo(id)).unwrap();
+        tell(&queue, Order::LetGo(id));
         queue.answer(
             &job,
             |name| {
@@ -79,11 +87,11 @@ fn a_change_waits_for_the_round_that_is_under_way() {
     let record = progress(&queue, id).unwrap();
     assert_eq!((record.attempts, record.held.unwrap().by.as_str()), (1, "ann"));
     assert_eq!(record.recipients[0].state.name(), "done");
-    queue.orders.send(Order::RetryAll).unwrap();
+    tell(&queue, Order::RetryAll);
     queue.settle_reports();
     assert!(queue.local.is_empty());
     change(&hands(&queue), id, &Change::Release).unwrap();
-    queue.orders.send(Order::LookAgain(id)).unwrap();
+    tell(&queue, Order::LookAgain(id));
     let again = queue.local_job();
     assert_eq!(names(&again), ["bob@home.test"]);
     queue.answer(&again, |_| delivered());
@@ -99,7 +107,7 @@ fn what_waits_for_its_turn_is_let_go() {
         [true, _, _] => (ids[1], ids[2]),
         _ => (ids[0], if ids[1] == id_of(&first) { ids[2] } else { ids[1] }),
     };
-    queue.orders.send(Order::LetGo(wanted)).unwrap();
+    tell(&queue, Order::LetGo(wanted));
     change(&hands(&queue), wanted, &Change::Delete).unwrap();
     queue.answer(&first, |_| relayed());
     let second = queue.relay_job();
@@ -122,7 +130,7 @@ fn a_held_message_stays_held_over_a_restart() {
     assert!(queue.relay.is_empty());
     // To be given up ends the hold, and nobody is tried again.
     change(&hands(&queue), id, &Change::GiveUp("ann".into())).unwrap();
-    queue.orders.send(Order::LookAgain(id)).unwrap();
+    tell(&queue, Order::LookAgain(id));
     let report = queue.local_job();
     let text = content(&report);
     assert!(text.contains("Status: 5.3.0\r\n") && text.contains("450 busy"), "{text}");
@@ -144,7 +152,7 @@ fn what_the_disk_did_not_take_is_not_lost_by_a_change() {
     assert_eq!(progress(&queue, id), None);
     fs::remove_dir(&in_the_way).unwrap();
     change(&hands(&queue), id, &hold()).unwrap();
-    queue.orders.send(Order::LookAgain(id)).unwrap();
+    tell(&queue, Order::LookAgain(id));
     queue.settle_reports();
     let record = progress(&queue, id).unwrap();
     assert_eq!((record.attempts, record.held.is_some()), (1, true));
@@ -159,7 +167,7 @@ fn who_is_looked_at_again_does_not_wait_for_a_rest_and_others_do() {
     let probe = queue.relay_job();
     queue.answer(&probe, |_| out_of_reach());
     ids.iter().for_each(|id| wait_for_record(&queue, *id));
-    queue.orders.send(Order::LookAgain(ids[1])).unwrap();
+    tell(&queue, Order::LookAgain(ids[1]));
     let job = queue.relay_job();
     assert_eq!(id_of(&job), ids[1]);
     queue.answer(&job, |_| failed());
@@ -168,10 +176,27 @@ fn who_is_looked_at_again_does_not_wait_for_a_rest_and_others_do() {
     // One that is gone, or that nobody knows, is passed over.
     change(&hands(&queue), ids[0], &Change::Delete).unwrap();
     for id in [ids[0], ids[1], QueueId::generate(0, 0)] {
-        queue.orders.send(Order::LookAgain(id)).unwrap();
-        queue.orders.send(Order::LetGo(id)).unwrap();
+        tell(&queue, Order::LookAgain(id));
+        tell(&queue, Order::LetGo(id));
     }
     queue.settle_reports();
     assert!(matches!(change(&hands(&queue), ids[0], &hold()), Err(Refusal::Gone)));
     assert_eq!(queue.stop(), nothing());
+}
+
+#[test]
+fn time_on_hold_does_not_make_a_message_older() {
+    let expire = Duration::from_secs(3);
+    let queue = Queue::new(LATER, expire);
+    let id = queue.announce("<sue@home.test>", &["ann@far.test"]);
+    queue.answer(&queue.relay_job(), |_| refused("450 busy"));
+    wait_for_record(&queue, id);
+    change(&hands(&queue), id, &hold()).unwrap();
+    tell(&queue, Order::LookAgain(id));
+    std::thread::sleep(expire);
+    change(&hands(&queue), id, &Change::Release).unwrap();
+    tell(&queue, Order::LookAgain(id));
+    queue.answer(&queue.relay_job(), |_| refused("450 busy"));
+    queue.settle_reports();
+    assert_eq!(queue.stop(), ["ann@far.test"]);
 }

@@ -124,9 +124,10 @@ impl Bell {
     /// Asks the daemon for something, now or when it runs again.
     ///
     /// # Errors
-    /// When the file cannot be made.
+    /// When the file cannot be made; `Unsupported` for an order that is not given in this way.
     pub fn ring(&self, order: Order) -> io::Result<()> {
-        files::create(&self.folder, &name(order)).map(drop)
+        let name = name(order).ok_or(io::ErrorKind::Unsupported)?;
+        files::create(&self.folder, &name).map(drop)
     }
 
     /// Whether a daemon listens.
@@ -145,12 +146,13 @@ impl Bell {
     }
 }
 
-fn name(order: Order) -> String {
+fn name(order: Order) -> Option<String> {
     match order {
-        Order::LookAgain(id) => id.to_string(),
-        Order::LetGo(id) => format!("{id}{WANTED_SUFFIX}"),
-        // Nobody stops a server in this way.
-        Order::RetryAll | Order::Stop => ALL.to_owned(),
+        Order::LookAgain(id) => Some(id.to_string()),
+        Order::LetGo(id) => Some(format!("{id}{WANTED_SUFFIX}")),
+        Order::RetryAll => Some(ALL.to_owned()),
+        // That is the system's to say, with a signal.
+        Order::Stop => None,
     }
 }
 
@@ -177,6 +179,7 @@ mod tests {
         let id = QueueId::generate(0, 0);
         bell.ring(Order::LookAgain(id)).unwrap();
         bell.ring(Order::LookAgain(id)).unwrap();
+        assert!(bell.ring(Order::Stop).is_err());
         std::fs::write(folder.path().join("wake/nonsense"), "").unwrap();
         assert!(!bell.is_heard().unwrap());
         let listener = Listener::open(folder.path()).unwrap();
