@@ -64,8 +64,8 @@ const COMMANDS: [Command; 6] = [
     },
     Command {
         name: "queue",
-        arguments: "[list]",
-        does: "list what is in the queue (mailq is the same)",
+        arguments: "[list|show|retry|hold|release|delete|bounce] [SELECTION]",
+        does: "what is in the queue, and what is to become of it; see mailwren queue help",
         run: queue::run,
     },
 ];
@@ -128,7 +128,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut invocation = Invocation { parser, config: None };
     let result = match applet {
         "sendmail" => sendmail::run(&mut invocation),
-        "mailq" => queue::run(&mut invocation),
+        "mailq" => queue::mailq(&mut invocation),
         _ => dispatch(&mut invocation),
     };
     ExitCode::from(result.unwrap_or_else(|error| {

@@ -49,7 +49,7 @@ struct Options {
 pub(super) fn run(invocation: &mut Invocation) -> Result<u8, lexopt::Error> {
     let options = Options::parse(&mut invocation.parser)?;
     if options.lists_queue {
-        return queue::run(invocation);
+        return queue::mailq(invocation);
     }
     if let Some(mode) = &options.unserved_mode {
         warn(format_args!(

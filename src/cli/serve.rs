@@ -26,6 +26,7 @@ use crate::report::log_format;
 use crate::route::local::LocalRouter;
 use crate::spool::manager::{Manager, Order};
 use crate::spool::store::Spool;
+use crate::spool::wake;
 use crate::sys::identity::{self, Privileges};
 use crate::sys::network::NetworkWatch;
 use crate::sys::process::{self, exit};
@@ -115,6 +116,10 @@ fn start(settings: Settings) -> io::Result<Server> {
         }
         drop(at_end);
     })?;
+
+    let listener = wake::Listener::open(&settings.server.spool)?;
+    let wishes = orders.clone();
+    spawn("wake", move || listener.run(&wishes))?;
 
     let slots = Slots::new(settings.server.max_sessions, settings.server.max_sessions_per_client);
     let is_stopping = AtomicBool::new(false);

@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn every_key_stands_there_once() {
-        let keys = REFERENCE.iter().map(|section| section.keys().count()).sum();
+        let keys: usize = REFERENCE.iter().map(|section| section.keys().count()).sum();
         let text = render();
         let is_key = |line: &&str| line.starts_with(';') && line.contains(" =");
         assert_eq!(text.lines().filter(is_key).count(), keys);

@@ -180,6 +180,19 @@ impl Dispatcher {
         Vec::new()
     }
 
+    /// Takes back the jobs of a message that were not handed out yet.
+    pub fn withdraw(&mut self, id: QueueId) -> Vec<Job> {
+        let mut withdrawn = Vec::new();
+        let others = self.destinations.values_mut().map(|destination| &mut destination.ready);
+        for ready in others.chain([&mut self.local_ready]) {
+            let is_its = |job: &Job| job.message.envelope().id == id;
+            while let Some(at) = ready.iter().position(is_its) {
+                withdrawn.extend(ready.remove(at));
+            }
+        }
+        withdrawn
+    }
+
     /// Lets every destination be tried again at once.
     pub fn end_rests(&mut self) {
         self.destinations.values_mut().for_each(|destination| destination.rest = None);

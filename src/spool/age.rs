@@ -43,6 +43,11 @@ impl Ages {
         self.slept = self.slept.saturating_add(milliseconds(by));
     }
 
+    /// Whether the age of `id` is counted.
+    pub fn counts(&self, id: QueueId) -> bool {
+        self.born.contains_key(&id)
+    }
+
     /// Forgets a message that is gone.
     pub fn forget(&mut self, id: QueueId) {
         self.born.remove(&id);

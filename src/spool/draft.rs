@@ -157,6 +157,8 @@ impl Sealed {
             }
         };
         let (queue, name) = (self.spool.queue(), id.to_string());
+        // From its first moment in the queue it is the server's to try: see spool/hands.rs.
+        let _ = file.try_lock();
         match &self.name {
             None => queue.link_unnamed(&file, &name)?,
             // Unlike rename, link never replaces a message that has this name already.

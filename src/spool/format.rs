@@ -48,6 +48,8 @@ pub enum ReadError {
     Incomplete,
     /// It is finished, but its envelope makes no sense.
     Malformed,
+    /// Somebody else is at work on it.
+    Locked,
 }
 
 impl From<io::Error> for ReadError {
@@ -62,6 +64,7 @@ impl std::fmt::Display for ReadError {
             Self::Io(error) => error.fmt(f),
             Self::Incomplete => f.write_str("the file was never finished"),
             Self::Malformed => f.write_str("the envelope is malformed"),
+            Self::Locked => f.write_str("somebody else is at work on it"),
         }
     }
 }

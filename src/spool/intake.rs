@@ -68,12 +68,15 @@ impl Arrivals {
 impl Intake {
     /// Announces a message. Never waits and never fails: the message is in the spool.
     pub fn announce(&self, message: StoredMessage) {
-        let id = message.envelope().id;
-        let is_counted = self.open.fetch_add(1, Ordering::Relaxed) < MAX_OPEN;
-        if !is_counted {
-            self.open.fetch_sub(1, Ordering::Relaxed);
+        match self.open.load(Ordering::Relaxed) < MAX_OPEN {
+            true => self.hand_over(message),
+            false => self.send(Arrival::Id(message.envelope().id)),
         }
-        self.send(if is_counted { Arrival::Message(message) } else { Arrival::Id(id) });
+    }
+
+    fn hand_over(&self, message: StoredMessage) {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.send(Arrival::Message(message));
     }
 
     /// Stores a message and announces it.
@@ -98,8 +101,9 @@ impl Intake {
             return Ok(sealed.into_delivered());
         }
         let mut withdrawal = Withdrawal { intake: self, id: Some(sealed.message().envelope().id) };
-        let receipt = self.store(sealed)?;
+        let (receipt, message) = sealed.commit()?;
         withdrawal.id = None;
+        self.hand_over(message);
         Ok(receipt)
     }
 

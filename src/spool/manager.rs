@@ -3,10 +3,14 @@
 //! recorded, and when a message may go.
 //!
 //! The spool is the truth: what is in memory here is only where each message waits. It is in
-//! exactly one place: found at the start, announced, in the schedule, parked until its lane has a place, or open
-//! in a round of tries.
+//! exactly one place: found at the start, announced, in the schedule, held, parked until its lane
+//! has a place, or open in a round of tries.
 
-use std::collections::{HashMap, VecDeque};
+mod arrivals;
+mod orders;
+mod reports;
+
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,19 +21,18 @@ use crate::deliver::dispatch::{Dispatcher, Rest};
 use crate::deliver::job::{Job, Report};
 use crate::mail::address::Mailbox;
 use crate::report::complaint::Complaint;
-use crate::report::notification::{self, Notification};
 use crate::route;
 use crate::route::next_hop::NextHop;
 use crate::spool::age::Ages;
-use crate::spool::claim::{Claim, Verdict};
+use crate::spool::claim::Verdict;
 use crate::spool::format::ReadError;
 use crate::spool::id::QueueId;
-use crate::spool::intake::{self, Arrival, Arrivals};
+use crate::spool::intake::{self, Arrivals};
 use crate::spool::lanes::{Lane, Lanes};
 use crate::spool::message::StoredMessage;
-use crate::spool::progress::{Progress, RecipientState};
+use crate::spool::progress::Progress;
 use crate::spool::round::{Pauses, Round, Standing};
-use crate::spool::schedule::{self, Schedule};
+use crate::spool::schedule::Schedule;
 use crate::spool::store::Spool;
 use crate::spool::timekeeper::Timekeeper;
 use crate::sys::clock::{ClockWatch, Suspension};
@@ -42,12 +45,13 @@ const WAKE_STEP: usize = 64;
 const WAKE_TIME: Duration = Duration::from_millis(10);
 /// When to look at a message again that the disk did not let us settle.
 const DISK_PAUSE: Duration = Duration::from_secs(60);
+/// When to look at a message again that somebody else is changing, or wants to change.
+const LOCK_PAUSE: Duration = Duration::from_secs(1);
 /// The longest sleep, for the sake of clocks that stop while a host is suspended.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 static RECORD_FAILS_TOLD: Complaint = Complaint::new();
 static REMOVAL_FAILS_TOLD: Complaint = Complaint::new();
-static REPORT_FAILS_TOLD: Complaint = Complaint::new();
 static READING_FAILS_TOLD: Complaint = Complaint::new();
 /// How a message is opened.
 type Load = fn(&Spool, QueueId) -> Result<(StoredMessage, Option<Progress>), ReadError>;
@@ -59,6 +63,11 @@ pub enum Order {
     RetryAll,
     /// Try what waits for a network: there may be one again.
     RetryForNetwork,
+    /// Read the record of this message again, and do what it says: try it now, leave it alone
+    /// or return it.
+    LookAgain(QueueId),
+    /// Leave this message to somebody who wants to change it, unless it is on its way.
+    LetGo(QueueId),
     /// Hand out nothing more, wait for what is under way, and return.
     Stop,
 }
@@ -78,6 +87,10 @@ pub struct Manager {
     suspension: Suspension,
     clock_watch: ClockWatch,
     lanes: Lanes,
+    /// Messages that somebody holds.
+    held: HashSet<QueueId>,
+    /// Messages that somebody wants tried now, although their destination may rest.
+    urgent: HashSet<QueueId>,
     rounds: HashMap<QueueId, Round>,
     /// What the disk did not let us record yet. Holds nobody but messages of which part has
     /// ended: for the others a lost record costs no more than a try.
@@ -105,6 +118,8 @@ impl Manager {
             suspension: Suspension::default(),
             clock_watch: ClockWatch::default(),
             lanes: Lanes::default(),
+            held: HashSet::new(),
+            urgent: HashSet::new(),
             rounds: HashMap::new(),
             unrecorded: HashMap::new(),
             chores_due: Instant::now(),
@@ -147,6 +162,8 @@ impl Manager {
                 recv(orders) -> order => match order {
                     Ok(Order::RetryAll) => self.retry_all(),
                     Ok(Order::RetryForNetwork) => self.retry_for_network(),
+                    Ok(Order::LookAgain(id)) => self.look_again(id),
+                    Ok(Order::LetGo(id)) => self.let_go(id),
                     Ok(Order::Stop) => self.is_stopping = true,
                     // Nobody is left to tell us, so this is the end.
                     Err(_) => (self.is_stopping, orders) = (true, never()),
@@ -168,16 +185,6 @@ impl Manager {
         }
     }
 
-    fn retry_all(&mut self) {
-        self.dispatcher.end_rests();
-        self.schedule.make_all_due(Instant::now());
-    }
-
-    fn retry_for_network(&mut self) {
-        self.dispatcher.end_network_rests();
-        self.schedule.make_due_for_network(Instant::now());
-    }
-
     /// What the host slept through has passed, although the monotonic clock stood still.
     fn notice_sleep(&mut self) {
         if let Some(slept) = self.suspension.since_last_look() {
@@ -197,70 +204,6 @@ impl Manager {
             self.timekeeper.note_when_due(&self.spool);
             self.dispatcher.forget_rested(now);
             self.record_again();
-        }
-    }
-
-    fn take_arrival(&mut self, arrival: Arrival) {
-        match arrival {
-            Arrival::Message(message) => {
-                self.arrivals.take_up();
-                self.take_stored(message);
-            }
-            Arrival::Id(id) => self.take_late(id),
-            Arrival::Offer(message, claim) => self.take_offer(message, claim),
-            Arrival::Withdrawn(id) => self.withdraw(id),
-        }
-    }
-
-    /// Takes a message that its session has put into the spool: a new one, or one that was
-    /// offered and could not be delivered in time.
-    fn take_stored(&mut self, message: StoredMessage) {
-        let id = message.envelope().id;
-        let Some(round) = self.rounds.get_mut(&id) else { return self.arrive(message) };
-        round.message = Arc::new(message);
-        self.go_on(id);
-    }
-
-    /// The same, with the message to be opened from the spool.
-    fn take_late(&mut self, id: QueueId) {
-        match self.rounds.contains_key(&id) {
-            true => self.go_on(id),
-            false => self.schedule.insert(id, Instant::now()),
-        }
-    }
-
-    /// Goes on with what was left until the message is stored.
-    fn go_on(&mut self, id: QueueId) {
-        let Some(round) = self.rounds.get_mut(&id) else { return };
-        round.standing = Standing::Stored;
-        if round.has_new() {
-            self.launch(id);
-        } else if round.is_idle() {
-            self.settle(id);
-        }
-    }
-
-    /// Tries a message that is not in the spool, for which a session waits.
-    fn take_offer(&mut self, message: Arc<StoredMessage>, claim: Arc<Claim>) {
-        if self.is_stopping || !self.lanes.take(Lane::Local) {
-            claim.decide(Verdict::Store);
-            return;
-        }
-        let id = message.envelope().id;
-        self.ages.begin(id, Duration::ZERO, Instant::now());
-        let progress = Progress::new(message.envelope());
-        let mut round = Round::new(message, progress, Lane::Local);
-        round.standing = Standing::Offered(claim);
-        self.rounds.insert(id, round);
-        self.launch(id);
-    }
-
-    /// Forgets a message that could not be stored, once nothing is under way for it.
-    fn withdraw(&mut self, id: QueueId) {
-        let Some(round) = self.rounds.get_mut(&id) else { return };
-        round.standing = Standing::Withdrawn;
-        if round.is_idle() {
-            self.settle(id);
         }
     }
 
@@ -295,11 +238,20 @@ impl Manager {
         match load(&self.spool, id) {
             Ok((message, recorded)) => {
                 let has_record = recorded.is_some();
-                let progress = self.unrecorded.get(&id).cloned().or(recorded);
+                let progress = self.newest(id, recorded);
                 let progress = progress.unwrap_or_else(|| Progress::new(message.envelope()));
-                self.open(message, progress, has_record);
+                if progress.held.is_some() {
+                    self.hold(&message, progress);
+                } else {
+                    self.open(message, progress, has_record);
+                }
             }
-            Err(ReadError::Io(error)) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(ReadError::Locked) => self.schedule.insert(id, Instant::now() + LOCK_PAUSE),
+            Err(ReadError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+                log::info!("{id}: was removed from the queue by hand");
+                self.forget(id);
+            }
+            Err(ReadError::Io(error)) => {
                 READING_FAILS_TOLD
                     .error(format_args!("{id}: cannot be read, tried again later: {error}"));
                 self.schedule.insert(id, Instant::now() + DISK_PAUSE);
@@ -309,6 +261,16 @@ impl Manager {
                 self.forget(id);
             }
         }
+    }
+
+    /// What is known of a message, of which `recorded` is on disk.
+    fn newest(&self, id: QueueId, recorded: Option<Progress>) -> Option<Progress> {
+        let Some(ours) = self.unrecorded.get(&id) else { return recorded };
+        let mut newest = ours.clone();
+        if let Some(recorded) = recorded {
+            newest.obey(&recorded);
+        }
+        Some(newest)
     }
 
     /// Begins a round of tries for a message, or parks it when its lane has enough. Those
@@ -330,6 +292,7 @@ impl Manager {
         let mut round = Round::new(Arc::new(message), progress, lane);
         round.has_record = has_record;
         round.is_changed = self.unrecorded.remove(&id).is_some();
+        round.is_urgent = self.urgent.remove(&id);
         self.rounds.insert(id, round);
         self.launch(id);
     }
@@ -353,7 +316,9 @@ impl Manager {
         for (next_hop, recipients) in groups {
             if next_hop != NextHop::Local && round.lane == Lane::Local {
                 round.postpone(&recipients);
-            } else if let Some(rest) = self.dispatcher.rest(&next_hop, now) {
+            } else if let Some(rest) = self.dispatcher.rest(&next_hop, now)
+                && !round.is_urgent
+            {
                 round.rest(rest, &recipients);
             } else {
                 self.dispatcher.add(round.job(next_hop, recipients));
@@ -427,6 +392,7 @@ impl Manager {
         if age >= self.settings.queue.expire {
             round.expire();
         }
+        round.give_up_as_told();
         let has_reader = self.report(&mut round, age);
         if round.progress.is_settled() {
             self.remove(id, round);
@@ -434,74 +400,6 @@ impl Manager {
             self.keep_failed(id, round);
         } else {
             self.let_wait(id, round, age);
-        }
-    }
-
-    /// Has the session store what it offered. Who has it already must be on record before, so
-    /// that there is no moment at which a crash would have it delivered again.
-    fn have_stored(&mut self, id: QueueId) {
-        let Some(round) = self.rounds.get_mut(&id) else { return };
-        let standing = std::mem::replace(&mut round.standing, Standing::Awaited);
-        let Standing::Offered(claim) = standing else { return };
-        if round.must_not_be_forgotten() {
-            match self.spool.record(id, &round.progress) {
-                Ok(()) => (round.has_record, round.is_changed) = (true, false),
-                Err(error) => log::error!("{id}: cannot record what was delivered: {error}"),
-            }
-        }
-        claim.decide(Verdict::Store);
-    }
-
-    /// Tells the sender what became of its recipients. Only when the report is on disk are they
-    /// marked as reported, and those that failed as failed; until then they stay pending, and
-    /// nothing is lost. Gives whether there is anybody to tell.
-    ///
-    /// Reports are not limited by number: each comes of a message that was taken, and there is
-    /// one of a delay and one of each end; holding them back would only fill the queue.
-    fn report(&mut self, round: &mut Round, age: Duration) -> bool {
-        let message = Arc::clone(&round.message);
-        let (settings, envelope) = (Arc::clone(&self.settings), message.envelope());
-        let Some(to) = notification::addressee(&settings, envelope) else { return false };
-        let is_late = settings.queue.delay_warning.is_some_and(|limit| age >= limit);
-        loop {
-            let places = round.to_report(is_late);
-            if places.is_empty() {
-                return true;
-            }
-            let reported: Vec<_> =
-                places.iter().filter_map(|place| round.reported(*place)).collect();
-            let (settings, spool, original) = (&*settings, &self.spool, &*message);
-            match (Notification { settings, spool, original, to, age }).keep(&reported) {
-                Ok(report) => {
-                    round.mark_reported(&places);
-                    self.arrive(report);
-                }
-                Err(error) => {
-                    let id = envelope.id;
-                    REPORT_FAILS_TOLD.error(format_args!(
-                        "{id}: the report cannot be written, tried again later: {error}"
-                    ));
-                    return true;
-                }
-            }
-        }
-    }
-
-    /// Keeps a message that failed and of which nobody can be told for a person to look at.
-    fn keep_failed(&mut self, id: QueueId, round: Round) {
-        let recorded = self.spool.record(id, &round.progress);
-        match recorded.and_then(|()| self.spool.keep_failed(id)) {
-            Ok(path) => {
-                let path = path.display();
-                log::error!("{id}: failed, and nobody can be told; kept as {path}");
-                self.forget(id);
-            }
-            Err(error) => {
-                REPORT_FAILS_TOLD
-                    .error(format_args!("{id}: failed, and cannot be moved to failed/: {error}"));
-                self.record(id, round.progress);
-                self.schedule.insert(id, Instant::now() + DISK_PAUSE);
-            }
         }
     }
 
@@ -543,19 +441,8 @@ impl Manager {
             (false, true) => self.schedule.insert_for_network(id, due),
             (false, false) => self.schedule.insert(id, due),
         }
-    }
-
-    /// When a waiting message has to be looked at whether or not a try is due: soon where a
-    /// report could not be written, and when its sender is to be told of the delay.
-    fn latest_look(&self, round: &Round, age: Duration, now: Instant) -> Option<Instant> {
-        let owes = |it: &RecipientState| it.is_report_owed;
-        let has_reader =
-            notification::addressee(&self.settings, round.message.envelope()).is_some();
-        if has_reader && round.progress.recipients.iter().any(owes) {
-            return Some(now + DISK_PAUSE);
-        }
-        let until_late = self.settings.queue.delay_warning?.checked_sub(age)?;
-        round.could_be_warned_of().then(|| schedule::after(now, until_late))
+        // A delivery thread may still be letting go of its job.
+        round.message.unlock();
     }
 
     fn record(&mut self, id: QueueId, progress: Progress) {
@@ -570,11 +457,19 @@ impl Manager {
 
     /// Records what the disk did not take before.
     fn record_again(&mut self) {
-        self.unrecorded.retain(|id, progress| self.spool.record(*id, progress).is_err());
+        self.unrecorded.retain(|id, progress| match self.spool.load(*id) {
+            Ok((_locked, recorded)) => {
+                recorded.iter().for_each(|recorded| progress.obey(recorded));
+                self.spool.record(*id, progress).is_err()
+            }
+            Err(ReadError::Io(error)) => error.kind() != std::io::ErrorKind::NotFound,
+            Err(_) => true,
+        });
     }
 
     fn forget(&mut self, id: QueueId) {
         self.ages.forget(id);
         self.unrecorded.remove(&id);
+        self.urgent.remove(&id);
     }
 }

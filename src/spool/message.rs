@@ -73,6 +73,40 @@ impl StoredMessage {
         self.content.end - self.content.start
     }
 
+    /// The number of its file, which names it among the system's locks; `None` where there is
+    /// no file, or it cannot be looked at.
+    pub fn inode(&self) -> Option<u64> {
+        self.identity().ok().flatten().map(|(_, inode)| inode)
+    }
+
+    /// Device and inode of its file; `None` where it is in memory only.
+    pub(super) fn identity(&self) -> io::Result<Option<(u64, u64)>> {
+        match &self.octets {
+            Octets::Memory(_) => Ok(None),
+            Octets::File(file) => Ok(Some(file.status()?.identity())),
+        }
+    }
+
+    /// Takes the lock of this message without waiting: whoever has it is the only one who tries
+    /// it, writes its record or removes it (see [`crate::spool::hands`]). `false` when another
+    /// has it. It ends with [`Self::unlock`], or when nobody has the message open any more.
+    pub(super) fn try_lock(&self) -> bool {
+        match &self.octets {
+            Octets::Memory(_) => true,
+            // Where the file system knows no locks nobody gets one but the server: what else
+            // wants to change a message insists on having it.
+            Octets::File(file) => file.try_lock().unwrap_or(true),
+        }
+    }
+
+    /// Gives back the lock, although a delivery thread may still have the message open.
+    pub(super) fn unlock(&self) {
+        if let Octets::File(file) = &self.octets {
+            // Fails only where there was none.
+            let _ = file.unlock();
+        }
+    }
+
     /// Reads the content from its beginning. Its lines end with CRLF, the last one too;
     /// it is not dot-stuffed and may be empty.
     pub fn reader(&self) -> ContentReader<'_> {

@@ -7,6 +7,7 @@
 //! next 1795003600
 //! waited 3700 at 98765
 //! held 1795000500 root
+//! given-up root
 //! warned
 //! pending <bob@example.net> SUCCESS,FAILURE rfc822;bob@example.net
 //! tried 1795000000 4.2.1 mx.example.net[192.0.2.7]:25 450 4.2.1 try later
@@ -14,9 +15,10 @@
 //! past 1795000000 bob@example.net: 4.2.1 450 4.2.1 try later
 //! ```
 //!
-//! `held` stands there while somebody holds the message, `warned` once the sender knows that
-//! it is late, `tried` below a recipient that was tried in vain, `owed` below one of whose end
-//! the sender is still to be told, `past` for each earlier try.
+//! `held` stands there while somebody holds the message, `given-up` when somebody wants it
+//! returned to its sender, `warned` once the sender knows that it is late, `tried` below a
+//! recipient that was tried in vain, `owed` below one of whose end the sender is still to be
+//! told, `past` for each earlier try.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -143,6 +145,8 @@ pub struct Progress {
     pub noted: Option<u64>,
     /// Who holds it, if somebody does.
     pub held: Option<Hold>,
+    /// Who wants it returned to its sender, if somebody does: nobody is tried any more.
+    pub given_up_by: Option<String>,
     /// Whether the sender was told that it is late.
     pub is_delay_reported: bool,
     /// The states.
@@ -161,6 +165,7 @@ impl Progress {
             waited: 0,
             noted: None,
             held: None,
+            given_up_by: None,
             is_delay_reported: false,
             recipients,
             past: Vec::new(),
@@ -179,10 +184,17 @@ impl Progress {
     }
 
     /// Whether losing this record would lose nothing but a try that comes early: nobody has
-    /// ended yet, nobody holds the message, and the sender knows nothing.
+    /// ended yet, nobody has said anything, and the sender knows nothing.
     pub fn is_untouched(&self) -> bool {
         let is_pending = |recipient: &RecipientState| recipient.state == State::Pending;
-        self.held.is_none() && !self.is_delay_reported && self.recipients.iter().all(is_pending)
+        let is_free = self.held.is_none() && self.given_up_by.is_none();
+        is_free && !self.is_delay_reported && self.recipients.iter().all(is_pending)
+    }
+
+    /// Takes over what people have said in `newer`, a later record that knows less of tries.
+    pub fn obey(&mut self, newer: &Self) {
+        self.held.clone_from(&newer.held);
+        self.given_up_by.clone_from(&newer.given_up_by);
     }
 
     /// Whether this recipient is in the list. Case does not count.
@@ -228,6 +240,9 @@ impl Progress {
         if let Some(Hold { since, by }) = &self.held {
             let _ = writeln!(text, "held {since} {}", one_line(by, MAX_REMARK));
         }
+        if let Some(by) = &self.given_up_by {
+            let _ = writeln!(text, "given-up {}", one_line(by, MAX_REMARK));
+        }
         if self.is_delay_reported {
             text.push_str("warned\n");
         }
@@ -260,6 +275,7 @@ impl Progress {
         let (waited, noted) = parse_waited(lines.next()?)?;
         let held =
             behind("held ", &mut lines).map(parse_hold).map_or(Some(None), |it| it.map(Some))?;
+        let given_up_by = behind("given-up ", &mut lines).map(str::to_owned);
         let is_delay_reported = lines.next_if_eq(&"warned").is_some();
         let mut recipients = Vec::new();
         while lines.peek().is_some_and(|line| !line.starts_with("past ")) {
@@ -269,8 +285,17 @@ impl Progress {
         let names = recipients.iter().map(|recipient| &recipient.mailbox);
         let is_of_envelope = recipients.len() >= envelope.recipients.len()
             && names.zip(&envelope.recipients).all(|(ours, theirs)| *ours == theirs.mailbox);
-        let record =
-            Self { attempts, next_try, waited, noted, held, is_delay_reported, recipients, past };
+        let record = Self {
+            attempts,
+            next_try,
+            waited,
+            noted,
+            held,
+            given_up_by,
+            is_delay_reported,
+            recipients,
+            past,
+        };
         is_of_envelope.then_some(record)
     }
 }
@@ -393,7 +418,7 @@ mod tests {
         fn what_is_written_reads_back(
             attempts in any::<u32>(),
             (next_try, waited, noted, at) in any::<(u64, u64, Option<u64>, u64)>(),
-            (is_held, is_delay_reported) in any::<(bool, bool)>(),
+            (is_held, is_given_up, is_delay_reported) in any::<(bool, bool, bool)>(),
             texts in proptest::collection::vec(("[ -~]{0,30}", 0..4usize, 0..3usize), 2),
         ) {
             let mut envelope = envelope(&["ann@h", "\"b> c\"@h"]);
@@ -403,6 +428,7 @@ mod tests {
             (progress.attempts, progress.next_try, progress.waited) = (attempts, next_try, waited);
             (progress.noted, progress.is_delay_reported) = (noted, is_delay_reported);
             progress.held = is_held.then(|| Hold { since: at, by: texts[0].0.clone() });
+            progress.given_up_by = is_given_up.then(|| texts[1].0.clone());
             for (index, (text, state, tries)) in texts.into_iter().enumerate() {
                 progress.recipients[index].state = State::NAMES[state].0;
                 progress.recipients[index].is_report_owed = tries == 2;

@@ -35,6 +35,9 @@ const MAX_REPORTED: usize = 1000;
 
 /// RFC 3463 §3.3: mailing list expansion problem.
 const TOO_MANY: Status = Status::new(5, 2, 4);
+/// RFC 3463 §3.4: other or undefined mail system status. It is this system's decision, and no
+/// code tells of a person's.
+const GIVEN_UP: Status = Status::new(5, 3, 0);
 
 /// Whether the message of a round is in the spool.
 #[derive(Debug)]
@@ -71,6 +74,8 @@ pub(super) struct Round {
     pub(super) is_changed: bool,
     /// Whether recipients were left for when the relay lane has a place.
     pub(super) is_postponed: bool,
+    /// Whether it is to be tried even where its destination rests.
+    pub(super) is_urgent: bool,
     /// Jobs made and not reported yet.
     running: usize,
     /// Recipients that were looked at in this round; aliases add some behind.
@@ -97,6 +102,7 @@ impl Round {
             has_record: false,
             is_changed: false,
             is_postponed: false,
+            is_urgent: false,
             running: 0,
             launched: 0,
             was_tried: false,
@@ -147,6 +153,9 @@ impl Round {
         next_hop: impl Fn(&Mailbox) -> NextHop,
     ) -> Vec<(NextHop, Vec<Recipient>)> {
         let mut groups: Vec<(NextHop, Vec<Recipient>)> = Vec::new();
+        if self.progress.given_up_by.is_some() {
+            self.launched = self.progress.recipients.len();
+        }
         let new = self.progress.recipients.iter().enumerate().skip(self.launched);
         for (index, recipient) in new.filter(|(_, recipient)| recipient.is_open()) {
             let next_hop = next_hop(&recipient.mailbox);
@@ -278,21 +287,48 @@ impl Round {
 
     /// Gives up on everybody who is still to be tried and was, or is where others were.
     pub(super) fn expire(&mut self) {
+        let untried = std::mem::take(&mut self.untried);
+        self.fail_open(|index| !untried.contains(&index), expired_status, "not delivered in time");
+        self.untried = untried;
+    }
+
+    /// Gives up on everybody who is still to be tried, if a person wants that.
+    pub(super) fn give_up_as_told(&mut self) {
+        if self.progress.given_up_by.is_some() {
+            let why = "the administrator of this server gave it up";
+            // The report speaks of the decision, where one on expiry speaks of the last try.
+            for (index, failure) in self.fail_open(|_| true, |_| GIVEN_UP, why) {
+                self.progress.note_try(index, tried(failure));
+            }
+        }
+    }
+
+    /// Gives up on those still to be tried who are meant by their place, and gives the failures.
+    fn fail_open(
+        &mut self,
+        is_meant: impl Fn(usize) -> bool,
+        status: impl Fn(Option<Status>) -> Status,
+        why: &str,
+    ) -> Vec<(usize, Failure)> {
+        let mut failures = Vec::new();
         let (id, took) = (self.message.envelope().id, self.began.elapsed());
         for index in 0..self.progress.recipients.len() {
             let recipient = &self.progress.recipients[index];
-            if !recipient.is_open() || self.untried.contains(&index) {
+            if !recipient.is_open() || !is_meant(index) {
                 continue;
             }
             let text = match recipient.last_reply() {
-                "" => "not delivered in time".to_owned(),
-                reply => format!("not delivered in time; the last try said: {reply}"),
+                "" => why.to_owned(),
+                reply => format!("{why}; the last try said: {reply}"),
             };
-            let status = expired_status(recipient.last_try.as_ref().map(|last| last.status));
-            let outcome = Outcome::Failed(Failure::new(status, text));
+            let status = status(recipient.last_try.as_ref().map(|last| last.status));
+            let failure = Failure::new(status, text);
+            let outcome = Outcome::Failed(failure.clone());
             station::outcome(id, &recipient.mailbox, &outcome, took);
+            failures.push((index, failure));
             self.give_up(index);
         }
+        failures
     }
 
     /// Whom the next report is about, by their places: those whose end is decided, as many as

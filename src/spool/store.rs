@@ -7,9 +7,11 @@
 //! SPOOL/corrupt/ID  a message that is damaged, kept for a person, its record as ID.state
 //! SPOOL/clock       how much time has passed, by crate::spool::timekeeper; a hint
 //! SPOOL/failed/ID   one that failed with nobody to tell, kept in the same way
+//! SPOOL/wake/ID     an empty file: the daemon is to look at this message
 //! ```
 //!
-//! How a message gets in is told in [`crate::spool::draft`].
+//! How a message gets in is told in [`crate::spool::draft`], what another process may do to it
+//! in [`crate::spool::hands`].
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -39,7 +41,7 @@ const MAX_FAILED_OCTETS: u64 = 256 << 20;
 /// What the next record's name ends with until it takes the place of the last one.
 const RECORD_SUFFIX: &str = ".new";
 
-/// The spool, open. One process at a time has it.
+/// The spool, open. One daemon at a time has it.
 #[derive(Debug)]
 pub struct Spool {
     path: PathBuf,
@@ -48,7 +50,8 @@ pub struct Spool {
     reader: SpoolReader,
     corrupt: Folder,
     has_unnamed_files: bool,
-    _lock: DiskFile,
+    /// The daemon's; a command of a person goes without.
+    _lock: Option<DiskFile>,
 }
 
 /// The spool, open to be looked at, whether or not a daemon has it.
@@ -83,20 +86,27 @@ impl SpoolReader {
     /// # Errors
     /// Why it cannot be read.
     pub fn load(&self, id: QueueId) -> Result<(StoredMessage, Option<Progress>), ReadError> {
-        let name = id.to_string();
-        let message = format::read(self.queue.open(&name, Open::Read)?)?;
-        if message.envelope().id != id {
-            // A copy, perhaps: it must not be taken for the one that it names.
-            return Err(ReadError::Malformed);
-        }
-        let record = self.read_record(&name)?;
+        let message = self.message(id)?;
+        let progress = self.progress(&message)?;
+        Ok((message, progress))
+    }
+
+    fn message(&self, id: QueueId) -> Result<StoredMessage, ReadError> {
+        let message = format::read(self.queue.open(&id.to_string(), Open::Read)?)?;
+        // A copy, perhaps: it must not be taken for the one that it names.
+        if message.envelope().id == id { Ok(message) } else { Err(ReadError::Malformed) }
+    }
+
+    fn progress(&self, message: &StoredMessage) -> io::Result<Option<Progress>> {
+        let id = message.envelope().id;
+        let record = self.read_record(&id.to_string())?;
         let progress = record.as_ref().and_then(|text| Progress::parse(text, message.envelope()));
         if record.is_some() && progress.is_none() {
             log::error!(
                 "{id}: its record in state/ is malformed; every recipient counts as untried"
             );
         }
-        Ok((message, progress))
+        Ok(progress)
     }
 
     fn read_record(&self, name: &str) -> io::Result<Option<String>> {
@@ -137,8 +147,25 @@ impl Spool {
         }
         let has_unnamed_files = has_unnamed_files(&reader.queue);
         let lock = take_lock(&root).map_err(|error| with_path(error, &path.join("lock")))?;
-        let (path, disk) = (path.into(), disk.clone());
+        let (path, disk, lock) = (path.into(), disk.clone(), Some(lock));
         Ok(Arc::new(Self { path, disk, root, reader, corrupt, has_unnamed_files, _lock: lock }))
+    }
+
+    /// Opens the spool in `path`, which must be there, beside a daemon that may have it.
+    ///
+    /// # Errors
+    /// When its folders cannot be opened.
+    pub(super) fn open_beside(path: &Path) -> io::Result<Self> {
+        let disk = Disk::host();
+        Ok(Self {
+            path: path.into(),
+            root: disk.open_folder(path)?,
+            reader: SpoolReader::open(path)?,
+            corrupt: disk.open_folder(&path.join("corrupt"))?,
+            has_unnamed_files: false,
+            disk,
+            _lock: None,
+        })
     }
 
     /// What an earlier run has left: the ids of its messages, oldest first. Removes what
@@ -178,7 +205,7 @@ impl Spool {
     /// # Errors
     /// As with [`Spool::load`].
     pub fn load_found(&self, id: QueueId) -> Result<(StoredMessage, Option<Progress>), ReadError> {
-        let loaded = self.reader.load(id);
+        let loaded = self.load_locked(id);
         match &loaded {
             Err(ReadError::Incomplete) => {
                 let name = id.to_string();
@@ -218,18 +245,39 @@ impl Spool {
         Draft::begin(Arc::clone(self), envelope)
     }
 
-    /// Opens a message and, if there is one, the record of its recipients.
+    /// Opens a message, takes its lock, and reads the record of its recipients, if there is one.
     ///
     /// # Errors
-    /// Why it cannot be read; one that is malformed or cut off has been moved to
-    /// `corrupt/`, with its record.
+    /// `Locked` when another has its lock, else why it cannot be read; one that is malformed or
+    /// cut off has been moved to `corrupt/`, with its record.
     pub fn load(&self, id: QueueId) -> Result<(StoredMessage, Option<Progress>), ReadError> {
-        let loaded = self.reader.load(id);
+        let loaded = self.load_locked(id);
         // It was complete when it was counted, so an incomplete one has lost something since.
         if matches!(loaded, Err(ReadError::Malformed | ReadError::Incomplete)) {
             self.set_aside(&id.to_string());
         }
         loaded
+    }
+
+    /// The same, but what is damaged stays where it is.
+    ///
+    /// # Errors
+    /// `Locked` when another has its lock, else why it cannot be read.
+    pub(super) fn load_locked(
+        &self,
+        id: QueueId,
+    ) -> Result<(StoredMessage, Option<Progress>), ReadError> {
+        let message = self.reader.message(id)?;
+        if !message.try_lock() {
+            return Err(ReadError::Locked);
+        }
+        // Whoever had the lock before may have removed it; its record comes after the lock.
+        let named = self.reader.queue.look_at(&id.to_string())?;
+        if message.identity()? != Some(named.identity()) {
+            return Err(ReadError::Io(io::ErrorKind::NotFound.into()));
+        }
+        let progress = self.reader.progress(&message)?;
+        Ok((message, progress))
     }
 
     /// Replaces the record of a message's recipients. It is flushed unless nobody has ended
@@ -239,8 +287,19 @@ impl Spool {
     /// When it cannot be written; the last record is still there then, or, where only the flush
     /// of the folder failed, the new one.
     pub fn record(&self, id: QueueId, progress: &Progress) -> io::Result<()> {
+        self.write_record(id, progress, !progress.is_untouched())
+    }
+
+    /// Replaces the record of a message's recipients, flushed whatever it says.
+    ///
+    /// # Errors
+    /// When it cannot be written; the last record is still there then.
+    pub(super) fn record_for_good(&self, id: QueueId, progress: &Progress) -> io::Result<()> {
+        self.write_record(id, progress, true)
+    }
+
+    fn write_record(&self, id: QueueId, progress: &Progress, must_last: bool) -> io::Result<()> {
         let (state, new_name) = (&self.reader.state, format!("{id}{RECORD_SUFFIX}"));
-        let must_last = !progress.is_untouched();
         let written = state.open(&new_name, Open::Anew).and_then(|mut file| {
             file.write_all(progress.to_text().as_bytes())?;
             if must_last { file.flush_to_disk() } else { Ok(()) }
@@ -306,6 +365,11 @@ impl Spool {
         let new_name = format!("{CLOCK}{RECORD_SUFFIX}");
         self.root.open(&new_name, Open::Anew)?.write_all(text.as_bytes())?;
         self.root.rename(&new_name, &self.root, CLOCK)
+    }
+
+    /// The spool, to be looked at without taking locks.
+    pub(super) const fn reader(&self) -> &SpoolReader {
+        &self.reader
     }
 
     /// The folder of the messages.

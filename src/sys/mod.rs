@@ -5,6 +5,7 @@ pub mod disk;
 pub mod dns;
 pub mod filelock;
 pub mod files;
+pub mod folder_events;
 pub mod identity;
 pub mod network;
 pub mod process;

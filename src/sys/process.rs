@@ -14,6 +14,8 @@ pub mod exit {
     pub const USAGE: u8 = 64;
     /// The input is wrong.
     pub const DATAERR: u8 = 65;
+    /// What is to be worked on is not there.
+    pub const NOINPUT: u8 = 66;
     /// A recipient is unknown.
     pub const NOUSER: u8 = 67;
     /// The server refused it for good.
@@ -24,6 +26,8 @@ pub mod exit {
     pub const OSERR: u8 = 71;
     /// It can be tried again later.
     pub const TEMPFAIL: u8 = 75;
+    /// The caller may not do this.
+    pub const NOPERM: u8 = 77;
     /// The configuration is wrong.
     pub const CONFIG: u8 = 78;
 }

@@ -154,8 +154,7 @@ fn a_delay_is_told_once_and_only_to_those_who_may_hear_it() {
     queue.answer(&again, |_| refused("450 4.2.1 busy"));
     // It is on record, so a new process does not tell it again.
     let last = queue.relay_job();
-    let (_, progress) = queue.spool.load(id).unwrap();
-    assert!(progress.unwrap().is_delay_reported);
+    assert!(queue.record_of(id).unwrap().is_delay_reported);
     queue.answer(&last, |_| unknowing());
     assert_eq!(told(&report(&queue)), ["cat@far.test relayed 2.1.9"]);
     queue.settle_reports();

@@ -10,7 +10,7 @@ use mailwren::spool::envelope::{Body, Envelope, Recipient};
 use mailwren::spool::id::QueueId;
 use mailwren::spool::manager::{Intake, Manager, Order};
 use mailwren::spool::message::StoredMessage;
-use mailwren::spool::progress::State;
+use mailwren::spool::progress::{Progress, State};
 use mailwren::spool::store::{Draft, Spool, SpoolReader};
 use std::fs;
 use std::io::Read;
@@ -150,6 +150,12 @@ impl Queue {
             assert!(Instant::now() < deadline);
             std::thread::yield_now();
         }
+    }
+
+    /// What is on record of a message at this moment.
+    pub(crate) fn record_of(&self, id: QueueId) -> Option<Progress> {
+        let spool = SpoolReader::open(&self.folder.path().join("spool")).unwrap();
+        spool.load(id).unwrap().1
     }
 
     /// Stops the manager and gives the recipients that are left in the spool.

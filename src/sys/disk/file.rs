@@ -129,6 +129,14 @@ impl DiskFile {
         })
     }
 
+    /// Gives the lock of flock(2) back.
+    ///
+    /// # Errors
+    /// When the file system knows no locks.
+    pub fn unlock(&self) -> io::Result<()> {
+        self.watch(Kind::Lock, || self.file.unlock())
+    }
+
     /// Takes the lock of fcntl(2), as [`filelock::try_lock`] does.
     ///
     /// # Errors

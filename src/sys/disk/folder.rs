@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::LazyLock;
 
-use rustix::fs::{Access, AtFlags, CWD, OFlags};
+use rustix::fs::{Access, AtFlags, CWD, FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
 use super::push_out;
@@ -186,6 +186,30 @@ impl Folder {
                 }
             }
             Ok(())
+        })
+    }
+
+    /// Takes the lock of flock(2) on the folder itself, waiting for it.
+    ///
+    /// # Errors
+    /// When the file system knows no locks.
+    pub fn lock(&self) -> io::Result<()> {
+        let lock = || Ok(flock(&self.descriptor, FlockOperation::LockExclusive)?);
+        self.watch_itself(Kind::Lock, lock)
+    }
+
+    /// Whether another process has that lock.
+    ///
+    /// # Errors
+    /// When the file system knows no locks.
+    pub fn is_locked(&self) -> io::Result<bool> {
+        self.watch_itself(Kind::Lock, || {
+            match flock(&self.descriptor, FlockOperation::NonBlockingLockShared) {
+                Ok(()) => flock(&self.descriptor, FlockOperation::Unlock)?,
+                Err(Errno::WOULDBLOCK) => return Ok(true),
+                Err(error) => return Err(error.into()),
+            }
+            Ok(false)
         })
     }
 

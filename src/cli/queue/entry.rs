@@ -1,0 +1,171 @@
+//! A message in the queue as a list shows it.
+
+use std::collections::HashSet;
+use std::io;
+
+use serde_json::{Value, json};
+
+use super::selection::Selection;
+use crate::cli::output::warn;
+use crate::mail::address::ReversePath;
+use crate::spool::format::ReadError;
+use crate::spool::id::QueueId;
+use crate::spool::message::StoredMessage;
+use crate::spool::progress::{Hold, Progress, RecipientState, State};
+use crate::spool::store::SpoolReader;
+use crate::sys::{clock, filelock};
+
+/// A clock that shows an earlier time than this is wrong: it had not been set.
+const CLOCK_MUST_SHOW: u64 = 1_700_000_000;
+
+/// A message, what became of it so far, and what it does at the moment.
+pub(super) struct Entry {
+    pub(super) message: StoredMessage,
+    pub(super) progress: Progress,
+    /// Whether somebody is at work on it.
+    pub(super) is_active: bool,
+    /// Seconds since 1970.
+    now: u64,
+}
+
+impl Entry {
+    pub(super) fn id(&self) -> QueueId {
+        self.message.envelope().id
+    }
+
+    /// The sender without brackets, `<>` for the null path.
+    pub(super) fn sender(&self) -> String {
+        match &self.message.envelope().reverse_path {
+            ReversePath::Null => "<>".to_owned(),
+            ReversePath::Mailbox(mailbox) => mailbox.to_string(),
+        }
+    }
+
+    /// Seconds since it was received; the time that it has waited where the clock was wrong.
+    pub(super) fn age(&self) -> u64 {
+        match self.message.envelope().received_at {
+            received_at if received_at >= CLOCK_MUST_SHOW => self.now.saturating_sub(received_at),
+            _ => self.progress.waited,
+        }
+    }
+
+    /// Seconds since somebody holds it, and who.
+    pub(super) fn held(&self) -> Option<(u64, &str)> {
+        let Hold { since, by } = self.progress.held.as_ref()?;
+        Some((self.now.saturating_sub(*since), by))
+    }
+
+    /// The message's state in one word.
+    pub(super) fn state(&self) -> &'static str {
+        match () {
+            () if self.progress.given_up_by.is_some() => "bouncing",
+            () if self.progress.held.is_some() => "held",
+            () if self.is_active => "active",
+            () if self.progress.attempts > 0 => "deferred",
+            () => "pending",
+        }
+    }
+
+    /// A recipient's state in one word.
+    pub(super) fn state_of(&self, recipient: &RecipientState) -> &'static str {
+        match recipient.state {
+            State::Pending if self.progress.given_up_by.is_some() => "bouncing",
+            State::Pending if self.progress.held.is_some() => "held",
+            State::Pending if recipient.last_try.is_some() => "deferred",
+            state => state.name(),
+        }
+    }
+
+    /// When a recipient is tried again, in seconds since 1970; `None` where that is not known
+    /// or will not be.
+    pub(super) fn next_try(&self, recipient: &RecipientState) -> Option<u64> {
+        let is_waiting = matches!(self.state_of(recipient), "pending" | "deferred");
+        (is_waiting && self.progress.next_try > 0).then_some(self.progress.next_try)
+    }
+
+    /// The seconds until a moment, as the clock shows it.
+    pub(super) fn seconds_until(&self, moment: u64) -> u64 {
+        moment.saturating_sub(self.now)
+    }
+
+    /// The message for programs.
+    pub(super) fn to_json(&self) -> Value {
+        let held = self.progress.held.as_ref();
+        let recipients: Vec<_> = self
+            .progress
+            .recipients
+            .iter()
+            .map(|recipient| {
+                json!({
+                    "address": recipient.mailbox.to_string(),
+                    "state": self.state_of(recipient),
+                    "next_try": self.next_try(recipient),
+                    "last_reply": recipient.last_try.as_ref().map(|last| &last.text),
+                    "last_try": recipient.last_try.as_ref().map(|last| last.at),
+                    "status": recipient.last_try.as_ref().map(|last| last.status.to_string()),
+                    "host": recipient.last_try.as_ref().map(|last| &last.host),
+                })
+            })
+            .collect();
+        json!({
+            "id": self.id().to_string(),
+            "age": self.age(),
+            "size": self.message.size_octets(),
+            "sender": self.message.envelope().reverse_path.mailbox().map(ToString::to_string)
+                .unwrap_or_default(),
+            "state": self.state(),
+            "attempts": self.progress.attempts,
+            "received": self.message.envelope().received_at,
+            "client": self.message.envelope().client,
+            "held_by": held.map(|hold| &hold.by),
+            "held_since": held.map(|hold| hold.since),
+            "recipients": recipients,
+        })
+    }
+}
+
+/// Hands each selected message to `take`, one at a time, so that a long queue takes no memory.
+/// Returns how many named ones are not there or cannot be read.
+///
+/// # Errors
+/// When the spool cannot be read, or `take` fails.
+pub(super) fn each(
+    spool: &SpoolReader,
+    selection: &Selection,
+    mut take: impl FnMut(Entry) -> io::Result<()>,
+) -> io::Result<usize> {
+    let (locked, now) = (filelock::locked_inodes(), clock::since_1970().as_secs());
+    let mut missing = 0;
+    for id in selection.candidates(spool)? {
+        match load(spool, id, &locked, now) {
+            Ok(entry) if selection.matches(entry.message.envelope(), &entry.progress) => {
+                take(entry)?;
+            }
+            Ok(_) => {}
+            Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+                // One that was not named was delivered and removed since the names were read.
+                if !selection.ids().is_empty() {
+                    warn(format_args!("{id}: is not in the queue"));
+                    missing += 1;
+                }
+            }
+            Err(error) => {
+                warn(format_args!("{id}: cannot be read: {error}"));
+                missing += 1;
+            }
+        }
+    }
+    Ok(missing)
+}
+
+fn load(
+    spool: &SpoolReader,
+    id: QueueId,
+    locked: &HashSet<u64>,
+    now: u64,
+) -> Result<Entry, ReadError> {
+    let (message, progress) = spool.load(id)?;
+    let progress = progress.unwrap_or_else(|| Progress::new(message.envelope()));
+    let is_active = message.inode().is_some_and(|inode| locked.contains(&inode));
+    Ok(Entry { message, progress, is_active, now })
+}

@@ -1,0 +1,89 @@
+//! `mailwren queue list`: the messages with their recipients, for people or as JSON.
+
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use super::Request;
+use super::entry::{self, Entry};
+use super::words::{Size, Span};
+use crate::spool::progress::RecipientState;
+use crate::spool::store::SpoolReader;
+use crate::sys::process::exit;
+
+/// Lists the selected messages.
+pub(super) fn run(spool: &Path, request: &Request) -> io::Result<u8> {
+    let spool = SpoolReader::open(spool)?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    let print = if request.is_json { print_json } else { print_lines };
+    let missing = print(&spool, request, &mut out)?;
+    out.flush()?;
+    Ok(if missing > 0 { exit::NOINPUT } else { exit::OK })
+}
+
+/// An array with an object for each message, each on a line of its own.
+fn print_json(spool: &SpoolReader, request: &Request, out: &mut dyn Write) -> io::Result<usize> {
+    let mut separator = "[";
+    let missing = entry::each(spool, &request.selection, |entry| {
+        write!(out, "{separator}")?;
+        separator = ",\n";
+        Ok(serde_json::to_writer(&mut *out, &entry.to_json())?)
+    })?;
+    let end = if separator == "[" { "[]" } else { "]" };
+    writeln!(out, "{end}")?;
+    Ok(missing)
+}
+
+fn print_lines(spool: &SpoolReader, request: &Request, out: &mut dyn Write) -> io::Result<usize> {
+    let (mut count, mut octets) = (0u64, 0u64);
+    let missing = entry::each(spool, &request.selection, |entry| {
+        if count == 0 {
+            writeln!(out, "{:13}  {:8}  {:>10}  SENDER", "ID", "AGE", "SIZE")?;
+        }
+        count += 1;
+        octets = octets.saturating_add(entry.message.size_octets());
+        print_entry(&entry, out)
+    })?;
+    match count {
+        0 if !request.selection.is_empty() => writeln!(out, "no such message in the queue")?,
+        0 => writeln!(out, "the queue is empty")?,
+        1 => writeln!(out, "1 message, {}", Size(octets))?,
+        _ => writeln!(out, "{count} messages, {}", Size(octets))?,
+    }
+    Ok(missing)
+}
+
+fn print_entry(entry: &Entry, out: &mut dyn Write) -> io::Result<()> {
+    let size = Size(entry.message.size_octets());
+    let (id, age, sender) = (entry.id(), Span(entry.age()), entry.sender());
+    let active = if entry.is_active { "  (being tried now)" } else { "" };
+    writeln!(out, "{id}  {age:8}  {size:>10}  {sender}{active}")?;
+    if let Some((seconds, by)) = entry.held() {
+        writeln!(out, "    held by {by} for {}", Span(seconds))?;
+    }
+    if let Some(by) = &entry.progress.given_up_by {
+        writeln!(out, "    given up by {by}; its sender gets a report when the server runs")?;
+    }
+    entry
+        .progress
+        .recipients
+        .iter()
+        .try_for_each(|recipient| writeln!(out, "    {}", recipient_line(entry, recipient)))
+}
+
+/// `deferred  bob@far.test  next try in 14m  mx.far.test[192.0.2.7]:25 said: 450 later`.
+pub(super) fn recipient_line(entry: &Entry, recipient: &RecipientState) -> String {
+    let mut line = format!("{:8}  {}", entry.state_of(recipient), recipient.mailbox);
+    if let Some(next_try) = entry.next_try(recipient) {
+        match entry.seconds_until(next_try) {
+            0 => line.push_str("  next try now"),
+            seconds => line.push_str(&format!("  next try in {}", Span(seconds))),
+        }
+    }
+    if let Some(last) = &recipient.last_try {
+        match &last.host {
+            Some(host) => line.push_str(&format!("  {host} said: {}", last.text)),
+            None => line.push_str(&format!("  {}", last.text)),
+        }
+    }
+    line
+}

@@ -1,0 +1,62 @@
+//! What the queue manager is told from outside: by signals, by the network, by people with
+//! `mailwren queue`.
+
+use std::time::Instant;
+
+use super::{LOCK_PAUSE, Manager};
+use crate::deliver::dispatch::Rest;
+use crate::spool::id::QueueId;
+use crate::spool::message::StoredMessage;
+use crate::spool::progress::Progress;
+
+impl Manager {
+    pub(super) fn retry_all(&mut self) {
+        self.dispatcher.end_rests();
+        self.schedule.make_all_due(Instant::now());
+    }
+
+    pub(super) fn retry_for_network(&mut self) {
+        self.dispatcher.end_network_rests();
+        self.schedule.make_due_for_network(Instant::now());
+    }
+
+    /// Has a message loaded at once. One that is parked or open already needs nothing more: its
+    /// record is read after the change, since nobody changes it without its lock.
+    pub(super) fn look_again(&mut self, id: QueueId) {
+        if self.held.remove(&id) || self.schedule.contains(id) {
+            self.urgent.insert(id);
+            self.schedule.insert(id, Instant::now());
+        }
+    }
+
+    /// Takes back what of a message was not handed out yet.
+    pub(super) fn let_go(&mut self, id: QueueId) {
+        let Some(round) = self.rounds.get_mut(&id) else { return };
+        let until = Instant::now() + LOCK_PAUSE;
+        for job in self.dispatcher.withdraw(id) {
+            round.put_back();
+            round.rest(Rest { until, is_for_network: false }, &job.recipients);
+        }
+        if round.is_idle() {
+            self.settle(id);
+        }
+    }
+
+    /// Leaves a message alone that somebody holds. The time until its release does not count.
+    pub(super) fn hold(&mut self, message: &StoredMessage, mut progress: Progress) {
+        let id = message.envelope().id;
+        if let Some(hold) = &progress.held {
+            log::info!("{id}: held by {:?}", hold.by);
+        }
+        self.held.insert(id);
+        self.urgent.remove(&id);
+        let is_counted = self.ages.counts(id);
+        if is_counted {
+            progress.waited = self.ages.of(id, Instant::now()).as_secs();
+            self.ages.forget(id);
+        }
+        if progress.noted.take().is_some() || is_counted {
+            self.record(id, progress);
+        }
+    }
+}
