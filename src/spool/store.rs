@@ -36,6 +36,7 @@ pub struct Spool {
     reader: SpoolReader,
     corrupt: Folder,
     has_unnamed_files: bool,
+    orders_data_first: bool,
     _lock: DiskFile,
 }
 
@@ -122,8 +123,12 @@ impl Spool {
             disk.open_folder(parent)?.flush_to_disk()?;
         }
         let has_unnamed_files = has_unnamed_files(&reader.queue);
+        let orders_data_first = reader.queue.orders_data_first()?;
         let lock = take_lock(&root).map_err(|error| with_path(error, &path.join("lock")))?;
-        Ok(Arc::new(Self { path: path.into(), reader, corrupt, has_unnamed_files, _lock: lock }))
+        let path = path.into();
+        let spool =
+            Self { path, reader, corrupt, has_unnamed_files, orders_data_first, _lock: lock };
+        Ok(Arc::new(spool))
     }
 
     /// Removes what was never finished or belongs to no message, and returns the ids of the
@@ -240,6 +245,11 @@ impl Spool {
     /// Whether the file system has files without a name that get one later.
     pub(super) const fn has_unnamed_files(&self) -> bool {
         self.has_unnamed_files
+    }
+
+    /// Whether the file system has a journal that is written in order, data before names.
+    pub(super) const fn orders_data_first(&self) -> bool {
+        self.orders_data_first
     }
 
     fn is_complete(&self, name: &str) -> io::Result<bool> {
