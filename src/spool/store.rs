@@ -215,16 +215,21 @@ impl Spool {
     }
 
     /// Removes a message whose recipients have all ended, then its record, so that a crash
-    /// in between never makes a settled message look untried. What is gone already is fine.
+    /// in between never makes a settled message look untried: without a journal that keeps
+    /// that order the removal is flushed first. What is gone already is fine.
     ///
     /// # Errors
     /// When the message cannot be removed.
     pub fn remove(&self, id: QueueId, has_record: bool) -> io::Result<()> {
         let name = id.to_string();
-        remove_if_there(&self.reader.queue, &name)?;
-        if has_record && let Err(error) = remove_if_there(&self.reader.state, &name) {
-            // The next start removes it.
-            log::warn!("{id}: its record in state/ cannot be removed: {error}");
+        let SpoolReader { queue, state } = &self.reader;
+        remove_if_there(queue, &name)?;
+        if has_record {
+            let flushed = if self.orders_data_first { Ok(()) } else { queue.flush_to_disk() };
+            if let Err(error) = flushed.and_then(|()| remove_if_there(state, &name)) {
+                // The next start removes it.
+                log::warn!("{id}: its record in state/ cannot be removed: {error}");
+            }
         }
         Ok(())
     }
