@@ -47,6 +47,13 @@ pub struct SpoolReader {
     state: Folder,
 }
 
+/// What stands in `state/` for a message.
+type Record = Result<Progress, Malformed>;
+
+/// It is no record of this message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Malformed;
+
 impl SpoolReader {
     /// Opens the spool in `path`, which must be there.
     ///
@@ -70,6 +77,12 @@ impl SpoolReader {
     /// # Errors
     /// Why it cannot be read.
     pub fn load(&self, id: QueueId) -> Result<(StoredMessage, Option<Progress>), ReadError> {
+        let (message, record) = self.read(id)?;
+        Ok((message, record.and_then(Result::ok)))
+    }
+
+    /// Reads a message and its record, if there is one; an error in its place is malformed.
+    fn read(&self, id: QueueId) -> Result<(StoredMessage, Option<Record>), ReadError> {
         let name = id.to_string();
         let message = format::read(self.queue.open(&name, Open::Read)?)?;
         if message.envelope().id != id {
@@ -77,13 +90,14 @@ impl SpoolReader {
             return Err(ReadError::Malformed);
         }
         let record = self.read_record(&name)?;
-        let progress = record.as_ref().and_then(|text| Progress::parse(text, message.envelope()));
-        if record.is_some() && progress.is_none() {
+        let parse = |text: String| Progress::parse(&text, message.envelope()).ok_or(Malformed);
+        let record = record.map(parse);
+        if let Some(Err(Malformed)) = record {
             log::error!(
                 "{id}: its record in state/ is malformed; every recipient counts as untried"
             );
         }
-        Ok((message, progress))
+        Ok((message, record))
     }
 
     fn read_record(&self, name: &str) -> io::Result<Option<String>> {
@@ -185,12 +199,21 @@ impl Spool {
     /// Why it cannot be read; one that is malformed or cut off has been moved to
     /// `corrupt/`, with its record.
     pub fn load(&self, id: QueueId) -> Result<(StoredMessage, Option<Progress>), ReadError> {
-        let loaded = self.reader.load(id);
+        let loaded = self.reader.read(id);
         // It was complete when it was counted, so an incomplete one has lost something since.
         if matches!(loaded, Err(ReadError::Malformed | ReadError::Incomplete)) {
             self.set_aside(&id.to_string());
         }
-        loaded
+        let (message, record) = loaded?;
+        let record = match record {
+            Some(Err(Malformed)) => {
+                // Nobody knows of it from here on, so nobody would remove it.
+                self.remove_record(id);
+                None
+            }
+            record => record.and_then(Result::ok),
+        };
+        Ok((message, record))
     }
 
     /// Replaces the record of a message's recipients. It is flushed unless nobody has ended
@@ -221,14 +244,12 @@ impl Spool {
     /// # Errors
     /// When the message cannot be removed.
     pub fn remove(&self, id: QueueId, has_record: bool) -> io::Result<()> {
-        let name = id.to_string();
-        let SpoolReader { queue, state } = &self.reader;
-        remove_if_there(queue, &name)?;
+        let queue = &self.reader.queue;
+        remove_if_there(queue, &id.to_string())?;
         if has_record {
-            let flushed = if self.orders_data_first { Ok(()) } else { queue.flush_to_disk() };
-            if let Err(error) = flushed.and_then(|()| remove_if_there(state, &name)) {
-                // The next start removes it.
-                log::warn!("{id}: its record in state/ cannot be removed: {error}");
+            match if self.orders_data_first { Ok(()) } else { queue.flush_to_disk() } {
+                Ok(()) => self.remove_record(id),
+                Err(error) => log::warn!("{id}: its record stays for now: {error}"),
             }
         }
         Ok(())
@@ -259,6 +280,13 @@ impl Spool {
 
     fn is_complete(&self, name: &str) -> io::Result<bool> {
         format::is_complete(&self.reader.queue.open(name, Open::Read)?)
+    }
+
+    fn remove_record(&self, id: QueueId) {
+        if let Err(error) = remove_if_there(&self.reader.state, &id.to_string()) {
+            // The next start removes it.
+            log::warn!("{id}: its record in state/ cannot be removed: {error}");
+        }
     }
 
     fn sweep_away(&self, folder_name: &str, folder: &Folder, name: &str) {
