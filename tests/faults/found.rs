@@ -107,9 +107,15 @@ impl Found {
             let end = rest.find("\n\nFrom ").map_or(rest.len(), |end| end + 2);
             let (message, behind) = rest.split_at(end);
             let body = message.strip_prefix("From ").and_then(|it| it.split_once('\n'));
-            match body.and_then(|(_, text)| whole(scenario, user, text.trim_end_matches('\n'))) {
-                Some(item) => *self.copies.entry(item).or_default() += 1,
-                None => self.torn += 1,
+            let text = body.map_or("", |(_, text)| text.trim_end_matches('\n'));
+            // What breaks off before its own From_ line hangs on the message before it.
+            let ends = text.match_indices("\n\n").map(|(end, _)| end).chain([text.len()]);
+            let mut found =
+                ends.filter_map(|end| Some((whole(scenario, user, &text[..end])?, end)));
+            let found = found.next();
+            self.torn += usize::from(found.as_ref().is_none_or(|(_, end)| *end < text.len()));
+            if let Some((item, _)) = found {
+                *self.copies.entry(item).or_default() += 1;
             }
             rest = behind;
         }
