@@ -2,10 +2,11 @@
 //!
 //! A small one stays in memory until it is known whether it must be stored at all: what is
 //! delivered at once never is (see [`crate::spool::intake`]). It is then written into a file
-//! that has no name yet (`O_TMPFILE`), gets its name, and is flushed together with it: one
-//! journal commit where the file system can do both at once. A crash in between leaves at most
-//! a named file without its last line, which the next start removes; nobody was told 250 for
-//! it. `src/ARCHITECTURE.md` has the whole table.
+//! that has no name yet (`O_TMPFILE`), and pushed out to its blocks, gets its name, and is flushed
+//! together with it: one journal commit. Where the file system does not order data before names,
+//! it is flushed before it gets its name, and the folder after. So a crash in between leaves the
+//! whole message or nothing; nobody was told 250 for it. `src/ARCHITECTURE.md` has the whole
+//! table.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -159,15 +160,22 @@ impl Sealed {
         let (queue, name) = (self.spool.queue(), id.to_string());
         // From its first moment in the queue it is the server's to try: see spool/hands.rs.
         let _ = file.try_lock();
+        let orders_data_first = self.spool.orders_data_first();
+        // The name must never be found without the octets: a file may have its last line, and a
+        // hole where the middle was.
+        if orders_data_first {
+            file.push_out()?
+        } else {
+            file.flush_to_disk()?
+        }
         match &self.name {
             None => queue.link_unnamed(&file, &name)?,
             // Unlike rename, link never replaces a message that has this name already.
             Some(draft) => queue.link(&draft.text(), queue, &name)?,
         }
-        // One flush for data, size and name where the journal holds them together; the
-        // folder's own is there for file systems that keep names apart.
-        let flushed = file.flush_to_disk().and_then(|()| queue.flush_to_disk());
-        if let Err(error) = flushed {
+        // One commit of the journal for octets, size and name where it is written in order.
+        let flushed = if orders_data_first { file.flush_to_disk() } else { Ok(()) };
+        if let Err(error) = flushed.and_then(|()| queue.flush_to_disk()) {
             let _ = queue.unlink(&name);
             return Err(error);
         }

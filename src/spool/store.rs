@@ -50,6 +50,7 @@ pub struct Spool {
     reader: SpoolReader,
     corrupt: Folder,
     has_unnamed_files: bool,
+    orders_data_first: bool,
     /// The daemon's; a command of a person goes without.
     _lock: Option<DiskFile>,
 }
@@ -60,6 +61,13 @@ pub struct SpoolReader {
     queue: Folder,
     state: Folder,
 }
+
+/// What stands in `state/` for a message.
+type Record = Result<Progress, Malformed>;
+
+/// It is no record of this message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Malformed;
 
 impl SpoolReader {
     /// Opens the spool in `path`, which must be there.
@@ -87,8 +95,8 @@ impl SpoolReader {
     /// Why it cannot be read.
     pub fn load(&self, id: QueueId) -> Result<(StoredMessage, Option<Progress>), ReadError> {
         let message = self.message(id)?;
-        let progress = self.progress(&message)?;
-        Ok((message, progress))
+        let record = self.record(&message)?;
+        Ok((message, record.and_then(Result::ok)))
     }
 
     fn message(&self, id: QueueId) -> Result<StoredMessage, ReadError> {
@@ -97,16 +105,17 @@ impl SpoolReader {
         if message.envelope().id == id { Ok(message) } else { Err(ReadError::Malformed) }
     }
 
-    fn progress(&self, message: &StoredMessage) -> io::Result<Option<Progress>> {
+    fn record(&self, message: &StoredMessage) -> io::Result<Option<Record>> {
         let id = message.envelope().id;
-        let record = self.read_record(&id.to_string())?;
-        let progress = record.as_ref().and_then(|text| Progress::parse(text, message.envelope()));
-        if record.is_some() && progress.is_none() {
+        let text = self.read_record(&id.to_string())?;
+        let parse = |text: String| Progress::parse(&text, message.envelope()).ok_or(Malformed);
+        let record = text.map(parse);
+        if let Some(Err(Malformed)) = record {
             log::error!(
                 "{id}: its record in state/ is malformed; every recipient counts as untried"
             );
         }
-        Ok(progress)
+        Ok(record)
     }
 
     fn read_record(&self, name: &str) -> io::Result<Option<String>> {
@@ -146,9 +155,18 @@ impl Spool {
             disk.open_folder(parent)?.flush_to_disk()?;
         }
         let has_unnamed_files = has_unnamed_files(&reader.queue);
+        let orders_data_first = reader.queue.orders_data_first()?;
         let lock = take_lock(&root).map_err(|error| with_path(error, &path.join("lock")))?;
-        let (path, disk, lock) = (path.into(), disk.clone(), Some(lock));
-        Ok(Arc::new(Self { path, disk, root, reader, corrupt, has_unnamed_files, _lock: lock }))
+        Ok(Arc::new(Self {
+            path: path.into(),
+            disk: disk.clone(),
+            root,
+            reader,
+            corrupt,
+            has_unnamed_files,
+            orders_data_first,
+            _lock: Some(lock),
+        }))
     }
 
     /// Opens the spool in `path`, which must be there, beside a daemon that may have it.
@@ -156,11 +174,12 @@ impl Spool {
     /// # Errors
     /// When its folders cannot be opened.
     pub(super) fn open_beside(path: &Path) -> io::Result<Self> {
-        let disk = Disk::host();
+        let (disk, reader) = (Disk::host(), SpoolReader::open(path)?);
         Ok(Self {
             path: path.into(),
             root: disk.open_folder(path)?,
-            reader: SpoolReader::open(path)?,
+            orders_data_first: reader.queue.orders_data_first()?,
+            reader,
             corrupt: disk.open_folder(&path.join("corrupt"))?,
             has_unnamed_files: false,
             disk,
@@ -205,7 +224,7 @@ impl Spool {
     /// # Errors
     /// As with [`Spool::load`].
     pub fn load_found(&self, id: QueueId) -> Result<(StoredMessage, Option<Progress>), ReadError> {
-        let loaded = self.load_locked(id);
+        let loaded = self.read_locked(id);
         match &loaded {
             Err(ReadError::Incomplete) => {
                 let name = id.to_string();
@@ -216,7 +235,7 @@ impl Spool {
             Err(ReadError::Malformed) => self.set_aside(&id.to_string()),
             _ => {}
         }
-        loaded
+        Ok(self.without_malformed_record(loaded?))
     }
 
     /// The ids of all messages, in no order.
@@ -251,12 +270,12 @@ impl Spool {
     /// `Locked` when another has its lock, else why it cannot be read; one that is malformed or
     /// cut off has been moved to `corrupt/`, with its record.
     pub fn load(&self, id: QueueId) -> Result<(StoredMessage, Option<Progress>), ReadError> {
-        let loaded = self.load_locked(id);
+        let loaded = self.read_locked(id);
         // It was complete when it was counted, so an incomplete one has lost something since.
         if matches!(loaded, Err(ReadError::Malformed | ReadError::Incomplete)) {
             self.set_aside(&id.to_string());
         }
-        loaded
+        Ok(self.without_malformed_record(loaded?))
     }
 
     /// The same, but what is damaged stays where it is.
@@ -267,6 +286,11 @@ impl Spool {
         &self,
         id: QueueId,
     ) -> Result<(StoredMessage, Option<Progress>), ReadError> {
+        let (message, record) = self.read_locked(id)?;
+        Ok((message, record.and_then(Result::ok)))
+    }
+
+    fn read_locked(&self, id: QueueId) -> Result<(StoredMessage, Option<Record>), ReadError> {
         let message = self.reader.message(id)?;
         if !message.try_lock() {
             return Err(ReadError::Locked);
@@ -276,8 +300,19 @@ impl Spool {
         if message.identity()? != Some(named.identity()) {
             return Err(ReadError::Io(io::ErrorKind::NotFound.into()));
         }
-        let progress = self.reader.progress(&message)?;
-        Ok((message, progress))
+        let record = self.reader.record(&message)?;
+        Ok((message, record))
+    }
+
+    fn without_malformed_record(
+        &self,
+        (message, record): (StoredMessage, Option<Record>),
+    ) -> (StoredMessage, Option<Progress>) {
+        if let Some(Err(Malformed)) = record {
+            // Nobody knows of it from here on, so nobody would remove it.
+            self.remove_record(message.envelope().id);
+        }
+        (message, record.and_then(Result::ok))
     }
 
     /// Replaces the record of a message's recipients. It is flushed unless nobody has ended
@@ -314,16 +349,19 @@ impl Spool {
     }
 
     /// Removes a message whose recipients have all ended, then its record, so that a crash
-    /// in between never makes a settled message look untried. What is gone already is fine.
+    /// in between never makes a settled message look untried: without a journal that keeps
+    /// that order the removal is flushed first. What is gone already is fine.
     ///
     /// # Errors
     /// When the message cannot be removed.
     pub fn remove(&self, id: QueueId, has_record: bool) -> io::Result<()> {
-        let name = id.to_string();
-        remove_if_there(&self.reader.queue, &name)?;
-        if has_record && let Err(error) = remove_if_there(&self.reader.state, &name) {
-            // The next start removes it.
-            log::warn!("{id}: its record in state/ cannot be removed: {error}");
+        let queue = &self.reader.queue;
+        remove_if_there(queue, &id.to_string())?;
+        if has_record {
+            match if self.orders_data_first { Ok(()) } else { queue.flush_to_disk() } {
+                Ok(()) => self.remove_record(id),
+                Err(error) => log::warn!("{id}: its record stays for now: {error}"),
+            }
         }
         Ok(())
     }
@@ -380,6 +418,18 @@ impl Spool {
     /// Whether the file system has files without a name that get one later.
     pub(super) const fn has_unnamed_files(&self) -> bool {
         self.has_unnamed_files
+    }
+
+    /// Whether the file system has a journal that is written in order, data before names.
+    pub(super) const fn orders_data_first(&self) -> bool {
+        self.orders_data_first
+    }
+
+    fn remove_record(&self, id: QueueId) {
+        if let Err(error) = remove_if_there(&self.reader.state, &id.to_string()) {
+            // The next start removes it.
+            log::warn!("{id}: its record in state/ cannot be removed: {error}");
+        }
     }
 
     fn sweep_away(&self, folder_name: &str, folder: &Folder, name: &str) {
