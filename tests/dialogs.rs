@@ -8,16 +8,19 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 
 use crossbeam_channel::bounded;
 use mailwren::config;
 use mailwren::config::settings::{Settings, Vrfy};
+use mailwren::deliver::dispatch::Dispatcher;
 use mailwren::receive::peer::Peer;
 use mailwren::receive::policy::SessionPolicy;
 use mailwren::receive::queue_runs::QueueRuns;
 use mailwren::route::local::LocalRouter;
 use mailwren::smtp::reply::Reply;
 use mailwren::smtp::server::Limits;
+use mailwren::spool::manager::Manager;
 use mailwren::spool::store::Spool;
 
 #[path = "support/home.rs"]
@@ -89,11 +92,14 @@ fn in_memory() {
         let spool = Spool::open(&settings.server.spool).unwrap();
         let router = LocalRouter::new(&settings);
         let local = [127, 0, 0, 1].into();
+        let dispatcher = Dispatcher::new(bounded(1).0, bounded(1).0, 1, Vec::new());
+        let (_manager, intake) =
+            Manager::new(Arc::new(settings.clone()), Arc::clone(&spool), dispatcher);
         for pieces in [Pieces::Groups, Pieces::Lines, Pieces::Octets] {
-            let (spool, queue_runs) = (&*spool, &QueueRuns::new(bounded(1).0));
+            let (spool, intake, queue_runs) = (&spool, &intake, &QueueRuns::new(bounded(1).0));
             let (settings, router) = (&settings, &router);
             let peer = Peer::Host { remote: local, local };
-            let policy = SessionPolicy { settings, spool, router, queue_runs, peer };
+            let policy = SessionPolicy { settings, spool, router, intake, queue_runs, peer };
             let mut session = MemorySession::new(limits(settings), policy, receipt());
             for exchange in &script.exchanges {
                 for piece in pieces.of(&exchange.sent) {

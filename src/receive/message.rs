@@ -160,7 +160,8 @@ fn check_room_again(reception: &Reception, before: u64, now: u64) -> io::Result<
     if before / USUAL_SIZE == now / USUAL_SIZE {
         return Ok(());
     }
-    policy::check_room(&reception.settings, &reception.spool, 0)
+    let Reception { settings, spool, intake, .. } = reception;
+    policy::check_room(settings, spool, intake, 0)
 }
 
 /// What a client is told, and the kind of complaint that the log gets.

@@ -14,6 +14,7 @@ use crate::route::local::{LocalRouter, Resolution};
 use crate::smtp::command::EtrnNode;
 use crate::smtp::reply::Reply;
 use crate::smtp::server::Policy;
+use crate::spool::intake::Intake;
 use crate::spool::store::Spool;
 
 /// What stands in for the size of a message whose client declared none, in octets: most are
@@ -50,6 +51,8 @@ pub struct SessionPolicy<'a> {
     pub spool: &'a Spool,
     /// Who has a mailbox.
     pub router: &'a LocalRouter,
+    /// Where messages are handed over.
+    pub intake: &'a Intake,
     /// Who has the queue tried.
     pub queue_runs: &'a QueueRuns,
     /// The client.
@@ -113,12 +116,12 @@ impl SessionPolicy<'_> {
 
 impl Policy for SessionPolicy<'_> {
     fn sender(&mut self, _: &ReversePath, size: Option<u64>) -> Result<(), Reply> {
-        check_room(self.settings, self.spool, size.unwrap_or(USUAL_SIZE)).map_err(|error| {
-            match error.kind() {
+        check_room(self.settings, self.spool, self.intake, size.unwrap_or(USUAL_SIZE)).map_err(
+            |error| match error.kind() {
                 io::ErrorKind::StorageFull => NO_SPACE,
                 _ => SPOOL_AWAY,
-            }
-        })
+            },
+        )
     }
 
     fn recipient(&mut self, forward_path: &ForwardPath) -> Result<Mailbox, Reply> {
@@ -200,8 +203,21 @@ impl Policy for SessionPolicy<'_> {
 /// # Errors
 /// `StorageFull` where the space is short, something else where the spool cannot be used.
 /// The client must be told to come again.
-pub fn check_room(settings: &Settings, spool: &Spool, octets: u64) -> io::Result<()> {
-    let free = spool.free_octets().inspect_err(|error| {
+pub fn check_room(
+    settings: &Settings,
+    spool: &Spool,
+    intake: &Intake,
+    octets: u64,
+) -> io::Result<()> {
+    let free = spool.free_octets().or_else(|error| {
+        // It went away. Perhaps it is back, or there is another one.
+        if error.kind() == io::ErrorKind::NotFound {
+            intake.announce_found(spool.reopen()?);
+            return spool.free_octets();
+        }
+        Err(error)
+    });
+    let free = free.inspect_err(|error| {
         SPOOL_AWAY_TOLD
             .error(format_args!("spool: cannot be used, mail is refused with 451: {error}"));
     })?;

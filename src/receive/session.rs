@@ -119,8 +119,8 @@ impl Conversation<'_> {
     }
 
     fn policy(&self) -> SessionPolicy<'_> {
-        let Reception { settings, spool, router, queue_runs, .. } = self.reception;
-        SessionPolicy { settings, spool, router, queue_runs, peer: self.peer }
+        let Reception { settings, spool, router, intake, queue_runs, .. } = self.reception;
+        SessionPolicy { settings, spool, router, intake, queue_runs, peer: self.peer }
     }
 
     /// Reads more of a command line; `false` when the client has left. The time-out is one

@@ -12,6 +12,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use crate::spool::envelope::Envelope;
+use crate::spool::folders::Folders;
 use crate::spool::format;
 use crate::spool::id::QueueId;
 use crate::spool::message::{Octets, StoredMessage};
@@ -89,13 +90,13 @@ impl Draft {
             self.write_out()?;
         }
         let Self { spool, envelope, buffer, file, envelope_octets, content_octets } = self;
-        let (octets, name) = match file {
-            Some(DraftFile { file, name }) => (Octets::File(Arc::new(file)), name),
+        let (octets, place) = match file {
+            Some(DraftFile { file, place }) => (Octets::File(Arc::new(file)), Some(place)),
             None => (Octets::Memory(buffer.into()), None),
         };
         let content = envelope_octets..envelope_octets + content_octets;
         let message = Arc::new(StoredMessage::with_octets(octets, content, envelope));
-        Ok(Sealed { spool, message, name })
+        Ok(Sealed { spool, message, place })
     }
 
     /// Ends the message and stores it: from here on it is in the queue and survives a crash.
@@ -118,7 +119,7 @@ impl Draft {
     /// The file, made when the first octets are to be written.
     fn open_file(&mut self) -> io::Result<&mut DiskFile> {
         if self.file.is_none() {
-            self.file = Some(DraftFile::create(&self.spool, self.envelope.id)?);
+            self.file = Some(DraftFile::create(self.spool.folders(), self.envelope.id)?);
         }
         match &mut self.file {
             Some(file) => Ok(&mut file.file),
@@ -132,7 +133,8 @@ impl Draft {
 pub struct Sealed {
     spool: Arc<Spool>,
     message: Arc<StoredMessage>,
-    name: Option<DraftName>,
+    /// Where its file is, if it has one.
+    place: Option<Place>,
 }
 
 impl Sealed {
@@ -151,30 +153,31 @@ impl Sealed {
         let file = match self.message.octets() {
             Octets::File(file) => Arc::clone(file),
             Octets::Memory(octets) => {
-                let mut draft = DraftFile::create(&self.spool, id)?;
-                self.name = draft.name;
+                let mut draft = DraftFile::create(self.spool.folders(), id)?;
+                self.place = Some(draft.place);
                 draft.file.write_all(octets)?;
                 Arc::new(draft.file)
             }
         };
-        let (queue, name) = (self.spool.queue(), id.to_string());
+        let place = self.place.as_ref().ok_or_else(|| io::Error::other("a draft without a place"));
+        let Place { folders, draft_name } = place?;
+        self.spool.check_place(folders)?;
+        let (queue, name) = (&folders.reader.queue, id.to_string());
         // From its first moment in the queue it is the server's to try: see spool/hands.rs.
         let _ = file.try_lock();
-        let orders_data_first = self.spool.orders_data_first();
         // The name must never be found without the octets: a file may have its last line, and a
         // hole where the middle was.
-        if orders_data_first {
-            file.push_out()?
-        } else {
-            file.flush_to_disk()?
+        match folders.orders_data_first {
+            true => file.push_out()?,
+            false => file.flush_to_disk()?,
         }
-        match &self.name {
+        match draft_name {
             None => queue.link_unnamed(&file, &name)?,
             // Unlike rename, link never replaces a message that has this name already.
-            Some(draft) => queue.link(&draft.text(), queue, &name)?,
+            Some(draft_name) => queue.link(draft_name, queue, &name)?,
         }
         // One commit of the journal for octets, size and name where it is written in order.
-        let flushed = if orders_data_first { file.flush_to_disk() } else { Ok(()) };
+        let flushed = if folders.orders_data_first { file.flush_to_disk() } else { Ok(()) };
         if let Err(error) = flushed.and_then(|()| queue.flush_to_disk()) {
             let _ = queue.unlink(&name);
             return Err(error);
@@ -193,36 +196,36 @@ impl Sealed {
 #[derive(Debug)]
 struct DraftFile {
     file: DiskFile,
-    /// Where the file system has no unnamed files.
-    name: Option<DraftName>,
+    place: Place,
 }
 
 impl DraftFile {
-    fn create(spool: &Arc<Spool>, id: QueueId) -> io::Result<Self> {
-        let queue = spool.queue();
-        if spool.has_unnamed_files() {
-            return Ok(Self { file: queue.create_unnamed()?, name: None });
+    fn create(folders: Arc<Folders>, id: QueueId) -> io::Result<Self> {
+        let mut place = Place { folders, draft_name: None };
+        if place.folders.has_unnamed_files {
+            let file = place.folders.reader.queue.create_unnamed()?;
+            return Ok(Self { file, place });
         }
-        let name = DraftName { spool: Arc::clone(spool), id };
-        Ok(Self { file: queue.open(&name.text(), Open::Anew)?, name: Some(name) })
+        let name = format!("{id}{DRAFT_SUFFIX}");
+        let file = place.folders.reader.queue.open(&name, Open::Anew)?;
+        place.draft_name = Some(name);
+        Ok(Self { file, place })
     }
 }
 
-/// A draft's name, which goes whatever becomes of the message.
+/// Where a draft's file is.
 #[derive(Debug)]
-struct DraftName {
-    spool: Arc<Spool>,
-    id: QueueId,
+struct Place {
+    folders: Arc<Folders>,
+    /// Its name, where the file system has no unnamed files. It goes whatever becomes of the
+    /// message.
+    draft_name: Option<String>,
 }
 
-impl DraftName {
-    fn text(&self) -> String {
-        format!("{}{DRAFT_SUFFIX}", self.id)
-    }
-}
-
-impl Drop for DraftName {
+impl Drop for Place {
     fn drop(&mut self) {
-        let _ = self.spool.queue().unlink(&self.text());
+        if let Some(name) = &self.draft_name {
+            let _ = self.folders.reader.queue.unlink(name);
+        }
     }
 }

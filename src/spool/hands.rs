@@ -11,12 +11,14 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::geteuid;
 
 use crate::spool::envelope::Envelope;
+use crate::spool::folders::Folders;
 use crate::spool::format::ReadError;
 use crate::spool::id::QueueId;
 use crate::spool::manager::Order;
@@ -90,6 +92,7 @@ impl From<ReadError> for Refusal {
 #[derive(Debug)]
 pub struct Hands {
     spool: Spool,
+    folders: Arc<Folders>,
     bell: Bell,
     is_served: bool,
     _identity: Option<Guard>,
@@ -109,7 +112,8 @@ impl Hands {
         let identity = if is_other { Some(owner.assume()?) } else { None };
         let (spool, bell) = (Spool::open_beside(path)?, Bell::open(path)?);
         let is_served = bell.is_heard()?;
-        Ok(Self { spool, bell, is_served, _identity: identity })
+        let folders = spool.folders();
+        Ok(Self { spool, folders, bell, is_served, _identity: identity })
     }
 
     /// Whether a daemon was at work on the spool when it was opened.
@@ -118,8 +122,8 @@ impl Hands {
     }
 
     /// The spool, to be looked at.
-    pub const fn reader(&self) -> &SpoolReader {
-        self.spool.reader()
+    pub fn reader(&self) -> &SpoolReader {
+        &self.folders.reader
     }
 
     /// Has the whole queue tried at once, but for what is held.

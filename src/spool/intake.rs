@@ -74,6 +74,11 @@ impl Intake {
         }
     }
 
+    /// Announces messages that were found in a spool that was opened again.
+    pub fn announce_found(&self, ids: Vec<QueueId>) {
+        ids.into_iter().for_each(|id| self.send(Arrival::Id(id)));
+    }
+
     fn hand_over(&self, message: StoredMessage) {
         self.open.fetch_add(1, Ordering::Relaxed);
         self.send(Arrival::Message(message));

@@ -52,6 +52,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 static RECORD_FAILS_TOLD: Complaint = Complaint::new();
 static REMOVAL_FAILS_TOLD: Complaint = Complaint::new();
+static SPOOL_AWAY_TOLD: Complaint = Complaint::new();
 static READING_FAILS_TOLD: Complaint = Complaint::new();
 /// How a message is opened.
 type Load = fn(&Spool, QueueId) -> Result<(StoredMessage, Option<Progress>), ReadError>;
@@ -204,6 +205,15 @@ impl Manager {
             self.timekeeper.note_when_due(&self.spool);
             self.dispatcher.forget_rested(now);
             self.record_again();
+            self.look_after_spool();
+        }
+    }
+
+    /// Opens the spool again if it went away and is back.
+    fn look_after_spool(&mut self) {
+        match self.spool.reopen() {
+            Ok(found) => found.into_iter().for_each(|id| self.take_found(id)),
+            Err(error) => SPOOL_AWAY_TOLD.error(format_args!("spool: cannot be used: {error}")),
         }
     }
 

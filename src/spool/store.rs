@@ -15,23 +15,24 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::spool::draft::DRAFT_SUFFIX;
 use crate::spool::envelope::Envelope;
-use crate::spool::format::{self, ReadError};
+use crate::spool::folders::Folders;
+use crate::spool::format::ReadError;
 use crate::spool::id::QueueId;
 use crate::spool::message::StoredMessage;
 use crate::spool::progress::Progress;
-use crate::sys::disk::{Disk, DiskFile, Folder, Open};
+use crate::spool::reader::{Malformed, Record};
+use crate::sys::disk::{Disk, Folder, Open};
 use crate::sys::files::with_path;
 use crate::sys::random;
 
 pub use crate::spool::draft::{Draft, Receipt};
+pub use crate::spool::reader::SpoolReader;
 
-/// The most octets of a record in `state/`.
-const MAX_RECORD: u64 = 128 << 20;
 /// The note of how much time has passed, and the most octets of it that are read.
 const CLOCK: &str = "clock";
 const MAX_CLOCK: u64 = 1024;
@@ -46,86 +47,9 @@ const RECORD_SUFFIX: &str = ".new";
 pub struct Spool {
     path: PathBuf,
     disk: Disk,
-    root: Folder,
-    reader: SpoolReader,
-    corrupt: Folder,
-    has_unnamed_files: bool,
-    orders_data_first: bool,
-    /// The daemon's; a command of a person goes without.
-    _lock: Option<DiskFile>,
-}
-
-/// The spool, open to be looked at, whether or not a daemon has it.
-#[derive(Debug)]
-pub struct SpoolReader {
-    queue: Folder,
-    state: Folder,
-}
-
-/// What stands in `state/` for a message.
-type Record = Result<Progress, Malformed>;
-
-/// It is no record of this message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Malformed;
-
-impl SpoolReader {
-    /// Opens the spool in `path`, which must be there.
-    ///
-    /// # Errors
-    /// When its folders cannot be opened.
-    pub fn open(path: &Path) -> io::Result<Self> {
-        let folder = |name: &str| Disk::host().open_folder(&path.join(name));
-        Ok(Self { queue: folder("queue")?, state: folder("state")? })
-    }
-
-    /// The ids of all messages, in no order.
-    ///
-    /// # Errors
-    /// When the folder cannot be read.
-    pub fn ids(&self) -> io::Result<Vec<QueueId>> {
-        let mut ids = Vec::new();
-        self.queue.each_name(|name| ids.extend(name.parse::<QueueId>().ok()))?;
-        Ok(ids)
-    }
-
-    /// Opens a message and, if there is one, the record of its recipients.
-    ///
-    /// # Errors
-    /// Why it cannot be read.
-    pub fn load(&self, id: QueueId) -> Result<(StoredMessage, Option<Progress>), ReadError> {
-        let message = self.message(id)?;
-        let record = self.record(&message)?;
-        Ok((message, record.and_then(Result::ok)))
-    }
-
-    fn message(&self, id: QueueId) -> Result<StoredMessage, ReadError> {
-        let message = format::read(self.queue.open(&id.to_string(), Open::Read)?)?;
-        // A copy, perhaps: it must not be taken for the one that it names.
-        if message.envelope().id == id { Ok(message) } else { Err(ReadError::Malformed) }
-    }
-
-    fn record(&self, message: &StoredMessage) -> io::Result<Option<Record>> {
-        let id = message.envelope().id;
-        let text = self.read_record(&id.to_string())?;
-        let parse = |text: String| Progress::parse(&text, message.envelope()).ok_or(Malformed);
-        let record = text.map(parse);
-        if let Some(Err(Malformed)) = record {
-            log::error!(
-                "{id}: its record in state/ is malformed; every recipient counts as untried"
-            );
-        }
-        Ok(record)
-    }
-
-    fn read_record(&self, name: &str) -> io::Result<Option<String>> {
-        let file = match self.state.open(name, Open::Read) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            file => file?,
-        };
-        let text = file.read_up_to(MAX_RECORD)?;
-        Ok(Some(String::from_utf8_lossy(&text).into_owned()))
-    }
+    folders: RwLock<Arc<Folders>>,
+    /// Held by who opens it again.
+    reopening: Mutex<()>,
 }
 
 impl Spool {
@@ -142,31 +66,8 @@ impl Spool {
     /// # Errors
     /// As above.
     pub fn open_on(path: &Path, disk: &Disk) -> io::Result<Arc<Self>> {
-        let folder = |name: &str| {
-            let folder = if name.is_empty() { path.to_path_buf() } else { path.join(name) };
-            disk.make_private_folder(&folder).map_err(|error| with_path(error, &folder))
-        };
-        let root = folder("")?;
-        let reader = SpoolReader { queue: folder("queue")?, state: folder("state")? };
-        let corrupt = folder("corrupt")?;
-        // New folders must not vanish with the first message in them.
-        root.flush_to_disk()?;
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            disk.open_folder(parent)?.flush_to_disk()?;
-        }
-        let has_unnamed_files = has_unnamed_files(&reader.queue);
-        let orders_data_first = reader.queue.orders_data_first()?;
-        let lock = take_lock(&root).map_err(|error| with_path(error, &path.join("lock")))?;
-        Ok(Arc::new(Self {
-            path: path.into(),
-            disk: disk.clone(),
-            root,
-            reader,
-            corrupt,
-            has_unnamed_files,
-            orders_data_first,
-            _lock: Some(lock),
-        }))
+        let folders = Folders::open(path, disk)?;
+        Ok(Arc::new(Self::with(folders, path, disk.clone())))
     }
 
     /// Opens the spool in `path`, which must be there, beside a daemon that may have it.
@@ -174,17 +75,50 @@ impl Spool {
     /// # Errors
     /// When its folders cannot be opened.
     pub(super) fn open_beside(path: &Path) -> io::Result<Self> {
-        let (disk, reader) = (Disk::host(), SpoolReader::open(path)?);
-        Ok(Self {
-            path: path.into(),
-            root: disk.open_folder(path)?,
-            orders_data_first: reader.queue.orders_data_first()?,
-            reader,
-            corrupt: disk.open_folder(&path.join("corrupt"))?,
-            has_unnamed_files: false,
-            disk,
-            _lock: None,
-        })
+        Ok(Self::with(Folders::open_beside(path)?, path, Disk::host()))
+    }
+
+    fn with(folders: Folders, path: &Path, disk: Disk) -> Self {
+        let (folders, reopening) = (RwLock::new(Arc::new(folders)), Mutex::default());
+        Self { path: path.into(), disk, folders, reopening }
+    }
+
+    /// The folders as they were last opened.
+    pub(super) fn folders(&self) -> Arc<Folders> {
+        // Whoever panics leaves either the old ones or the new ones.
+        Arc::clone(&self.folders.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Makes sure that these folders are still the spool: what is put elsewhere nobody finds.
+    ///
+    /// # Errors
+    /// `NotFound` when they are not, else why it cannot be seen.
+    pub(super) fn check_place(&self, folders: &Folders) -> io::Result<()> {
+        if folders.are_at(&self.path, &self.disk)? {
+            return Ok(());
+        }
+        let error = io::Error::new(io::ErrorKind::NotFound, "the spool is no longer there");
+        Err(with_path(error, &self.path))
+    }
+
+    /// Opens the spool again if there is another one at its path than the one that was opened.
+    /// Gives the messages found in it.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be used. The old one stays open then.
+    pub fn reopen(&self) -> io::Result<Vec<QueueId>> {
+        let _turn = self.reopening.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.folders();
+        if old.are_at(&self.path, &self.disk)? {
+            return Ok(Vec::new());
+        }
+        old.check_successor(&self.path, &self.disk)?;
+        let new = Arc::new(Folders::open(&self.path, &self.disk)?);
+        // Before anybody else puts something into it.
+        let found = found_in(&new)?;
+        *self.folders.write().unwrap_or_else(PoisonError::into_inner) = new;
+        log::warn!("spool: opened again, with {} messages in it", found.len());
+        Ok(found)
     }
 
     /// What an earlier run has left: the ids of its messages, oldest first. Removes what
@@ -194,28 +128,7 @@ impl Spool {
     /// # Errors
     /// When the folders cannot be read.
     pub fn found(&self) -> io::Result<Vec<QueueId>> {
-        let (mut ids, mut others) = (Vec::new(), Vec::new());
-        let queue = &self.reader.queue;
-        queue.each_name(|name| match name.parse() {
-            Ok(id) => ids.push(id),
-            Err(_) => others.push(name.to_owned()),
-        })?;
-        for name in others {
-            if name.ends_with(DRAFT_SUFFIX) {
-                self.sweep_away("queue", queue, &name);
-            } else {
-                log::warn!("spool: queue/{name:?} is no message of ours; left alone");
-            }
-        }
-        ids.sort_unstable();
-        let mut left_over = Vec::new();
-        self.reader.state.each_name(|name| {
-            if !name.parse().is_ok_and(|id| ids.binary_search(&id).is_ok()) {
-                left_over.push(name.to_owned());
-            }
-        })?;
-        left_over.iter().for_each(|name| self.sweep_away("state", &self.reader.state, name));
-        Ok(ids)
+        found_in(&self.folders())
     }
 
     /// Opens a message that an earlier run has left, for the first time: one that was never
@@ -229,8 +142,9 @@ impl Spool {
             Err(ReadError::Incomplete) => {
                 let name = id.to_string();
                 // In this order, as with any message that goes.
-                self.sweep_away("queue", &self.reader.queue, &name);
-                let _ = remove_if_there(&self.reader.state, &name);
+                let folders = self.folders();
+                sweep_away("queue", &folders.reader.queue, &name);
+                let _ = remove_if_there(&folders.reader.state, &name);
             }
             Err(ReadError::Malformed) => self.set_aside(&id.to_string()),
             _ => {}
@@ -243,7 +157,7 @@ impl Spool {
     /// # Errors
     /// When the folder cannot be read.
     pub fn ids(&self) -> io::Result<Vec<QueueId>> {
-        self.reader.ids()
+        self.folders().reader.ids()
     }
 
     /// A new id for a message received `now` after 1970. No message here has it, even if an
@@ -252,7 +166,7 @@ impl Spool {
         let microseconds = u64::try_from(now.as_micros()).unwrap_or(0);
         loop {
             let id = QueueId::generate(microseconds, random::number());
-            if !self.reader.queue.has(&id.to_string()) {
+            if !self.folders().reader.queue.has(&id.to_string()) {
                 return id;
             }
         }
@@ -291,16 +205,17 @@ impl Spool {
     }
 
     fn read_locked(&self, id: QueueId) -> Result<(StoredMessage, Option<Record>), ReadError> {
-        let message = self.reader.message(id)?;
+        let folders = self.folders();
+        let message = folders.reader.message(id)?;
         if !message.try_lock() {
             return Err(ReadError::Locked);
         }
         // Whoever had the lock before may have removed it; its record comes after the lock.
-        let named = self.reader.queue.look_at(&id.to_string())?;
+        let named = folders.reader.queue.look_at(&id.to_string())?;
         if message.identity()? != Some(named.identity()) {
             return Err(ReadError::Io(io::ErrorKind::NotFound.into()));
         }
-        let record = self.reader.record(&message)?;
+        let record = folders.reader.record(&message)?;
         Ok((message, record))
     }
 
@@ -334,7 +249,8 @@ impl Spool {
     }
 
     fn write_record(&self, id: QueueId, progress: &Progress, must_last: bool) -> io::Result<()> {
-        let (state, new_name) = (&self.reader.state, format!("{id}{RECORD_SUFFIX}"));
+        let (folders, new_name) = (self.folders(), format!("{id}{RECORD_SUFFIX}"));
+        let state = &folders.reader.state;
         let written = state.open(&new_name, Open::Anew).and_then(|mut file| {
             file.write_all(progress.to_text().as_bytes())?;
             if must_last { file.flush_to_disk() } else { Ok(()) }
@@ -355,10 +271,11 @@ impl Spool {
     /// # Errors
     /// When the message cannot be removed.
     pub fn remove(&self, id: QueueId, has_record: bool) -> io::Result<()> {
-        let queue = &self.reader.queue;
+        let folders = self.folders();
+        let queue = &folders.reader.queue;
         remove_if_there(queue, &id.to_string())?;
         if has_record {
-            match if self.orders_data_first { Ok(()) } else { queue.flush_to_disk() } {
+            match if folders.orders_data_first { Ok(()) } else { queue.flush_to_disk() } {
                 Ok(()) => self.remove_record(id),
                 Err(error) => log::warn!("{id}: its record stays for now: {error}"),
             }
@@ -373,11 +290,11 @@ impl Spool {
     /// When it cannot be moved; it is still in the queue then.
     pub fn keep_failed(&self, id: QueueId) -> io::Result<PathBuf> {
         let (path, name) = (self.path.join("failed"), id.to_string());
-        let failed = self.disk.make_private_folder(&path)?;
+        let (folders, failed) = (self.folders(), self.disk.make_private_folder(&path)?);
         // The message goes first: a record without it is swept away, and nothing is sent twice.
-        self.reader.queue.rename(&name, &failed, &name)?;
+        folders.reader.queue.rename(&name, &failed, &name)?;
         let record_name = format!("{name}.state");
-        let _ = self.reader.state.rename(&name, &failed, &record_name);
+        let _ = folders.reader.state.rename(&name, &failed, &record_name);
         if let Err(error) = thin_out(&failed) {
             log::warn!("spool: failed/ cannot be thinned out: {error}");
         }
@@ -387,55 +304,32 @@ impl Spool {
     /// The octets that an unprivileged writer may still add.
     ///
     /// # Errors
-    /// When the file system does not say, or takes nothing since it is read-only.
+    /// `NotFound` when the spool is no longer at its path; else when the file system does not
+    /// say, or takes nothing since it is read-only.
     pub fn free_octets(&self) -> io::Result<u64> {
-        self.reader.queue.free_octets()
+        let folders = self.folders();
+        self.check_place(&folders)?;
+        folders.reader.queue.free_octets()
     }
 
     /// The note of how much time has passed, if there is one that is text.
     pub(super) fn clock_note(&self) -> Option<String> {
-        let note = self.root.open(CLOCK, Open::Read).ok()?.read_up_to(MAX_CLOCK).ok()?;
+        let note = self.folders().root.open(CLOCK, Open::Read).ok()?.read_up_to(MAX_CLOCK).ok()?;
         String::from_utf8(note).ok()
     }
 
     /// Replaces that note. It is not flushed: an older one only tells of less.
     pub(super) fn note_clock(&self, text: &str) -> io::Result<()> {
         let new_name = format!("{CLOCK}{RECORD_SUFFIX}");
-        self.root.open(&new_name, Open::Anew)?.write_all(text.as_bytes())?;
-        self.root.rename(&new_name, &self.root, CLOCK)
-    }
-
-    /// The spool, to be looked at without taking locks.
-    pub(super) const fn reader(&self) -> &SpoolReader {
-        &self.reader
-    }
-
-    /// The folder of the messages.
-    pub(super) const fn queue(&self) -> &Folder {
-        &self.reader.queue
-    }
-
-    /// Whether the file system has files without a name that get one later.
-    pub(super) const fn has_unnamed_files(&self) -> bool {
-        self.has_unnamed_files
-    }
-
-    /// Whether the file system has a journal that is written in order, data before names.
-    pub(super) const fn orders_data_first(&self) -> bool {
-        self.orders_data_first
+        let root = &self.folders().root;
+        root.open(&new_name, Open::Anew)?.write_all(text.as_bytes())?;
+        root.rename(&new_name, root, CLOCK)
     }
 
     fn remove_record(&self, id: QueueId) {
-        if let Err(error) = remove_if_there(&self.reader.state, &id.to_string()) {
+        if let Err(error) = remove_if_there(&self.folders().reader.state, &id.to_string()) {
             // The next start removes it.
             log::warn!("{id}: its record in state/ cannot be removed: {error}");
-        }
-    }
-
-    fn sweep_away(&self, folder_name: &str, folder: &Folder, name: &str) {
-        match folder.unlink(name) {
-            Ok(()) => log::info!("spool: {folder_name}/{name} was never finished; removed"),
-            Err(error) => log::error!("spool: cannot remove {folder_name}/{name:?}: {error}"),
         }
     }
 
@@ -443,8 +337,9 @@ impl Spool {
         let path = self.path.join("corrupt").join(name);
         // The record says who has it already. It may well not exist.
         let record_name = format!("{name}.state");
-        let _ = self.reader.state.rename(name, &self.corrupt, &record_name);
-        match self.reader.queue.rename(name, &self.corrupt, name) {
+        let folders = self.folders();
+        let _ = folders.reader.state.rename(name, &folders.corrupt, &record_name);
+        match folders.reader.queue.rename(name, &folders.corrupt, name) {
             Ok(()) => {
                 log::error!("{name}: is damaged; kept as {}", path.display())
             }
@@ -453,29 +348,6 @@ impl Spool {
             }
         }
     }
-}
-
-/// Takes the lock that says that one process has the spool.
-fn take_lock(root: &Folder) -> io::Result<DiskFile> {
-    root.open("lock", Open::ToLock)?;
-    // Held open for reading only: a file open for writing would keep its file system from being
-    // made read-only.
-    let lock = root.open("lock", Open::Read)?;
-    if lock.try_lock()? {
-        return Ok(lock);
-    }
-    Err(io::Error::new(io::ErrorKind::ResourceBusy, "another mailwren has this spool"))
-}
-
-/// Whether `folder` can hold files without a name that get one later: not on every file
-/// system, and not where /proc is missing.
-fn has_unnamed_files(folder: &Folder) -> bool {
-    let name = format!("{}{DRAFT_SUFFIX}", std::process::id());
-    folder
-        .create_unnamed()
-        .and_then(|file| folder.link_unnamed(&file, &name))
-        .and_then(|()| folder.unlink(&name))
-        .is_ok()
 }
 
 /// Removes the oldest messages of `failed/` beyond [`MAX_FAILED`] and [`MAX_FAILED_OCTETS`],
@@ -495,6 +367,38 @@ fn thin_out(failed: &Folder) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+fn found_in(folders: &Folders) -> io::Result<Vec<QueueId>> {
+    let (mut ids, mut others) = (Vec::new(), Vec::new());
+    let queue = &folders.reader.queue;
+    queue.each_name(|name| match name.parse() {
+        Ok(id) => ids.push(id),
+        Err(_) => others.push(name.to_owned()),
+    })?;
+    for name in others {
+        if name.ends_with(DRAFT_SUFFIX) {
+            sweep_away("queue", queue, &name);
+        } else {
+            log::warn!("spool: queue/{name:?} is no message of ours; left alone");
+        }
+    }
+    ids.sort_unstable();
+    let mut left_over = Vec::new();
+    folders.reader.state.each_name(|name| {
+        if !name.parse().is_ok_and(|id| ids.binary_search(&id).is_ok()) {
+            left_over.push(name.to_owned());
+        }
+    })?;
+    left_over.iter().for_each(|name| sweep_away("state", &folders.reader.state, name));
+    Ok(ids)
+}
+
+fn sweep_away(folder_name: &str, folder: &Folder, name: &str) {
+    match folder.unlink(name) {
+        Ok(()) => log::info!("spool: {folder_name}/{name} was never finished; removed"),
+        Err(error) => log::error!("spool: cannot remove {folder_name}/{name:?}: {error}"),
+    }
 }
 
 fn remove_if_there(folder: &Folder, name: &str) -> io::Result<()> {

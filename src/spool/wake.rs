@@ -52,7 +52,9 @@ impl Listener {
                 }
                 self.events.wait();
             }
-            match Self::open(self.path.with_file_name("").as_path()) {
+            // Only where a spool is: an empty mount point must stay one.
+            let spool = self.path.with_file_name("");
+            match Disk::host().look_at(&spool.join("queue")).and_then(|_| Self::open(&spool)) {
                 Ok(anew) => self = anew,
                 Err(_) => self.events.wait(),
             }

@@ -20,9 +20,17 @@ impl Manager {
                 self.arrivals.take_up();
                 self.take_stored(message);
             }
-            Arrival::Id(id) => self.schedule.insert(id, Instant::now()),
+            Arrival::Id(id) => self.take_found(id),
             Arrival::Offer(message, claim) => self.take_offer(message, claim),
             Arrival::Withdrawn(id) => self.withdraw(id),
+        }
+    }
+
+    /// Takes a message that is to be opened from the spool. One that is at work already was
+    /// found again, in a spool that had gone away.
+    pub(super) fn take_found(&mut self, id: QueueId) {
+        if !self.rounds.contains_key(&id) {
+            self.schedule.insert(id, Instant::now());
         }
     }
 
