@@ -2,10 +2,12 @@
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, getpid, test_kill_process};
 
+use crate::sys::clock;
 use crate::sys::disk::{Folder, Open, Status, is_unsupported};
 use crate::sys::process::host_name;
 
@@ -123,6 +125,14 @@ fn is_abandoned(folder: &Folder, name: &str) -> bool {
         })
 }
 
+/// Whether a power cut has left an empty lock: its name was in the journal, and its text, which
+/// is not flushed, was lost. Nobody of this host who took it before the boot is still at work.
+/// Only an empty one counts: one with a text may be another host's. Where the clock was wrong at
+/// either time the lock just has to get old.
+fn is_left_by_a_power_cut(octets: u64, modified_seconds: i64, booted: Duration) -> bool {
+    octets == 0 && u64::try_from(modified_seconds).is_ok_and(|taken| taken < booted.as_secs())
+}
+
 /// Removes a lock that is too old, or whose owner is gone. Whether the name is free now.
 fn remove_stale(folder: &Folder, name: &str) -> io::Result<bool> {
     let status = match folder.look_at(name) {
@@ -130,7 +140,10 @@ fn remove_stale(folder: &Folder, name: &str) -> io::Result<bool> {
         status => status?,
     };
     let age = || folder_now(folder, name).map(|now| now.saturating_sub(status.modified_seconds()));
-    if !is_abandoned(folder, name) && age()? < STALE_SECONDS {
+    let booted = clock::since_1970().saturating_sub(clock::since_boot());
+    let is_cut = is_left_by_a_power_cut(status.size_octets(), status.modified_seconds(), booted);
+    let is_left = is_cut || is_abandoned(folder, name);
+    if !is_left && age()? < STALE_SECONDS {
         return Ok(false);
     }
     // Another one may have done the same just now; then this is a new lock.
@@ -194,7 +207,8 @@ mod tests {
     #[test]
     fn a_lock_left_behind_is_removed_and_a_fresh_one_is_not() {
         let (path, folder) = folder();
-        let file = File::create(path.path().join("ann.lock")).unwrap();
+        let mut file = File::create(path.path().join("ann.lock")).unwrap();
+        file.write_all(b"another program's").unwrap();
         for (age, taken) in [(0, false), (290, false), (310, true)] {
             file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
             assert_eq!(is_taken(&folder), taken, "{age}");
@@ -218,6 +232,16 @@ mod tests {
         ] {
             fs::write(path.path().join("ann.lock"), &text).unwrap();
             assert_eq!(is_taken(&folder), taken, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_lock_from_before_the_boot_counts_for_nothing() {
+        let booted = Duration::from_secs(1000);
+        for (octets, modified, is_left) in
+            [(0, 999, true), (0, 1000, false), (0, 5000, false), (9, 1, false), (0, -1, false)]
+        {
+            assert_eq!(is_left_by_a_power_cut(octets, modified, booted), is_left, "{modified}");
         }
     }
 
