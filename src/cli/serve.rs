@@ -22,6 +22,7 @@ use crate::receive::Reception;
 use crate::receive::listener::BoundListener;
 use crate::receive::queue_runs::QueueRuns;
 use crate::receive::slots::Slots;
+use crate::receive::threads::SessionThreads;
 use crate::report::log_format;
 use crate::route::local::LocalRouter;
 use crate::spool::manager::{Manager, Order};
@@ -124,7 +125,9 @@ fn start(settings: Settings) -> io::Result<Server> {
     let slots = Slots::new(settings.server.max_sessions, settings.server.max_sessions_per_client);
     let is_stopping = AtomicBool::new(false);
     let queue_runs = QueueRuns::new(orders.clone());
-    let reception = Reception { settings, spool, router, intake, queue_runs, slots, is_stopping };
+    let threads = SessionThreads::default();
+    let reception =
+        Reception { settings, spool, router, intake, queue_runs, threads, slots, is_stopping };
     let reception = Arc::new(reception);
     for at in 0..listeners.len() {
         let (listeners, reception) = (Arc::clone(&listeners), Arc::clone(&reception));

@@ -1,7 +1,7 @@
 //! Listening sockets, and the thread of each that accepts sessions.
 
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,8 +27,6 @@ use crate::sys::files::with_path;
 /// Connections that the kernel holds until they are accepted: a burst of a thousand is no
 /// reason to lose a SYN.
 const BACKLOG: i32 = 1024;
-/// The stack of a session thread. Only the pages that are touched cost memory.
-const SESSION_STACK: usize = 256 << 10;
 /// The pause after an `accept` that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -51,6 +49,8 @@ pub enum Bound {
 #[derive(Debug)]
 pub struct BoundListener {
     socket: Bound,
+    /// Its address, where that is the one that clients connect to, and not all of the host's.
+    local: Option<IpAddr>,
     networks: Vec<IpNet>,
     bare_newline: BareNewline,
 }
@@ -66,6 +66,7 @@ impl BoundListener {
             ListenAddress::Unix(path) => Bound::Unix(bind_unix(path)?),
         };
         Ok(Self {
+            local: specific_address(&socket),
             socket,
             networks: listener.networks.clone(),
             bare_newline: listener.bare_newline,
@@ -78,7 +79,8 @@ impl BoundListener {
     /// When it cannot be bound; the text names the path and what to do.
     pub fn bind_submission_socket(path: &Path) -> io::Result<Self> {
         let socket = Bound::Unix(bind_unix(path)?);
-        Ok(Self { socket, networks: Vec::new(), bare_newline: BareNewline::Reject })
+        let (local, networks) = (None, Vec::new());
+        Ok(Self { socket, local, networks, bare_newline: BareNewline::Reject })
     }
 
     /// The TCP address that was bound: the port that the system chose where 0 was asked for.
@@ -107,7 +109,10 @@ impl BoundListener {
         match &self.socket {
             Bound::Tcp(listener) => {
                 let (socket, remote) = listener.accept()?;
-                let local = socket.local_addr()?.ip().to_canonical();
+                let local = match self.local {
+                    Some(local) => local,
+                    None => socket.local_addr()?.ip().to_canonical(),
+                };
                 let peer = Peer::Host { remote: remote.ip().to_canonical(), local };
                 Ok((Socket::Tcp(socket), peer))
             }
@@ -138,10 +143,9 @@ impl BoundListener {
                 return turn_away(socket, &reply);
             }
         };
-        let reception = Arc::clone(reception);
-        let bare_newline = self.bare_newline;
+        let (of_session, bare_newline) = (Arc::clone(reception), self.bare_newline);
         let work = move || {
-            let session = || session::serve(&reception, socket, peer, bare_newline);
+            let session = || session::serve(&of_session, socket, peer, bare_newline);
             if catch_unwind(AssertUnwindSafe(session)).is_err() {
                 log::error!(
                     "{peer}: internal error; this session ended, nothing of it was accepted"
@@ -149,12 +153,17 @@ impl BoundListener {
             }
             drop(slot);
         };
-        let thread = thread::Builder::new().name("session".into()).stack_size(SESSION_STACK);
-        if let Err(error) = thread.spawn(work) {
+        if let Err(error) = reception.threads.run(Box::new(work)) {
             // The socket went with the closure; the client sees a closed connection.
             log::error!("{peer}: no thread for the session: {error}");
         }
     }
+}
+
+fn specific_address(socket: &Bound) -> Option<IpAddr> {
+    let Bound::Tcp(socket) = socket else { return None };
+    let address = socket.local_addr().ok()?.ip().to_canonical();
+    (!address.is_unspecified()).then_some(address)
 }
 
 /// Whether the error concerns one connection that is gone already (accept(2)).
@@ -188,6 +197,8 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
+        // Each accepted connection inherits it.
+        socket.set_tcp_nodelay(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         Ok(TcpListener::from(socket))

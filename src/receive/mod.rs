@@ -8,6 +8,7 @@ pub mod queue_runs;
 pub mod session;
 pub mod slots;
 pub mod stream;
+pub mod threads;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -15,6 +16,7 @@ use std::sync::atomic::AtomicBool;
 use crate::config::settings::Settings;
 use crate::receive::queue_runs::QueueRuns;
 use crate::receive::slots::Slots;
+use crate::receive::threads::SessionThreads;
 use crate::route::local::LocalRouter;
 use crate::spool::manager::Intake;
 use crate::spool::store::Spool;
@@ -32,6 +34,8 @@ pub struct Reception {
     pub intake: Intake,
     /// Where clients have the queue tried.
     pub queue_runs: QueueRuns,
+    /// Their threads.
+    pub threads: SessionThreads,
     /// How many sessions there are.
     pub slots: Arc<Slots>,
     /// Set when the server is about to stop: sessions end with 421 at their next command.

@@ -33,10 +33,7 @@ impl DeadlineStream {
     /// When the socket does not take its options.
     pub fn new(socket: Socket, timeout: Duration) -> io::Result<Self> {
         match &socket {
-            Socket::Tcp(socket) => {
-                socket.set_nodelay(true)?;
-                socket.set_write_timeout(Some(timeout))?;
-            }
+            Socket::Tcp(socket) => socket.set_write_timeout(Some(timeout))?,
             Socket::Unix(socket) => socket.set_write_timeout(Some(timeout))?,
         }
         Ok(Self { socket, read_timeout: Duration::ZERO })

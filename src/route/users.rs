@@ -9,7 +9,7 @@ use crate::config::settings::{Local, Users};
 use crate::deliver::outcome::Failure;
 use crate::mail::address::LocalPart;
 use crate::mail::status::Status;
-use crate::sys::users::{self, Account};
+use crate::sys::users::{Account, AccountCache};
 use crate::sys::watched::WatchedFile;
 
 /// The longest name of a user, in octets. It becomes part of a path.
@@ -72,7 +72,7 @@ pub struct UserTable {
 
 #[derive(Debug)]
 enum Source {
-    System,
+    System(AccountCache),
     Any,
     File(WatchedFile<HashSet<String>>),
 }
@@ -81,7 +81,7 @@ impl UserTable {
     /// The table that `[local]` describes.
     pub fn new(local: &Local) -> Self {
         let source = match &local.users {
-            Users::System => Source::System,
+            Users::System => Source::System(AccountCache::default()),
             Users::Any => Source::Any,
             Users::File(path) => Source::File(WatchedFile::new(path.clone(), MAX_USERS_FILE)),
         };
@@ -123,7 +123,7 @@ impl UserTable {
             || Failure::new(ASK_LATER, "there is no user root: add an alias for postmaster");
         let name = "root".parse().map_err(|NotAUserName| failure())?;
         match self.source {
-            Source::System => self.find_name("root", None)?.ok_or_else(failure),
+            Source::System(_) => self.find_name("root", None)?.ok_or_else(failure),
             Source::Any | Source::File(_) => Ok(User { name, detail: None, account: None }),
         }
     }
@@ -145,8 +145,8 @@ impl UserTable {
                 let is_listed = names_in(file)?.contains(text);
                 Ok(is_listed.then_some(User { name, detail, account: None }))
             }
-            Source::System => {
-                let account = users::by_name(text).map_err(|error| {
+            Source::System(accounts) => {
+                let account = accounts.by_name(text).map_err(|error| {
                     Failure::new(ASK_LATER, format!("the accounts cannot be looked up: {error}"))
                 })?;
                 // A directory that ignores case gives the name as it should be spelt.

@@ -4,8 +4,10 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use crate::spool::draft::DRAFT_SUFFIX;
+use crate::spool::id::QueueId;
 use crate::spool::reader::SpoolReader;
 use crate::sys::disk::{Disk, DiskFile, Folder, Open};
 use crate::sys::files::with_path;
@@ -22,6 +24,8 @@ pub(super) struct Folders {
     pub(super) orders_data_first: bool,
     /// Device and inode of `queue/`.
     queue_identity: (u64, u64),
+    /// The newest message that an earlier run has left, once it was looked.
+    newest_found: OnceLock<Option<QueueId>>,
     /// Whether a file system of its own is mounted at the path.
     is_mounted: bool,
     /// The daemon's; a command of a person goes without.
@@ -49,6 +53,7 @@ impl Folders {
             has_unnamed_files: has_unnamed_files(&reader.queue),
             orders_data_first: reader.queue.orders_data_first()?,
             queue_identity: reader.queue.status()?.identity(),
+            newest_found: OnceLock::new(),
             is_mounted: is_mounted(path, disk)?,
             root,
             reader,
@@ -69,10 +74,22 @@ impl Folders {
             has_unnamed_files: false,
             orders_data_first: reader.queue.orders_data_first()?,
             queue_identity: reader.queue.status()?.identity(),
+            newest_found: OnceLock::new(),
             is_mounted: is_mounted(path, &disk)?,
             reader,
             _lock: None,
         })
+    }
+
+    /// Notes the newest message that an earlier run has left.
+    pub(super) fn note_newest(&self, newest: Option<QueueId>) {
+        // Who looks a second time finds messages of this run as well.
+        let _ = self.newest_found.set(newest);
+    }
+
+    /// Whether no message of an earlier run can have this id, as far as is known.
+    pub(super) fn is_newer_than_found(&self, id: QueueId) -> bool {
+        self.newest_found.get().is_some_and(|newest| newest.is_none_or(|newest| id > newest))
     }
 
     /// Whether these are the folders at `path`.

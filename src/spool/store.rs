@@ -166,7 +166,9 @@ impl Spool {
         let microseconds = u64::try_from(now.as_micros()).unwrap_or(0);
         loop {
             let id = QueueId::generate(microseconds, random::number());
-            if !self.folders().reader.queue.has(&id.to_string()) {
+            // Only a clock that was set back makes one that an earlier run may have made.
+            let folders = self.folders();
+            if folders.is_newer_than_found(id) || !folders.reader.queue.has(&id.to_string()) {
                 return id;
             }
         }
@@ -391,6 +393,7 @@ fn found_in(folders: &Folders) -> io::Result<Vec<QueueId>> {
         }
     })?;
     left_over.iter().for_each(|name| sweep_away("state", &folders.reader.state, name));
+    folders.note_newest(ids.last().copied());
     Ok(ids)
 }
 

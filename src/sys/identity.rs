@@ -10,6 +10,7 @@
 
 #![expect(unsafe_code, reason = "setfsuid, setfsgid and setres[ug]id have no safe wrapper")]
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::io;
 use std::marker::PhantomData;
@@ -122,11 +123,12 @@ impl Identity {
     /// `PermissionDenied` when the process may not; the text names the remedy. The thread's
     /// identity is what it was.
     pub fn assume(&self) -> io::Result<Guard> {
-        if !capabilities(None)?.effective.contains(KEPT) {
+        let own = own()?;
+        if !own.may_change {
             return self.assume_own();
         }
-        let groups = getgroups()?.into_iter().map(rustix::fs::Gid::as_raw).collect();
-        let before = Self { uid: swap_fsuid(self.uid), gid: swap_fsgid(self.gid), groups };
+        let (uid, gid) = (swap_fsuid(self.uid), swap_fsgid(self.gid));
+        let before = Self { uid, gid, groups: own.groups };
         // From here on the guard gives back whatever was taken, also when the rest fails.
         let guard = Guard { before: Some(before), on_this_thread: PhantomData };
         set_groups(&self.groups)?;
@@ -147,6 +149,30 @@ impl Identity {
         );
         Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
     }
+}
+
+/// What a thread has of its own, and keeps as long as it lives: privileges are dropped before
+/// the threads that write into mailboxes are started.
+#[derive(Clone, Debug)]
+struct Own {
+    /// Whether it may take other identities.
+    may_change: bool,
+    groups: Vec<u32>,
+}
+
+/// What the calling thread has. Asked once for each thread; not while it has another identity.
+fn own() -> io::Result<Own> {
+    thread_local! {
+        static OWN: OnceCell<Own> = const { OnceCell::new() };
+    }
+    OWN.with(|known| {
+        if let Some(own) = known.get() {
+            return Ok(own.clone());
+        }
+        let may_change = capabilities(None)?.effective.contains(KEPT);
+        let groups = getgroups()?.into_iter().map(rustix::fs::Gid::as_raw).collect();
+        Ok(known.get_or_init(|| Own { may_change, groups }).clone())
+    })
 }
 
 /// Remembers the identities of accounts for a minute, so that not each message costs a look

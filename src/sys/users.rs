@@ -6,12 +6,15 @@
 
 #![expect(unsafe_code, reason = "getpwnam_r, getpwuid_r and getgrouplist have no safe wrapper")]
 
+use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsStr, c_char, c_int};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::ptr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// The first try at a buffer for an account's texts, in octets.
 const FIRST_BUFFER: usize = 1024;
@@ -19,6 +22,11 @@ const FIRST_BUFFER: usize = 1024;
 const MAX_BUFFER: usize = 1 << 20;
 /// The most groups that Linux lets a process have (NGROUPS_MAX).
 const MAX_GROUPS: usize = 65_536;
+
+/// How long an account is believed to be as it was.
+const ACCOUNT_AGE: Duration = Duration::from_secs(5);
+/// How many accounts are remembered.
+const MAX_REMEMBERED: usize = 256;
 
 /// An account of the system.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +39,42 @@ pub struct Account {
     pub gid: u32,
     /// Its home. It need not exist.
     pub home: PathBuf,
+}
+
+/// Remembers accounts for a few seconds, so that a message does not cost a look through all of
+/// them at each of its recipients' steps. That there is no such account is never remembered: it
+/// may be made at any moment.
+#[derive(Debug, Default)]
+pub struct AccountCache {
+    known: Mutex<HashMap<String, (Instant, Account)>>,
+}
+
+impl AccountCache {
+    /// The account called `name`, or `None` where there is none.
+    ///
+    /// # Errors
+    /// As with [`by_name`].
+    pub fn by_name(&self, name: &str) -> io::Result<Option<Account>> {
+        let is_fresh = |(asked, _): &&(Instant, Account)| asked.elapsed() < ACCOUNT_AGE;
+        if let Some((_, account)) = self.known().get(name).filter(is_fresh) {
+            return Ok(Some(account.clone()));
+        }
+        let found = by_name(name)?;
+        let mut known = self.known();
+        if known.len() >= MAX_REMEMBERED {
+            known.clear();
+        }
+        match &found {
+            Some(account) => drop(known.insert(name.to_owned(), (Instant::now(), account.clone()))),
+            None => drop(known.remove(name)),
+        }
+        Ok(found)
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<String, (Instant, Account)>> {
+        // Nothing but whole values is ever put in.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The account called `name`, or `None` where there is none.
