@@ -182,8 +182,9 @@ fn watch_network(orders: Sender<Order>) -> io::Result<()> {
 }
 
 fn bind(settings: &Settings) -> io::Result<Arc<[BoundListener]>> {
-    let mut listeners =
-        settings.listeners.iter().map(BoundListener::bind).collect::<io::Result<Vec<_>>>()?;
+    let timeout = settings.server.session_timeout;
+    let bind = |listener| BoundListener::bind(listener, timeout);
+    let mut listeners = settings.listeners.iter().map(bind).collect::<io::Result<Vec<_>>>()?;
     if let Some(path) = &settings.server.socket {
         listeners.push(BoundListener::bind_submission_socket(path)?);
     }

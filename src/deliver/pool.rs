@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, Sender, after, never, select};
 
 use crate::deliver::job::{Job, Report};
 use crate::deliver::outcome::{Failure, Outcome};
@@ -52,20 +52,20 @@ fn work(lane: &impl Deliver, jobs: &Receiver<Job>, reports: &Sender<Report>) {
     // A host without mail is left asleep: nothing wakes a thread that has nothing to look after.
     let mut is_wanted = false;
     loop {
-        let next = match is_wanted {
-            true => jobs.recv_timeout(IDLE_PERIOD),
-            false => jobs.recv().map_err(RecvTimeoutError::from),
-        };
-        match next {
-            Ok(job) => {
-                if reports.send(attempt(lane, &job)).is_err() {
-                    return;
-                }
-                is_wanted = true;
+        let patience = if is_wanted { after(IDLE_PERIOD) } else { never() };
+        // `recv` would spin and yield for a while before it waits.
+        let job = select! {
+            recv(jobs) -> job => job,
+            recv(patience) -> _ => {
+                is_wanted = rest(lane);
+                continue;
             }
-            Err(RecvTimeoutError::Timeout) => is_wanted = rest(lane),
-            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        let Ok(job) = job else { return };
+        if reports.send(attempt(lane, &job)).is_err() {
+            return;
         }
+        is_wanted = true;
     }
 }
 

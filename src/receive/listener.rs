@@ -56,13 +56,14 @@ pub struct BoundListener {
 }
 
 impl BoundListener {
-    /// Binds the address of a `[listen.NAME]`.
+    /// Binds the address of a `[listen.NAME]`, for sessions whose clients must take something
+    /// of what they are sent within `write_timeout`.
     ///
     /// # Errors
     /// When it cannot be bound; the text names the address and what to do.
-    pub fn bind(listener: &Listener) -> io::Result<Self> {
+    pub fn bind(listener: &Listener, write_timeout: Duration) -> io::Result<Self> {
         let socket = match &listener.address {
-            ListenAddress::Tcp(address) => Bound::Tcp(bind_tcp(*address)?),
+            ListenAddress::Tcp(address) => Bound::Tcp(bind_tcp(*address, write_timeout)?),
             ListenAddress::Unix(path) => Bound::Unix(bind_unix(path)?),
         };
         Ok(Self {
@@ -189,7 +190,7 @@ fn turn_away(socket: Socket, reply: &Reply) {
     };
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind_tcp(address: SocketAddr, write_timeout: Duration) -> io::Result<TcpListener> {
     let bind = || {
         let socket =
             RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -197,8 +198,9 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
-        // Each accepted connection inherits it.
+        // Each accepted connection inherits the two.
         socket.set_tcp_nodelay(true)?;
+        socket.set_write_timeout(Some(write_timeout))?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         Ok(TcpListener::from(socket))
@@ -234,4 +236,20 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
         Ok(listener)
     };
     bind().map_err(|error| with_path(error, path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpStream;
+
+    #[test]
+    fn an_accepted_connection_inherits_what_was_set() {
+        let timeout = Duration::from_secs(77);
+        let listener = bind_tcp(([127, 0, 0, 1], 0).into(), timeout).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, _) = listener.accept().unwrap();
+        assert!(socket.nodelay().unwrap());
+        assert_eq!(socket.write_timeout().unwrap(), Some(timeout));
+    }
 }

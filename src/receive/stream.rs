@@ -27,13 +27,15 @@ pub struct DeadlineStream {
 }
 
 impl DeadlineStream {
-    /// Wraps a connected socket. A write that makes no progress fails after `timeout`.
+    /// Wraps a socket that was accepted. A write that makes no progress fails after `timeout`,
+    /// which a TCP socket has from its listener.
     ///
     /// # Errors
     /// When the socket does not take its options.
     pub fn new(socket: Socket, timeout: Duration) -> io::Result<Self> {
         match &socket {
-            Socket::Tcp(socket) => socket.set_write_timeout(Some(timeout))?,
+            // Its listener's (see receive/listener.rs).
+            Socket::Tcp(_) => {}
             Socket::Unix(socket) => socket.set_write_timeout(Some(timeout))?,
         }
         Ok(Self { socket, read_timeout: Duration::ZERO })

@@ -3,10 +3,9 @@
 //! a message does.
 
 use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
-
-use crossbeam_channel::{Receiver, Sender, bounded};
 
 /// The stack of a session thread. Only the pages that are touched cost memory.
 const STACK: usize = 256 << 10;
@@ -17,17 +16,22 @@ const LINGER: Duration = Duration::from_secs(2);
 pub type Work = Box<dyn FnOnce() + Send>;
 
 /// Where sessions find their threads.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct SessionThreads {
-    /// Without any room, so that work is sent only to a thread that waits for it.
-    free: Sender<Work>,
-    waiting: Receiver<Work>,
+    /// The threads that wait for work. Whoever takes one out gives it some.
+    free: Arc<Mutex<Vec<Arc<Desk>>>>,
 }
 
-impl Default for SessionThreads {
-    fn default() -> Self {
-        let (free, waiting) = bounded(0);
-        Self { free, waiting }
+/// Where a thread finds its next work.
+#[derive(Default)]
+struct Desk {
+    work: Mutex<Option<Work>>,
+    given: Condvar,
+}
+
+impl std::fmt::Debug for Desk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Desk")
     }
 }
 
@@ -37,20 +41,52 @@ impl SessionThreads {
     /// # Errors
     /// When there is none and none can be started; the work is dropped.
     pub fn run(&self, work: Work) -> io::Result<()> {
-        let Err(refused) = self.free.try_send(work) else { return Ok(()) };
-        let (mut work, waiting) = (refused.into_inner(), self.waiting.clone());
+        let free = lock(&self.free).pop();
+        if let Some(desk) = free {
+            *lock(&desk.work) = Some(work);
+            desk.given.notify_one();
+            return Ok(());
+        }
+        let threads = self.clone();
         let thread = thread::Builder::new().name("session".into()).stack_size(STACK);
-        let serve = move || {
-            loop {
-                work();
-                match waiting.recv_timeout(LINGER) {
-                    Ok(next) => work = next,
-                    Err(_) => return,
-                }
-            }
-        };
-        thread.spawn(serve).map(drop)
+        thread.spawn(move || threads.serve(work)).map(drop)
     }
+
+    fn serve(&self, mut work: Work) {
+        let desk = Arc::new(Desk::default());
+        loop {
+            work();
+            match self.next_work(&desk) {
+                Some(next) => work = next,
+                None => return,
+            }
+        }
+    }
+
+    /// Waits for work; `None` when there was none for a while.
+    fn next_work(&self, desk: &Arc<Desk>) -> Option<Work> {
+        lock(&self.free).push(Arc::clone(desk));
+        let is_empty = |work: &mut Option<Work>| work.is_none();
+        let waited = desk.given.wait_timeout_while(lock(&desk.work), LINGER, is_empty);
+        let work = waited.unwrap_or_else(PoisonError::into_inner).0.take();
+        if work.is_some() {
+            return work;
+        }
+        let mut free = lock(&self.free);
+        if let Some(place) = free.iter().position(|other| Arc::ptr_eq(other, desk)) {
+            free.swap_remove(place);
+            return None;
+        }
+        drop(free);
+        // Somebody took this thread out just now.
+        let given = desk.given.wait_while(lock(&desk.work), is_empty);
+        given.unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// What is behind these locks is whole at any moment, whoever panics.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
