@@ -5,7 +5,7 @@ use std::fs;
 
 use mailwren::spool::id::QueueId;
 
-use super::{LATER, Queue, delivered, folder, names, nothing, out_of_reach, relayed};
+use super::{DEADLINE, LATER, Queue, delivered, folder, names, nothing, out_of_reach, relayed};
 
 const MANY: usize = 3000;
 
@@ -72,4 +72,29 @@ fn what_was_never_finished_is_not_tried() {
     queue.settle_reports();
     assert!(queue.local.is_empty() && !path.exists());
     assert_eq!(queue.stop(), nothing());
+}
+
+#[test]
+fn what_is_parked_behind_a_destination_that_is_down_does_not_wait_for_its_rest() {
+    let queue = Queue::new(LATER, 2 * LATER);
+    // More than the lane has places for.
+    for _ in 0..1500 {
+        queue.announce("<>", &["ann@dead.test"]);
+    }
+    queue.announce("<>", &["bob@live.test"]);
+    // All of them are taken up before the answer, and most are parked.
+    queue.settle_reports();
+    let dead = queue.relay_job();
+    assert_eq!(names(&dead), ["ann@dead.test"]);
+    queue.answer(&dead, |_| out_of_reach());
+    let live = loop {
+        let job = queue.relay.recv_timeout(DEADLINE / 3).unwrap();
+        if names(&job) == ["bob@live.test"] {
+            break job;
+        }
+        // Was handed out together with the first.
+        queue.answer(&job, |_| out_of_reach());
+    };
+    queue.answer(&live, |_| relayed());
+    assert_eq!(queue.stop().len(), 1500);
 }
