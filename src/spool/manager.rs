@@ -337,7 +337,8 @@ impl Manager {
         let id = report.id;
         let Some(round) = self.rounds.get_mut(&id) else { return };
         round.take(report.outcomes);
-        if round.has_new() {
+        // What its client was told is not taken goes on to nobody.
+        if round.has_new() && !matches!(round.standing, Standing::Withdrawn) {
             self.launch(id);
         } else if round.is_idle() {
             self.settle(id);

@@ -166,6 +166,35 @@ fn what_cannot_be_stored_is_refused_and_forgotten() {
 }
 
 #[test]
+fn what_was_refused_goes_nowhere_else_and_gives_its_place_back() {
+    let queue = Queue::new(SOON, LATER);
+    let spool = queue.folder.path().join("spool");
+    fs::rename(spool.join("queue"), spool.join("away")).unwrap();
+    fs::remove_dir(spool.join("away")).unwrap();
+    let deliver_to_bob = || {
+        let session = offer(&queue, &[BOB], LATER);
+        let job = queue.local_job();
+        assert_eq!(names(&job), [BOB]);
+        queue.answer(&job, |_| delivered());
+        session.join().unwrap().unwrap();
+    };
+    // More than the lane has places for.
+    for number in 0..300 {
+        let session = offer(&queue, &["root@home.test"], SOON);
+        let job = queue.local_job();
+        assert!(session.join().unwrap().is_err());
+        // Once this one was taken up, it is known that the other was refused.
+        deliver_to_bob();
+        let behind = if number % 2 == 0 { "x@far.test" } else { ANN };
+        queue.answer(&job, |_| Outcome::Expanded(vec![behind.parse().unwrap()]));
+    }
+    deliver_to_bob();
+    assert!(queue.local.is_empty() && queue.relay.is_empty());
+    fs::create_dir(spool.join("queue")).unwrap();
+    assert_eq!(queue.stop(), nothing());
+}
+
+#[test]
 fn without_a_manager_everything_is_stored() {
     let mut queue = Queue::new(SOON, LATER);
     queue.orders.send(Order::Stop).unwrap();
