@@ -186,9 +186,10 @@ impl Progress {
     /// Whether losing this record would lose nothing but a try that comes early: nobody has
     /// ended yet, nobody has said anything, and the sender knows nothing.
     pub fn is_untouched(&self) -> bool {
-        let is_pending = |recipient: &RecipientState| recipient.state == State::Pending;
         let is_free = self.held.is_none() && self.given_up_by.is_none();
-        is_free && !self.is_delay_reported && self.recipients.iter().all(is_pending)
+        // One that has failed is pending until its report is written, but its end is decided.
+        let is_open = RecipientState::is_open;
+        is_free && !self.is_delay_reported && self.recipients.iter().all(is_open)
     }
 
     /// Takes over what people have said in `newer`, a later record that knows less of tries.
@@ -386,6 +387,16 @@ mod tests {
         progress.expand(into.iter().map(|text| recipient(text)).collect());
         let names: Vec<_> = progress.recipients.iter().map(|r| r.mailbox.to_string()).collect();
         assert_eq!(names, ["root@h", "ann@h", "bob@h"]);
+    }
+
+    #[test]
+    fn whose_report_is_owed_is_not_untouched() {
+        let mut progress = Progress::new(&envelope(&["ann@h", "bob@h"]));
+        let (at, status, text) = (0, Status::new(4, 2, 1), "busy".to_owned());
+        progress.note_try(0, Try { at, status, host: None, text });
+        assert!(progress.is_untouched());
+        progress.recipients[0].is_report_owed = true;
+        assert!(!progress.is_untouched());
     }
 
     #[test]
