@@ -360,7 +360,7 @@ impl Play {
             }
         }
         let folder = self.stop();
-        for left in ["queue", "state", "corrupt", "failed", "wake"] {
+        for left in ["queue", "state", "corrupt", "failed"] {
             let Ok(names) = std::fs::read_dir(folder.path().join("spool").join(left)) else {
                 continue;
             };
