@@ -82,6 +82,8 @@ pub(super) struct Round {
     launched: usize,
     /// Whether anybody was tried in this round.
     was_tried: bool,
+    /// Whether a mailbox has it of which the progress says only that it was expanded.
+    has_copies: bool,
     /// Whether anybody waits for a network.
     waits_for_network: bool,
     /// Those whom nobody tried since the start, nor their destination: they do not expire.
@@ -106,6 +108,7 @@ impl Round {
             running: 0,
             launched: 0,
             was_tried: false,
+            has_copies: false,
             waits_for_network: false,
             untried: HashSet::new(),
             rest_until: None,
@@ -140,11 +143,14 @@ impl Round {
     }
 
     /// Whether what has happened so far must be on disk before the rest is done. An alias
-    /// whose mailboxes are here is looked up again after a crash, at no cost.
+    /// whose mailboxes are here is looked up again after a crash, at no cost, unless it stands
+    /// for one of its own besides.
     pub(super) fn must_not_be_forgotten(&self) -> bool {
         let ended = |state| self.progress.recipients.iter().any(|it| it.state == state);
         self.is_changed
-            && (ended(State::Done) || (self.lane == Lane::Relay && ended(State::Expanded)))
+            && (ended(State::Done)
+                || self.has_copies
+                || (self.lane == Lane::Relay && ended(State::Expanded)))
     }
 
     /// The recipients not looked at yet, by next hop.
@@ -233,6 +239,10 @@ impl Round {
                     self.give_up(index);
                 }
                 Outcome::Expanded(mailboxes) => self.expand(index, mailboxes),
+                Outcome::DeliveredAnd { others, .. } => {
+                    self.has_copies = true;
+                    self.expand(index, others);
+                }
             }
         }
     }
@@ -428,7 +438,9 @@ fn tried(failure: Failure) -> Try {
 /// The outcome, or a failure where an alias would bring too many recipients.
 fn within_bounds(outcome: Outcome, recipients: usize) -> Outcome {
     match &outcome {
-        Outcome::Expanded(mailboxes) if mailboxes.len() + recipients > MAX_RECIPIENTS => {
+        Outcome::Expanded(others) | Outcome::DeliveredAnd { others, .. }
+            if others.len() + recipients > MAX_RECIPIENTS =>
+        {
             let text = format!("its aliases bring more than {MAX_RECIPIENTS} recipients");
             Failure::new(TOO_MANY, text).into_outcome()
         }
