@@ -87,6 +87,15 @@ struct Model {
     behind: Option<usize>,
     /// What the report on it must say; empty for none. Nothing while it has not ended.
     end: Option<&'static str>,
+    /// Which run of the server gave that end, and by which answer.
+    ended_by: Option<(usize, Answer)>,
+}
+
+impl Model {
+    /// Whether it has the message.
+    fn is_done(&self) -> bool {
+        matches!(self.ended_by, Some((_, Answer::Take))) && self.behind.is_none()
+    }
 }
 
 #[derive(Debug)]
@@ -102,6 +111,7 @@ type Changing = (usize, Change, JoinHandle<Option<Result<(), Refusal>>>);
 struct Play {
     queue: Option<Queue>,
     listener: Option<JoinHandle<()>>,
+    runs: usize,
     messages: Vec<Message>,
     recipients: BTreeMap<String, Model>,
     sessions: Vec<JoinHandle<bool>>,
@@ -115,6 +125,7 @@ impl Play {
         let mut play = Self {
             queue: None,
             listener: None,
+            runs: 0,
             messages: Vec::new(),
             recipients: BTreeMap::new(),
             sessions: Vec::new(),
@@ -126,6 +137,7 @@ impl Play {
     }
 
     fn start(&mut self, folder: tempfile::TempDir) {
+        self.runs += 1;
         let mut queue = Queue::prepare(folder, SOON, LATER);
         queue.start();
         let listener = Listener::open(&queue.folder.path().join("spool")).unwrap();
@@ -164,7 +176,8 @@ impl Play {
                 Asked::Never => format!("{name} NOTIFY=NEVER"),
                 Asked::Success => format!("{name} NOTIFY=SUCCESS,FAILURE"),
             });
-            let model = Model { message, asked: *asked, behind: *behind, end: None };
+            let model =
+                Model { message, asked: *asked, behind: *behind, end: None, ended_by: None };
             self.recipients.insert(name, model);
         }
         let from = if is_from_null { "<>" } else { "<sue@home.test>" };
@@ -215,40 +228,53 @@ impl Play {
         let message = &self.messages[recipient.message];
         assert_eq!(message.id, job.message.envelope().id);
         assert!(!message.is_held && !message.is_closed, "{name} is tried in {message:?}");
-        assert_eq!(recipient.end, None, "{name} is tried again");
+        // What was neither delivered nor reported may come again after the next start, and then
+        // fares the same.
+        let (answer, is_again) = match recipient.ended_by {
+            None => (answer, false),
+            Some((run, answer)) => {
+                assert!(run < self.runs && !recipient.is_done(), "{name} again: {recipient:?}");
+                (answer, true)
+            }
+        };
+        if matches!(answer, Answer::Take | Answer::Fail) {
+            recipient.ended_by = Some((self.runs, answer));
+        }
         let is_told = recipient.asked == Asked::Success && !message.is_from_null;
         match answer {
-            Answer::Take if recipient.behind.is_some() => return self.expand(name, is_told),
-            Answer::Take if name.ends_with("@home.test") => {
-                recipient.end = Some(if is_told { "delivered" } else { "" });
-                return delivered();
+            Answer::Take if recipient.behind.is_some() => self.expand(name, is_told),
+            Answer::Take => {
+                let end = if name.ends_with("@home.test") { "delivered" } else { "relayed" };
+                recipient.end = Some(if is_told { end } else { "" });
+                if end == "relayed" { relayed() } else { delivered() }
             }
-            Answer::Take => recipient.end = Some(if is_told { "relayed" } else { "" }),
             Answer::Fail => {
+                assert!(!is_again || !self.told.contains_key(name), "{name} was told of");
                 let is_told = recipient.asked != Asked::Never;
                 recipient.end = Some(if is_told { "failed" } else { "" });
+                failed()
             }
-            _ => {}
+            _ => answer.outcome(),
         }
-        answer.outcome()
     }
 
     fn expand(&mut self, name: &str, is_told: bool) -> Outcome {
-        let recipient = self.recipients.get_mut(name).unwrap();
-        let (message, count) = (recipient.message, recipient.behind.unwrap());
+        let Model { message, asked, behind, .. } = self.recipients[name];
+        let count = behind.unwrap();
         let is_single = count == 1;
-        recipient.end = Some(if is_told && !is_single { "expanded" } else { "" });
-        let asked = match recipient.asked {
+        let end = if is_told && !is_single { "expanded" } else { "" };
+        self.recipients.get_mut(name).unwrap().end = Some(end);
+        let asked = match asked {
             Asked::Success if !is_single => Asked::Nothing,
             asked => asked,
         };
-        let domains = ["far.test", "home.test"];
-        let names: Vec<_> =
-            (0..count).map(|one| format!("{name}-{one}").replace("@home.test", "")).collect();
-        let into = names.iter().zip(domains.iter().cycle().skip(name.len() % 2));
-        let into: Vec<_> = into.map(|(name, domain)| format!("{name}@{domain}")).collect();
+        let user = name.strip_suffix("@home.test").unwrap();
+        let domains = ["far.test", "home.test"].into_iter().cycle().skip(name.len() % 2);
+        let into = domains.take(count).enumerate();
+        let into: Vec<_> = into.map(|(one, domain)| format!("{user}-{one}@{domain}")).collect();
         for name in &into {
-            self.recipients.insert(name.clone(), Model { message, asked, behind: None, end: None });
+            let model = Model { message, asked, behind: None, end: None, ended_by: None };
+            self.recipients.entry(name.clone()).or_insert(model);
         }
         Outcome::Expanded(into.iter().map(|name| name.parse().unwrap()).collect())
     }
