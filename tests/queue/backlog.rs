@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use mailwren::deliver::outcome::Outcome;
 use mailwren::spool::id::QueueId;
 
 use super::{DEADLINE, LATER, Queue, delivered, folder, names, nothing, out_of_reach, relayed};
@@ -97,4 +98,24 @@ fn what_is_parked_behind_a_destination_that_is_down_does_not_wait_for_its_rest()
     };
     queue.answer(&live, |_| relayed());
     assert_eq!(queue.stop().len(), 1500);
+}
+
+#[test]
+fn a_list_of_very_many_does_not_take_the_manager_very_long() {
+    const MEMBERS: usize = 10_000;
+    let queue = Queue::new(LATER, 2 * LATER);
+    queue.announce("<>", &["all@home.test"]);
+    let members = (0..MEMBERS).map(|number| format!("u{number}@home.test").parse().unwrap());
+    let members = Outcome::Expanded(members.collect());
+    queue.answer(&queue.local_job(), |_| members.clone());
+    // Each of them is an alias, too, for somebody at a host of its own.
+    let job = queue.local_job();
+    assert_eq!(job.recipients.len(), MEMBERS);
+    queue.answer(&job, |name| {
+        let behind =
+            name.replace("@home.test", "@far.test").replace('u', "v@d").replacen("@far", ".far", 1);
+        Outcome::Expanded(vec![behind.parse().unwrap()])
+    });
+    // Within the time that any job may take.
+    assert_eq!(names(&queue.relay_job()), ["v@d0.far.test"]);
 }
