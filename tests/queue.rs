@@ -22,6 +22,8 @@ use mailwren::spool::store::SpoolReader;
 mod backlog;
 #[path = "queue/direct.rs"]
 mod direct;
+#[path = "queue/everything.rs"]
+mod everything;
 #[path = "queue/hands.rs"]
 mod hands;
 #[path = "support/played_queue.rs"]

@@ -93,11 +93,7 @@ impl LocalDelivery {
                 Err(failure) => failure.into_outcome(),
             },
             Resolution::MailboxAnd(user, others) => match write(user) {
-                Ok(place) => {
-                    // The outcome tells only of the others.
-                    log::info!("{} delivered to <{mailbox}> in {place}", message.envelope().id);
-                    Outcome::Expanded(others)
-                }
+                Ok(place) => Outcome::DeliveredAnd { place, others },
                 Err(failure) => failure.into_outcome(),
             },
             Resolution::Expanded(mailboxes) => Outcome::Expanded(mailboxes),

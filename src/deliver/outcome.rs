@@ -23,6 +23,13 @@ pub enum Outcome {
     },
     /// It was an alias: these take its place.
     Expanded(Vec<Mailbox>),
+    /// It is in a mailbox, flushed, and was an alias besides: these are to have it, too.
+    DeliveredAnd {
+        /// The file or folder, for the log.
+        place: String,
+        /// The others.
+        others: Vec<Mailbox>,
+    },
     /// It did not work now; it is tried again.
     Deferred(Failure),
     /// It will never work; the sender is told.

@@ -46,14 +46,10 @@ pub fn outcome(id: QueueId, to: &Mailbox, outcome: &Outcome, took: Duration) {
         Outcome::Relayed { remote, reply, .. } => {
             log::info!("{id}: relayed to=<{to}> host={remote} reply={reply:?} took={took}");
         }
-        Outcome::Expanded(mailboxes) => {
-            let into: Vec<_> =
-                mailboxes.iter().take(MAX_NAMED).map(|into| format!("<{into}>")).collect();
-            log::info!(
-                "{id}: expanded to=<{to}> into={} count={}",
-                into.join(","),
-                mailboxes.len()
-            );
+        Outcome::Expanded(mailboxes) => expanded(id, to, mailboxes),
+        Outcome::DeliveredAnd { place, others } => {
+            log::info!("{id}: delivered to=<{to}> place={place:?} took={took}");
+            expanded(id, to, others);
         }
         Outcome::Deferred(failure) => {
             log::warn!(
@@ -70,6 +66,11 @@ pub fn outcome(id: QueueId, to: &Mailbox, outcome: &Outcome, took: Duration) {
             );
         }
     }
+}
+
+fn expanded(id: QueueId, to: &Mailbox, mailboxes: &[Mailbox]) {
+    let into: Vec<_> = mailboxes.iter().take(MAX_NAMED).map(|into| format!("<{into}>")).collect();
+    log::info!("{id}: expanded to=<{to}> into={} count={}", into.join(","), mailboxes.len());
 }
 
 /// A report is in the spool, which is a message of its own.

@@ -59,6 +59,12 @@ impl Lanes {
             .find_map(|places| places.parked.pop_front())
     }
 
+    /// Whether there is such a message.
+    pub fn has_turn(&self) -> bool {
+        let mut lanes = [&self.local, &self.relay].into_iter();
+        lanes.any(|places| places.taken < MAX_OPEN && !places.parked.is_empty())
+    }
+
     fn places(&mut self, lane: Lane) -> &mut Places {
         match lane {
             Lane::Local => &mut self.local,
@@ -77,12 +83,12 @@ mod tests {
         let mut lanes = Lanes::default();
         while lanes.take(Lane::Relay) {}
         lanes.park(Lane::Relay, first);
-        assert_eq!(lanes.next_parked(), None);
+        assert_eq!((lanes.has_turn(), lanes.next_parked()), (false, None));
         assert!(lanes.take(Lane::Local));
         lanes.park(Lane::Local, second);
         lanes.give_back(Lane::Relay);
-        assert_eq!(lanes.next_parked(), Some(second));
-        assert_eq!(lanes.next_parked(), Some(first));
-        assert_eq!(lanes.next_parked(), None);
+        assert_eq!((lanes.has_turn(), lanes.next_parked()), (true, Some(second)));
+        assert_eq!((lanes.has_turn(), lanes.next_parked()), (true, Some(first)));
+        assert_eq!((lanes.has_turn(), lanes.next_parked()), (false, None));
     }
 }

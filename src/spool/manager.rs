@@ -178,11 +178,11 @@ impl Manager {
 
     fn sleep(&self) -> Duration {
         match self.schedule.next_due() {
-            _ if !self.found.is_empty() && !self.is_stopping => Duration::ZERO,
-            Some(due) if !self.is_stopping => {
-                due.saturating_duration_since(Instant::now()).min(LONGEST_SLEEP)
-            }
-            _ => LONGEST_SLEEP,
+            _ if self.is_stopping => LONGEST_SLEEP,
+            // Only some of what has its turn is opened at a time.
+            _ if !self.found.is_empty() || self.lanes.has_turn() => Duration::ZERO,
+            Some(due) => due.saturating_duration_since(Instant::now()).min(LONGEST_SLEEP),
+            None => LONGEST_SLEEP,
         }
     }
 
@@ -347,7 +347,8 @@ impl Manager {
         let id = report.id;
         let Some(round) = self.rounds.get_mut(&id) else { return };
         round.take(report.outcomes);
-        if round.has_new() {
+        // What its client was told is not taken goes on to nobody.
+        if round.has_new() && !matches!(round.standing, Standing::Withdrawn) {
             self.launch(id);
         } else if round.is_idle() {
             self.settle(id);

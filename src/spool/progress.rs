@@ -155,6 +155,22 @@ pub struct Progress {
     pub past: Vec<PastTry>,
 }
 
+/// The addresses in a list of recipients, so that it is not searched for each that an alias adds.
+/// Case does not count.
+#[derive(Debug)]
+pub struct Known(HashSet<String>);
+
+impl Known {
+    /// Whether this address is in the list.
+    pub fn has(&self, mailbox: &Mailbox) -> bool {
+        self.0.contains(&Self::key(mailbox))
+    }
+
+    fn key(mailbox: &Mailbox) -> String {
+        mailbox.to_string().to_ascii_lowercase()
+    }
+}
+
 impl Progress {
     /// Nothing tried yet.
     pub fn new(envelope: &Envelope) -> Self {
@@ -186,9 +202,10 @@ impl Progress {
     /// Whether losing this record would lose nothing but a try that comes early: nobody has
     /// ended yet, nobody has said anything, and the sender knows nothing.
     pub fn is_untouched(&self) -> bool {
-        let is_pending = |recipient: &RecipientState| recipient.state == State::Pending;
         let is_free = self.held.is_none() && self.given_up_by.is_none();
-        is_free && !self.is_delay_reported && self.recipients.iter().all(is_pending)
+        // One that has failed is pending until its report is written, but its end is decided.
+        let is_open = RecipientState::is_open;
+        is_free && !self.is_delay_reported && self.recipients.iter().all(is_open)
     }
 
     /// Takes over what people have said in `newer`, a later record that knows less of tries.
@@ -197,20 +214,18 @@ impl Progress {
         self.given_up_by.clone_from(&newer.given_up_by);
     }
 
-    /// Whether this recipient is in the list. Case does not count.
-    pub fn has(&self, mailbox: &Mailbox) -> bool {
-        let wanted = mailbox.to_string();
-        self.recipients.iter().any(|it| it.mailbox.to_string().eq_ignore_ascii_case(&wanted))
+    /// Whom the list names.
+    pub fn known(&self) -> Known {
+        Known(self.recipients.iter().map(|it| Known::key(&it.mailbox)).collect())
     }
 
-    /// Adds recipients that an alias stands for, unless they are in the list already: so
-    /// nobody gets a message twice, and aliases that lead to each other come to an end. Case
-    /// does not count.
-    pub fn expand(&mut self, recipients: Vec<Recipient>) {
-        let key = |mailbox: &Mailbox| mailbox.to_string().to_ascii_lowercase();
-        let mut known: HashSet<_> =
-            self.recipients.iter().map(|recipient| key(&recipient.mailbox)).collect();
-        let new = recipients.into_iter().filter(|recipient| known.insert(key(&recipient.mailbox)));
+    /// Adds recipients that an alias stands for, unless they are in the list already, which
+    /// `known` tells of: so nobody gets a message twice, and aliases that lead to each other come
+    /// to an end.
+    pub fn expand(&mut self, recipients: Vec<Recipient>, known: &mut Known) {
+        let new = recipients
+            .into_iter()
+            .filter(|recipient| known.0.insert(Known::key(&recipient.mailbox)));
         self.recipients.extend(new.map(RecipientState::pending));
     }
 
@@ -383,9 +398,21 @@ mod tests {
     fn an_expansion_adds_nobody_twice() {
         let mut progress = Progress::new(&envelope(&["root@h", "ann@h"]));
         let into = ["Ann@h", "bob@h", "root@H", "bob@h"];
-        progress.expand(into.iter().map(|text| recipient(text)).collect());
+        let mut known = progress.known();
+        progress.expand(into.iter().map(|text| recipient(text)).collect(), &mut known);
+        progress.expand(vec![recipient("BOB@h")], &mut known);
         let names: Vec<_> = progress.recipients.iter().map(|r| r.mailbox.to_string()).collect();
         assert_eq!(names, ["root@h", "ann@h", "bob@h"]);
+    }
+
+    #[test]
+    fn whose_report_is_owed_is_not_untouched() {
+        let mut progress = Progress::new(&envelope(&["ann@h", "bob@h"]));
+        let (at, status, text) = (0, Status::new(4, 2, 1), "busy".to_owned());
+        progress.note_try(0, Try { at, status, host: None, text });
+        assert!(progress.is_untouched());
+        progress.recipients[0].is_report_owed = true;
+        assert!(!progress.is_untouched());
     }
 
     #[test]

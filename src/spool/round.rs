@@ -1,7 +1,8 @@
 //! One round of tries for a message: from the moment it is opened until each recipient was
 //! tried, or left alone because its destination rests.
 
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use crate::spool::claim::Claim;
 use crate::spool::envelope;
 use crate::spool::lanes::Lane;
 use crate::spool::message::StoredMessage;
-use crate::spool::progress::{Progress, RecipientState, State, Try};
+use crate::spool::progress::{Known, Progress, RecipientState, State, Try};
 use crate::spool::schedule;
 use crate::sys::clock;
 
@@ -82,6 +83,10 @@ pub(super) struct Round {
     launched: usize,
     /// Whether anybody was tried in this round.
     was_tried: bool,
+    /// Whether a mailbox has it of which the progress says only that it was expanded.
+    has_copies: bool,
+    /// Whom the progress names, once an alias was found.
+    known: Option<Known>,
     /// Whether anybody waits for a network.
     waits_for_network: bool,
     /// Those whom nobody tried since the start, nor their destination: they do not expire.
@@ -106,6 +111,8 @@ impl Round {
             running: 0,
             launched: 0,
             was_tried: false,
+            has_copies: false,
+            known: None,
             waits_for_network: false,
             untried: HashSet::new(),
             rest_until: None,
@@ -140,11 +147,14 @@ impl Round {
     }
 
     /// Whether what has happened so far must be on disk before the rest is done. An alias
-    /// whose mailboxes are here is looked up again after a crash, at no cost.
+    /// whose mailboxes are here is looked up again after a crash, at no cost, unless it stands
+    /// for one of its own besides.
     pub(super) fn must_not_be_forgotten(&self) -> bool {
         let ended = |state| self.progress.recipients.iter().any(|it| it.state == state);
         self.is_changed
-            && (ended(State::Done) || (self.lane == Lane::Relay && ended(State::Expanded)))
+            && (ended(State::Done)
+                || self.has_copies
+                || (self.lane == Lane::Relay && ended(State::Expanded)))
     }
 
     /// The recipients not looked at yet, by next hop.
@@ -153,6 +163,7 @@ impl Round {
         next_hop: impl Fn(&Mailbox) -> NextHop,
     ) -> Vec<(NextHop, Vec<Recipient>)> {
         let mut groups: Vec<(NextHop, Vec<Recipient>)> = Vec::new();
+        let mut places: HashMap<NextHop, usize> = HashMap::new();
         if self.progress.given_up_by.is_some() {
             self.launched = self.progress.recipients.len();
         }
@@ -162,9 +173,12 @@ impl Round {
             let RecipientState { mailbox, request, .. } = recipient;
             let (mailbox, request) = (mailbox.clone(), request.clone());
             let recipient = Recipient { index, mailbox, request };
-            match groups.iter_mut().find(|(known, _)| *known == next_hop) {
-                Some((_, group)) => group.push(recipient),
-                None => groups.push((next_hop, vec![recipient])),
+            match places.entry(next_hop) {
+                Entry::Occupied(place) => groups[*place.get()].1.push(recipient),
+                Entry::Vacant(place) => {
+                    groups.push((place.key().clone(), vec![recipient]));
+                    place.insert(groups.len() - 1);
+                }
             }
         }
         self.launched = self.progress.recipients.len();
@@ -233,6 +247,10 @@ impl Round {
                     self.give_up(index);
                 }
                 Outcome::Expanded(mailboxes) => self.expand(index, mailboxes),
+                Outcome::DeliveredAnd { others, .. } => {
+                    self.has_copies = true;
+                    self.expand(index, others);
+                }
             }
         }
     }
@@ -243,7 +261,8 @@ impl Round {
     /// (§5.2.7.3 (c)). An alias with a mailbox of its own and one address besides counts as a
     /// single one (§5.2.7.3 (b)).
     fn expand(&mut self, index: usize, mailboxes: Vec<Mailbox>) {
-        let is_single = matches!(&mailboxes[..], [only] if !self.progress.has(only));
+        let mut known = self.known.take().unwrap_or_else(|| self.progress.known());
+        let is_single = matches!(&mailboxes[..], [only] if !known.has(only));
         let Some(recipient) = self.progress.recipients.get(index) else { return };
         let request = match is_single {
             true => recipient.request.clone(),
@@ -254,7 +273,8 @@ impl Round {
             false => self.end_well(index, State::Expanded, None, "expanded".into()),
         }
         let behind = |mailbox| envelope::Recipient { mailbox, request: request.clone() };
-        self.progress.expand(mailboxes.into_iter().map(behind).collect());
+        self.progress.expand(mailboxes.into_iter().map(behind).collect(), &mut known);
+        self.known = Some(known);
     }
 
     /// Notes that a recipient has what was sent; its sender hears of that if it wants to.
@@ -428,7 +448,9 @@ fn tried(failure: Failure) -> Try {
 /// The outcome, or a failure where an alias would bring too many recipients.
 fn within_bounds(outcome: Outcome, recipients: usize) -> Outcome {
     match &outcome {
-        Outcome::Expanded(mailboxes) if mailboxes.len() + recipients > MAX_RECIPIENTS => {
+        Outcome::Expanded(others) | Outcome::DeliveredAnd { others, .. }
+            if others.len() + recipients > MAX_RECIPIENTS =>
+        {
             let text = format!("its aliases bring more than {MAX_RECIPIENTS} recipients");
             Failure::new(TOO_MANY, text).into_outcome()
         }

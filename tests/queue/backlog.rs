@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use mailwren::deliver::outcome::Outcome;
 use mailwren::spool::id::QueueId;
 
-use super::{LATER, Queue, delivered, folder, names, nothing, out_of_reach, relayed};
+use super::{DEADLINE, LATER, Queue, delivered, folder, names, nothing, out_of_reach, relayed};
 
 const MANY: usize = 3000;
 
@@ -72,4 +73,49 @@ fn what_was_never_finished_is_not_tried() {
     queue.settle_reports();
     assert!(queue.local.is_empty() && !path.exists());
     assert_eq!(queue.stop(), nothing());
+}
+
+#[test]
+fn what_is_parked_behind_a_destination_that_is_down_does_not_wait_for_its_rest() {
+    let queue = Queue::new(LATER, 2 * LATER);
+    // More than the lane has places for.
+    for _ in 0..1500 {
+        queue.announce("<>", &["ann@dead.test"]);
+    }
+    queue.announce("<>", &["bob@live.test"]);
+    // All of them are taken up before the answer, and most are parked.
+    queue.settle_reports();
+    let dead = queue.relay_job();
+    assert_eq!(names(&dead), ["ann@dead.test"]);
+    queue.answer(&dead, |_| out_of_reach());
+    let live = loop {
+        let job = queue.relay.recv_timeout(DEADLINE / 3).unwrap();
+        if names(&job) == ["bob@live.test"] {
+            break job;
+        }
+        // Was handed out together with the first.
+        queue.answer(&job, |_| out_of_reach());
+    };
+    queue.answer(&live, |_| relayed());
+    assert_eq!(queue.stop().len(), 1500);
+}
+
+#[test]
+fn a_list_of_very_many_does_not_take_the_manager_very_long() {
+    const MEMBERS: usize = 10_000;
+    let queue = Queue::new(LATER, 2 * LATER);
+    queue.announce("<>", &["all@home.test"]);
+    let members = (0..MEMBERS).map(|number| format!("u{number}@home.test").parse().unwrap());
+    let members = Outcome::Expanded(members.collect());
+    queue.answer(&queue.local_job(), |_| members.clone());
+    // Each of them is an alias, too, for somebody at a host of its own.
+    let job = queue.local_job();
+    assert_eq!(job.recipients.len(), MEMBERS);
+    queue.answer(&job, |name| {
+        let behind =
+            name.replace("@home.test", "@far.test").replace('u', "v@d").replacen("@far", ".far", 1);
+        Outcome::Expanded(vec![behind.parse().unwrap()])
+    });
+    // Within the time that any job may take.
+    assert_eq!(names(&queue.relay_job()), ["v@d0.far.test"]);
 }

@@ -91,6 +91,35 @@ fn who_has_it_is_on_record_before_it_is_stored() {
 }
 
 #[test]
+fn an_alias_with_a_mailbox_of_its_own_is_on_record_like_any_that_has_it() {
+    let queue = Queue::new(LATER, LATER);
+    // One is offered, and is stored when the other cannot be delivered; one is in the spool.
+    let session = offer(&queue, &[ANN], LATER);
+    let others = || vec![BOB.parse().unwrap()];
+    let with_others = |_: &str| Outcome::DeliveredAnd { place: "here".into(), others: others() };
+    queue.answer(&queue.local_job(), with_others);
+    let job = queue.local_job();
+    assert_eq!(names(&job), [BOB]);
+    queue.answer(&job, |_| out_of_reach());
+    let first = session.join().unwrap().unwrap().id();
+    assert_eq!(queue.record_of(first).unwrap().recipients[0].state, State::Expanded);
+    let second = queue.announce("<>", &[ANN]);
+    queue.answer(&queue.local_job(), with_others);
+    // Who stands for it is still being tried.
+    let job = queue.local_job();
+    queue.settle_reports();
+    assert_eq!(queue.record_of(second).unwrap().recipients[0].state, State::Expanded);
+    let queue = queue.crash(SOON);
+    for _ in 0..2 {
+        let job = queue.local_job();
+        assert_eq!(names(&job), [BOB]);
+        queue.answer(&job, |_| delivered());
+    }
+    drop(job);
+    assert_eq!(queue.stop(), nothing());
+}
+
+#[test]
 fn a_slow_delivery_is_stored_meanwhile_and_not_repeated() {
     let queue = Queue::new(SOON, LATER);
     let session = offer(&queue, &[ANN], SOON);
@@ -161,6 +190,35 @@ fn what_cannot_be_stored_is_refused_and_forgotten() {
         assert!(Instant::now() < deadline, "the record stays");
         std::thread::yield_now();
     }
+    fs::create_dir(spool.join("queue")).unwrap();
+    assert_eq!(queue.stop(), nothing());
+}
+
+#[test]
+fn what_was_refused_goes_nowhere_else_and_gives_its_place_back() {
+    let queue = Queue::new(SOON, LATER);
+    let spool = queue.folder.path().join("spool");
+    fs::rename(spool.join("queue"), spool.join("away")).unwrap();
+    fs::remove_dir(spool.join("away")).unwrap();
+    let deliver_to_bob = || {
+        let session = offer(&queue, &[BOB], LATER);
+        let job = queue.local_job();
+        assert_eq!(names(&job), [BOB]);
+        queue.answer(&job, |_| delivered());
+        session.join().unwrap().unwrap();
+    };
+    // More than the lane has places for.
+    for number in 0..300 {
+        let session = offer(&queue, &["root@home.test"], SOON);
+        let job = queue.local_job();
+        assert!(session.join().unwrap().is_err());
+        // Once this one was taken up, it is known that the other was refused.
+        deliver_to_bob();
+        let behind = if number % 2 == 0 { "x@far.test" } else { ANN };
+        queue.answer(&job, |_| Outcome::Expanded(vec![behind.parse().unwrap()]));
+    }
+    deliver_to_bob();
+    assert!(queue.local.is_empty() && queue.relay.is_empty());
     fs::create_dir(spool.join("queue")).unwrap();
     assert_eq!(queue.stop(), nothing());
 }

@@ -77,8 +77,9 @@ impl Manager {
     /// that there is no moment at which a crash would have it delivered again.
     pub(super) fn have_stored(&mut self, id: QueueId) {
         let Some(round) = self.rounds.get_mut(&id) else { return };
-        let standing = std::mem::replace(&mut round.standing, Standing::Awaited);
-        let Standing::Offered(claim) = standing else { return };
+        let Standing::Offered(claim) = &round.standing else { return };
+        let claim = Arc::clone(claim);
+        round.standing = Standing::Awaited;
         if round.must_not_be_forgotten() {
             match self.spool.record(id, &round.progress) {
                 Ok(()) => (round.has_record, round.is_changed) = (true, false),

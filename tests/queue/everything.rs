@@ -1,0 +1,426 @@
+//! Everything at once: messages that are announced and offered, answers of every kind, orders, people
+//! who change what is queued, and restarts, in any order. Whatever has happened, each recipient
+//! ends once, its sender hears of it once or not at all, as was asked, and nothing is left over.
+
+use std::collections::BTreeMap;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::select;
+use proptest::prelude::*;
+
+use mailwren::deliver::job::Job;
+use mailwren::deliver::outcome::Outcome;
+use mailwren::spool::hands::{Change, Hands, Refusal};
+use mailwren::spool::id::QueueId;
+use mailwren::spool::manager::Order;
+use mailwren::spool::progress::Hold;
+use mailwren::spool::wake::{Bell, Listener};
+
+use super::played_queue::*;
+use super::{Answer, answers};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Nothing,
+    Never,
+    Success,
+}
+
+/// A recipient of a message; an alias stands for so many others.
+#[derive(Clone, Debug)]
+struct To {
+    domain: &'static str,
+    asked: Asked,
+    behind: Option<usize>,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// A message, and how long its session waits for the delivery where it may be direct.
+    Send {
+        to: Vec<To>,
+        is_from_null: bool,
+        patience: Duration,
+    },
+    Answer(Vec<Answer>),
+    Order(Order),
+    /// Of which message, counted from the last one.
+    Change(usize, Change),
+    Restart,
+}
+
+fn to() -> impl Strategy<Value = To> {
+    let domain = prop::sample::select(vec!["home.test", "home.test", "far.test", "near.test"]);
+    let asked = prop::sample::select(vec![Asked::Nothing, Asked::Never, Asked::Success]);
+    let behind = prop::option::weighted(0.3, 1..3usize);
+    (domain, asked, behind).prop_map(|(domain, asked, behind)| To {
+        domain,
+        asked,
+        behind: behind.filter(|_| domain == "home.test"),
+    })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let to = prop::collection::vec(to(), 1..4);
+    let patience = prop::sample::select(vec![SOON, Duration::from_millis(50)]);
+    let hold = Change::Hold(Hold { since: 0, by: "ann".into() });
+    let give_up = Change::GiveUp("ann".into());
+    let changes = vec![Change::Retry, hold.clone(), hold, Change::Release, give_up, Change::Delete];
+    let orders = vec![Order::RetryAll, Order::RetryForNetwork];
+    prop_oneof![
+        6 => (to, any::<bool>(), patience)
+            .prop_map(|(to, is_from_null, patience)| Step::Send { to, is_from_null, patience }),
+        8 => answers().prop_map(Step::Answer),
+        1 => prop::sample::select(orders).prop_map(Step::Order),
+        5 => (0..3usize, prop::sample::select(changes))
+            .prop_map(|(which, change)| Step::Change(which, change)),
+        1 => Just(Step::Restart),
+    ]
+}
+
+/// What is expected of a recipient.
+#[derive(Debug)]
+struct Model {
+    message: usize,
+    asked: Asked,
+    behind: Option<usize>,
+    /// What the report on it must say; empty for none. Nothing while it has not ended.
+    end: Option<&'static str>,
+    /// Which run of the server gave that end, and by which answer.
+    ended_by: Option<(usize, Answer)>,
+}
+
+impl Model {
+    /// Whether it has the message.
+    fn is_done(&self) -> bool {
+        matches!(self.ended_by, Some((_, Answer::Take))) && self.behind.is_none()
+    }
+}
+
+#[derive(Debug)]
+struct Message {
+    id: QueueId,
+    is_from_null: bool,
+    is_held: bool,
+    is_closed: bool,
+}
+
+type Changing = (usize, Change, JoinHandle<Option<Result<(), Refusal>>>);
+
+struct Play {
+    queue: Option<Queue>,
+    listener: Option<JoinHandle<()>>,
+    runs: usize,
+    messages: Vec<Message>,
+    recipients: BTreeMap<String, Model>,
+    sessions: Vec<JoinHandle<bool>>,
+    changing: Vec<Changing>,
+    /// By recipient, what reports said of it.
+    told: BTreeMap<String, Vec<String>>,
+}
+
+impl Play {
+    fn new() -> Self {
+        let mut play = Self {
+            queue: None,
+            listener: None,
+            runs: 0,
+            messages: Vec::new(),
+            recipients: BTreeMap::new(),
+            sessions: Vec::new(),
+            changing: Vec::new(),
+            told: BTreeMap::new(),
+        };
+        play.start(folder());
+        play
+    }
+
+    fn start(&mut self, folder: tempfile::TempDir) {
+        self.runs += 1;
+        let mut queue = Queue::prepare(folder, SOON, LATER);
+        queue.start();
+        let listener = Listener::open(&queue.folder.path().join("spool")).unwrap();
+        let orders = queue.orders.clone();
+        self.listener = Some(std::thread::spawn(move || listener.run(&orders)));
+        self.queue = Some(queue);
+    }
+
+    fn queue(&self) -> &Queue {
+        self.queue.as_ref().unwrap()
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Send { to, is_from_null, patience } => self.send(&to, is_from_null, patience),
+            Step::Answer(answers) => {
+                if let Some(job) = self.next_job(Duration::from_millis(5)) {
+                    self.answer(&job, &answers);
+                }
+            }
+            Step::Order(order) => self.queue().orders.send(order).unwrap(),
+            Step::Change(which, change) => self.change(which, change),
+            Step::Restart => {
+                let folder = self.stop();
+                self.start(folder);
+            }
+        }
+    }
+
+    fn send(&mut self, to: &[To], is_from_null: bool, patience: Duration) {
+        let (message, mut names) = (self.messages.len(), Vec::new());
+        for To { domain, asked, behind } in to {
+            let name = format!("u{}@{domain}", self.recipients.len());
+            names.push(match asked {
+                Asked::Nothing => name.clone(),
+                Asked::Never => format!("{name} NOTIFY=NEVER"),
+                Asked::Success => format!("{name} NOTIFY=SUCCESS,FAILURE"),
+            });
+            let model =
+                Model { message, asked: *asked, behind: *behind, end: None, ended_by: None };
+            self.recipients.insert(name, model);
+        }
+        let from = if is_from_null { "<>" } else { "<sue@home.test>" };
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        let draft = self.queue().draft(from, &names);
+        let id = draft.envelope().id;
+        self.messages.push(Message { id, is_from_null, is_held: false, is_closed: false });
+        let intake = self.queue().intake.clone();
+        let is_direct = to.iter().all(|to| to.domain == "home.test" && to.asked != Asked::Success);
+        self.sessions.push(std::thread::spawn(move || {
+            let sealed = draft.seal().unwrap();
+            let kept = match is_direct {
+                true => intake.deliver_or_store(sealed, patience),
+                false => intake.store(sealed),
+            };
+            kept.is_ok()
+        }));
+    }
+
+    fn next_job(&mut self, patience: Duration) -> Option<Job> {
+        // Whatever was changed before the job came forbids it.
+        self.note_changes(false);
+        let queue = self.queue();
+        select! {
+            recv(queue.local) -> job => job.ok(),
+            recv(queue.relay) -> job => job.ok(),
+            default(patience) => None,
+        }
+    }
+
+    fn answer(&mut self, job: &Job, answers: &[Answer]) {
+        let mut outcomes = BTreeMap::new();
+        for (place, name) in names(job).into_iter().enumerate() {
+            let outcome = match &name[..] {
+                "sue@home.test" | "postmaster@home.test" => {
+                    self.note_report(&content(job));
+                    delivered()
+                }
+                _ => self.outcome(job, &name, answers[place % answers.len()]),
+            };
+            outcomes.insert(name, outcome);
+        }
+        self.queue().answer(job, |name| outcomes[name].clone());
+    }
+
+    fn outcome(&mut self, job: &Job, name: &str, answer: Answer) -> Outcome {
+        let recipient = self.recipients.get_mut(name).unwrap();
+        let message = &self.messages[recipient.message];
+        assert_eq!(message.id, job.message.envelope().id);
+        assert!(!message.is_held && !message.is_closed, "{name} is tried in {message:?}");
+        // What was neither delivered nor reported may come again after the next start, and then
+        // fares the same.
+        let (answer, is_again) = match recipient.ended_by {
+            None => (answer, false),
+            Some((run, answer)) => {
+                assert!(run < self.runs && !recipient.is_done(), "{name} again: {recipient:?}");
+                (answer, true)
+            }
+        };
+        if matches!(answer, Answer::Take | Answer::Fail) {
+            recipient.ended_by = Some((self.runs, answer));
+        }
+        let is_told = recipient.asked == Asked::Success && !message.is_from_null;
+        match answer {
+            Answer::Take if recipient.behind.is_some() => self.expand(name, is_told),
+            Answer::Take => {
+                let end = if name.ends_with("@home.test") { "delivered" } else { "relayed" };
+                recipient.end = Some(if is_told { end } else { "" });
+                if end == "relayed" { relayed() } else { delivered() }
+            }
+            Answer::Fail => {
+                assert!(!is_again || !self.told.contains_key(name), "{name} was told of");
+                let is_told = recipient.asked != Asked::Never;
+                recipient.end = Some(if is_told { "failed" } else { "" });
+                failed()
+            }
+            _ => answer.outcome(),
+        }
+    }
+
+    fn expand(&mut self, name: &str, is_told: bool) -> Outcome {
+        let Model { message, asked, behind, .. } = self.recipients[name];
+        let count = behind.unwrap();
+        let is_single = count == 1;
+        let end = if is_told && !is_single { "expanded" } else { "" };
+        self.recipients.get_mut(name).unwrap().end = Some(end);
+        let asked = match asked {
+            Asked::Success if !is_single => Asked::Nothing,
+            asked => asked,
+        };
+        let user = name.strip_suffix("@home.test").unwrap();
+        let domains = ["far.test", "home.test"].into_iter().cycle().skip(name.len() % 2);
+        let into = domains.take(count).enumerate();
+        let into: Vec<_> = into.map(|(one, domain)| format!("{user}-{one}@{domain}")).collect();
+        for name in &into {
+            let model = Model { message, asked, behind: None, end: None, ended_by: None };
+            self.recipients.entry(name.clone()).or_insert(model);
+        }
+        Outcome::Expanded(into.iter().map(|name| name.parse().unwrap()).collect())
+    }
+
+    fn note_report(&mut self, text: &str) {
+        let mut name = None;
+        for line in text.lines() {
+            if let Some(found) = line.strip_prefix("Final-Recipient: rfc822; ") {
+                name = Some(found.to_owned());
+            } else if let Some(action) = line.strip_prefix("Action: ") {
+                let name = name.take().unwrap();
+                self.told.entry(name).or_default().push(action.to_owned());
+            }
+        }
+    }
+
+    fn change(&mut self, which: usize, change: Change) {
+        let Some(place) = self.messages.len().checked_sub(which + 1) else { return };
+        let message = &mut self.messages[place];
+        if matches!(change, Change::Release | Change::GiveUp(_)) {
+            message.is_held = false;
+        }
+        let (id, what) = (message.id, change.clone());
+        let spool = self.queue().folder.path().join("spool");
+        let thread = std::thread::spawn(move || {
+            let mut came = None;
+            let hands = Hands::open(&spool).unwrap();
+            hands.change_each([id], None, &what, |_, result| came = Some(result));
+            came
+        });
+        self.changing.push((place, change, thread));
+        // One after the other, so that it is known which came last.
+        while self.changing.iter().any(|(_, _, thread)| !thread.is_finished()) {
+            if let Some(job) = self.next_job(SOON) {
+                self.answer(&job, &[Answer::Refuse]);
+            }
+        }
+        self.note_changes(true);
+    }
+
+    fn note_changes(&mut self, must_end: bool) {
+        let (ended, others) = std::mem::take(&mut self.changing)
+            .into_iter()
+            .partition(|(_, _, thread)| must_end || thread.is_finished());
+        self.changing = others;
+        for (place, change, thread) in ended as Vec<Changing> {
+            if !matches!(thread.join().unwrap(), Some(Ok(()))) {
+                continue;
+            }
+            let message = &mut self.messages[place];
+            let end = match change {
+                Change::Retry => continue,
+                Change::Hold(_) | Change::Release => {
+                    message.is_held = matches!(change, Change::Hold(_));
+                    continue;
+                }
+                Change::GiveUp(_) => "failed",
+                Change::Delete => "",
+            };
+            message.is_closed = true;
+            for recipient in self.recipients.values_mut().filter(|it| it.message == place) {
+                let is_told = recipient.asked != Asked::Never;
+                recipient.end.get_or_insert(if is_told { end } else { "" });
+            }
+        }
+    }
+
+    /// Stops the manager in good order; what it still hands out is put off.
+    fn stop(&mut self) -> tempfile::TempDir {
+        // Those that wait are answered or stored.
+        while self.sessions.iter().any(|session| !session.is_finished()) {
+            if let Some(job) = self.next_job(SOON) {
+                self.answer(&job, &[Answer::Broken]);
+            }
+        }
+        for session in self.sessions.drain(..) {
+            assert!(session.join().unwrap());
+        }
+        self.queue().orders.send(Order::Stop).unwrap();
+        let thread = self.queue.as_mut().and_then(|queue| queue.thread.take()).unwrap();
+        while !thread.is_finished() {
+            if let Some(job) = self.next_job(SOON) {
+                self.answer(&job, &[Answer::Broken]);
+            }
+        }
+        thread.join().unwrap();
+        let Queue { folder, .. } = self.queue.take().unwrap();
+        // Nobody takes what it hears now, so that it ends.
+        Bell::open(&folder.path().join("spool")).unwrap().ring(Order::RetryAll).unwrap();
+        self.listener.take().unwrap().join().unwrap();
+        folder
+    }
+
+    /// Lets everything end, and looks at how it did.
+    fn finish(mut self) {
+        for place in 0..self.messages.len() {
+            self.change(place, Change::Release);
+        }
+        let deadline = Instant::now() + DEADLINE / 2;
+        loop {
+            let is_busy = self.sessions.iter().any(|session| !session.is_finished());
+            if !is_busy && self.queue().spool.ids().unwrap().is_empty() {
+                break;
+            }
+            assert!(Instant::now() < deadline, "stuck: {:?}", self.left());
+            match self.next_job(Duration::from_millis(20)) {
+                Some(job) => self.answer(&job, &[Answer::Take]),
+                None => self.queue().orders.send(Order::RetryAll).unwrap(),
+            }
+        }
+        let folder = self.stop();
+        for left in ["queue", "state", "corrupt", "failed"] {
+            let Ok(names) = std::fs::read_dir(folder.path().join("spool").join(left)) else {
+                continue;
+            };
+            assert_eq!(names.count(), 0, "{left}/ is not empty");
+        }
+        for (name, recipient) in &self.recipients {
+            let end = recipient.end.unwrap_or_else(|| panic!("{name} has not ended"));
+            let told = self.told.get(name).map(|told| told.join(",")).unwrap_or_default();
+            assert_eq!(told, end, "what was told of {name}: {recipient:?}");
+        }
+        assert!(self.told.keys().all(|name| self.recipients.contains_key(name)));
+    }
+
+    fn left(&self) -> Vec<(QueueId, Vec<String>)> {
+        let ids = self.queue().spool.ids().unwrap();
+        let path = self.queue().folder.path();
+        let of = |id: &QueueId| std::fs::read_to_string(path.join(format!("spool/state/{id}")));
+        ids.into_iter()
+            .map(|id| (id, of(&id).unwrap_or_default().lines().map(str::to_owned).collect()))
+            .collect()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 25, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_each_recipient_ends_once_and_is_told_of_as_asked(
+        steps in prop::collection::vec(step(), 1..40),
+    ) {
+        let mut play = Play::new();
+        for step in steps {
+            play.step(step);
+        }
+        play.finish();
+    }
+}
