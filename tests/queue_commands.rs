@@ -362,7 +362,7 @@ fn root_writes_as_the_spool_s_owner_and_others_are_told_who_may() {
         let said = scene.queue_as(nobody.uid, "", arguments);
         assert_eq!(said.code, 77, "{said:?}");
         assert!(said.err.starts_with("cannot work on the queue in "), "{}", said.err);
-        let remedy = ": permission denied; run this as root or as root\n";
+        let remedy = ": permission denied; run this as root\n";
         assert!(said.err.ends_with(remedy), "{}", said.err);
     }
     assert_eq!(scene.queue_as(0, "ann", &["hold", &id]).code, 0);
