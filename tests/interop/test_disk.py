@@ -5,7 +5,7 @@ import contextlib
 import signal
 
 from disk import drain, make_read_only, mount, own_mounts, tmpfs
-from harness import Client, Server, binary, run, smarthost, wait_for
+from harness import Client, Server, binary, program, run, smarthost, wait_for
 from ledger import FAR, LOCAL, at_peer, in_maildir, lines_of, send
 from peers import Peer
 
@@ -150,6 +150,20 @@ def test_no_space_left():
         assert not in_maildir(server).torn and not at_peer(peer).torn
         server.wait_queue(0)
         assert server.log().count("cannot be kept") == 1, server.log()
+
+
+def test_file_size_limit():
+    """A mailbox at the limit of a file's size is full, 4.2.2; the server lives on."""
+    settings = {"local": {"format": "mbox", "path": "DIR/mail/{user}"}, "queue": {"retry": "1h"}}
+    with Server(settings, wrapper=[program("prlimit"), "--fsize=30000"]) as server:
+        mailbox = server.mail / "ann"
+        old = b"From bob@mx.test Sun Nov 22 08:00:00 2026\n\n" + b"x" * 28000 + b"\n\n"
+        mailbox.write_bytes(old)
+        server.deliver("ann@mx.test", b"Subject: x\r\n\r\n" + LINE * 60)
+        server.wait_log(r"deferred to=<ann@mx.test> status=4\.2\.2 .*move mail out of the mailbox")
+        assert mailbox.read_bytes() == old, "a part of the message is there"
+        server.deliver("eve@mx.test")
+        wait_for("mail for somebody else", lambda: (server.mail / "eve").exists())
 
 
 @own_mounts
