@@ -90,6 +90,9 @@ fn the_list_says_who_waits_for_what() {
     assert!(lines[4].starts_with(&second) && lines[4].ends_with("  <>"), "{out}");
     assert!(lines[5].starts_with("    held by root for "), "{out}");
     assert_eq!(lines[6..], ["    held      bob@far.test", "2 messages, 56 B"]);
+    let rests = scene.keep_with(SUE, &["eve@far.test"], CONTENT, |it| it.next_try = RECEIVED + 60);
+    let rested = scene.queue(&["list", &rests]).out;
+    assert!(rested.contains("  not tried yet: its host could not be reached for other mail\n"));
 }
 
 #[test]
@@ -362,7 +365,7 @@ fn root_writes_as_the_spool_s_owner_and_others_are_told_who_may() {
         let said = scene.queue_as(nobody.uid, "", arguments);
         assert_eq!(said.code, 77, "{said:?}");
         assert!(said.err.starts_with("cannot work on the queue in "), "{}", said.err);
-        let remedy = ": permission denied; run this as root or as root\n";
+        let remedy = ": permission denied; run this as root\n";
         assert!(said.err.ends_with(remedy), "{}", said.err);
     }
     assert_eq!(scene.queue_as(0, "ann", &["hold", &id]).code, 0);

@@ -161,7 +161,7 @@ fn one_session_too_many_gets_421_and_a_slot_comes_back() {
     let (_home, server) = server(&[("server.max_sessions", "2")]);
     let (first, _second) = (Client::introduced(&server), Client::introduced(&server));
     let third = Client::new(&server).rest();
-    assert_eq!(third, "421 4.7.0 Too many sessions; try again later\r\n");
+    assert_eq!(third, "421 4.3.2 Too many sessions; try again later\r\n");
     give_back(first);
     await_slot(&server);
     server.stop();

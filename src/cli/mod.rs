@@ -46,7 +46,7 @@ const COMMANDS: [Command; 6] = [
     },
     Command {
         name: "sendmail",
-        arguments: "[-t] [-i] [-f SENDER] [-F NAME] [RECIPIENT...]",
+        arguments: "[-t] [-i] [-f SENDER] [-F NAME] [-N NOTIFY] [-R RETURN] [-V ENVID] [RECIPIENT...]",
         does: "submit a message from standard input, as programs call sendmail",
         run: sendmail::run,
     },
@@ -159,7 +159,8 @@ fn dispatch(invocation: &mut Invocation) -> Result<u8, lexopt::Error> {
 fn help() -> u8 {
     say("mailwren, a mail server for small hosts\n\nmailwren [--config FILE] COMMAND\n");
     for command in &COMMANDS {
-        say(format_args!("  {} {}\n      {}", command.name, command.arguments, command.does));
+        let usage = format!("{} {}", command.name, command.arguments);
+        say(format_args!("  {}\n      {}", usage.trim_end(), command.does));
     }
     say(format_args!(
         "\nThe configuration is {DEFAULT_CONFIG}, or what {CONFIG_VARIABLE} or --config name.\n\

@@ -426,7 +426,8 @@ const QUEUE: &[Key] = &[
         "retry",
         Kind::Times(1, YEAR),
         "1m, 5m, 15m, 30m, 1h, 2h, 4h",
-        "The pauses between tries; the last one repeats.",
+        "The pauses between tries; the last one repeats. Each is up to an eighth, and ten \
+         minutes at most, shorter or longer, so that not all wakes at once.",
     ),
     key(
         "expire",
@@ -446,7 +447,10 @@ const QUEUE: &[Key] = &[
         "direct",
         Kind::Time(0, MINUTE),
         "2s",
-        "How long a client waits for local delivery, which then spares the spool's flush; 0: never.",
+        "How long a client waits for its answer while mail that is for this host alone is put \
+         into the mailboxes. Where that does the spool flushes nothing; where it takes longer the \
+         message is flushed there, the client gets its 250, and the delivery goes on. 0: clients \
+         never wait.",
     ),
     key(
         "bounce_size",

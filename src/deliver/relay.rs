@@ -395,8 +395,8 @@ fn no_address(next_hop: &NextHop, host: &HostPort, error: &DnsError) -> Failure 
     let status = match (error, next_hop) {
         (DnsError::Temporary(_) | DnsError::NoNetwork(_), _) => Status::new(4, 4, 3),
         // A mistake in our own configuration, or a name that comes with the network, must
-        // not bounce everything.
-        (_, NextHop::Smarthost(_) | NextHop::Local) => Status::new(4, 4, 3),
+        // not bounce everything. RFC 3463 §3.5: 4.4.4 is for a directory that does not know it.
+        (_, NextHop::Smarthost(_) | NextHop::Local) => Status::new(4, 4, 4),
         // RFC 5321 §5.1: neither an MX record nor an address.
         (_, NextHop::Mx(domain)) if *domain == host.host => Status::new(5, 1, 2),
         (_, NextHop::Mx(_)) => Status::new(5, 4, 4),

@@ -30,7 +30,8 @@ const BACKLOG: i32 = 1024;
 /// The pause after an `accept` that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-const FULL: Reply = Reply::new(421, Status::new(4, 7, 0), "Too many sessions; try again later");
+// RFC 3463 §3.4: the system accepts no messages now.
+const FULL: Reply = Reply::new(421, Status::new(4, 3, 2), "Too many sessions; try again later");
 const FULL_OF_CLIENT: Reply =
     Reply::new(421, Status::new(4, 7, 0), "Too many sessions from your address; try again later");
 const NOT_FOR_YOU: Reply =

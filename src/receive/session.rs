@@ -224,8 +224,16 @@ impl Conversation<'_> {
     }
 
     fn note_refusal(&self, reply: &Reply) {
-        if !reply.is_positive() {
-            log::info!("{}: refused: {reply}", self.peer);
+        if reply.is_positive() {
+            return;
         }
+        // What is wrong with this system itself is said where it is found; with a full disk not
+        // of every message that is refused.
+        let is_ours = |status: Status| status.is_temporary() && status.is_about_mail_system();
+        let level = match reply.status().is_some_and(is_ours) {
+            true => log::Level::Debug,
+            false => log::Level::Info,
+        };
+        log::log!(level, "{}: refused: {reply}", self.peer);
     }
 }

@@ -86,10 +86,10 @@ pub fn reported(id: QueueId, to: &Mailbox, recipients: &[Reported<'_>], report: 
     );
 }
 
-/// A failure in one line: the text, and who said what where it was a remote host.
-pub fn reason(failure: &Failure) -> String {
+/// A failure in one line: the text, or who said what where it was a remote host.
+fn reason(failure: &Failure) -> String {
     match &failure.remote {
-        None => format!("{} {}", failure.status, failure.text),
+        None => failure.text.clone(),
         Some(remote) => format!("{} said: {}", remote.host, remote.reply),
     }
 }

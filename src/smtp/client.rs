@@ -166,9 +166,15 @@ impl Refusal {
         let too_many = Status::new(5, 5, 3);
         // RFC 5321 §4.5.3.1.10: a 552 to RCPT means "too many recipients" and is temporary,
         // unless the enhanced code says that it is something else, such as a full mailbox.
-        let is_unclear = self.reply.stated_status().is_none_or(|stated| stated == too_many);
+        // Without such a code the first recipient cannot be one too many.
+        let is_unclear = |place| match self.reply.stated_status() {
+            Some(stated) => stated == too_many,
+            None => place > 0,
+        };
         match self.command {
-            Awaited::Recipient(_) if self.reply.code() == 552 && is_unclear => Status::new(4, 5, 3),
+            Awaited::Recipient(place) if self.reply.code() == 552 && is_unclear(place) => {
+                Status::new(4, 5, 3)
+            }
             _ => status,
         }
     }

@@ -46,7 +46,8 @@ const NO_SUCH_TOPIC: Reply =
     Reply::new(504, Status::new(5, 5, 4), "No help on this topic; try HELP");
 const BARE_LF: Reply =
     Reply::new(500, Status::new(5, 5, 2), "Bare LF: a line ends with CRLF (RFC 5321 2.3.8)");
-const LINE_TOO_LONG: Reply = Reply::new(500, Status::new(5, 5, 6), "Line too long");
+// RFC 3463 §3.6: a syntax error. X.5.6 is for lines of AUTH (RFC 4954 §6).
+const LINE_TOO_LONG: Reply = Reply::new(500, Status::new(5, 5, 2), "Line too long");
 const TOO_MANY_REFUSALS: Reply =
     Reply::new(421, Status::new(4, 7, 0), "Too many refused commands; closing the connection");
 

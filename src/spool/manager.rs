@@ -257,7 +257,7 @@ impl Manager {
                 }
             }
             Err(ReadError::Locked) => self.schedule.insert(id, Instant::now() + LOCK_PAUSE),
-            Err(ReadError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(ReadError::Io(error)) if self.is_gone(&error) => {
                 log::info!("{id}: was removed from the queue by hand");
                 self.forget(id);
             }
@@ -457,6 +457,8 @@ impl Manager {
     }
 
     fn record(&mut self, id: QueueId, progress: Progress) {
+        // What was not recorded before is older than this.
+        self.unrecorded.remove(&id);
         if let Err(error) = self.spool.record(id, &progress) {
             RECORD_FAILS_TOLD
                 .error(format_args!("{id}: cannot record the state of its recipients: {error}"));
@@ -468,14 +470,21 @@ impl Manager {
 
     /// Records what the disk did not take before.
     fn record_again(&mut self) {
-        self.unrecorded.retain(|id, progress| match self.spool.load(*id) {
+        let mut unrecorded = std::mem::take(&mut self.unrecorded);
+        unrecorded.retain(|id, progress| match self.spool.load(*id) {
             Ok((_locked, recorded)) => {
                 recorded.iter().for_each(|recorded| progress.obey(recorded));
                 self.spool.record(*id, progress).is_err()
             }
-            Err(ReadError::Io(error)) => error.kind() != std::io::ErrorKind::NotFound,
+            Err(ReadError::Io(error)) => !self.is_gone(&error),
             Err(_) => true,
         });
+        self.unrecorded = unrecorded;
+    }
+
+    /// Whether an error says that a message is no longer there, and not that the spool is away.
+    fn is_gone(&self, error: &std::io::Error) -> bool {
+        error.kind() == std::io::ErrorKind::NotFound && self.spool.is_in_place()
     }
 
     fn forget(&mut self, id: QueueId) {

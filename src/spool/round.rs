@@ -315,7 +315,7 @@ impl Round {
     /// Gives up on everybody who is still to be tried, if a person wants that.
     pub(super) fn give_up_as_told(&mut self) {
         if self.progress.given_up_by.is_some() {
-            let why = "the administrator of this server gave it up";
+            let why = "The administrator of this server gave it up";
             // The report speaks of the decision, where one on expiry speaks of the last try.
             for (index, failure) in self.fail_open(|_| true, |_| GIVEN_UP, why) {
                 self.progress.note_try(index, tried(failure));

@@ -101,6 +101,11 @@ impl Spool {
         Err(with_path(error, &self.path))
     }
 
+    /// Whether the spool is where it was opened, so that what is not in it is not there at all.
+    pub(super) fn is_in_place(&self) -> bool {
+        self.check_place(&self.folders()).is_ok()
+    }
+
     /// Opens the spool again if there is another one at its path than the one that was opened.
     /// Gives the messages found in it.
     ///

@@ -41,7 +41,7 @@ pub struct DateField {
 /// Where the clock that told it was plainly wrong, a comment says so; the grammar has room for
 /// one behind the zone.
 pub fn date_field(seconds: u64) -> DateField {
-    DateField { time: local_time(seconds), is_plainly_wrong: seconds < PROGRAM_MADE }
+    DateField { time: local_time(seconds), is_plainly_wrong: was_not_set(seconds) }
 }
 
 impl fmt::Display for DateField {
@@ -53,7 +53,12 @@ impl fmt::Display for DateField {
 
 /// Whether the clock shows a time at which this program was not made.
 pub fn is_plainly_wrong() -> bool {
-    since_1970().as_secs() < PROGRAM_MADE
+    was_not_set(since_1970().as_secs())
+}
+
+/// Whether a clock that told this moment, in seconds since 1970, had not been set.
+pub const fn was_not_set(seconds: u64) -> bool {
+    seconds < PROGRAM_MADE
 }
 
 /// The time since the host was started, sleep included. No clock that is set changes it.

@@ -2,8 +2,11 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 /// What a signal asks for.
@@ -25,11 +28,14 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Takes over the signals.
+    /// Takes over the signals. One more is taken that says nothing: by itself, SIGXFSZ ends a
+    /// program that writes beyond the limit of a file's size (setrlimit(2)). Without it the write
+    /// fails, and one mailbox that is too long stops no other mail.
     ///
     /// # Errors
     /// When the system does not let us.
     pub fn new() -> io::Result<Self> {
+        flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
         let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
         Ok(Self { signals, arrived: VecDeque::new() })
     }

@@ -8,7 +8,7 @@ import signal
 import time
 from email import message_from_bytes
 
-from harness import Server, free_port, smarthost, wait_for
+from harness import Server, binary, free_port, run, smarthost, wait_for
 from peers import Peer
 
 YEAR = 365 * 86400
@@ -130,3 +130,24 @@ def test_a_wrong_date_says_so():
         for date in (mail["Received"].rpartition(";")[2].strip(), report["Date"]):
             assert date.endswith(NOT_SET) == is_wrong, date
             assert ("1970" in date) == is_wrong, date
+
+
+def test_the_queue_says_so():
+    """The queue commands show no age, date or next try that a clock told which was not set."""
+    with Clocked(ten_minutes_into_1970(), {"smarthost": smarthost(free_port())}) as server:
+        server.deliver("zoe@far.test")
+        wait_for("the first try", lambda: server.deferrals() == 1)
+
+        def queue(*arguments):
+            command = [binary(), "queue", *arguments]
+            return run(command, env=server.environment(), text=True)
+        id = wait_for("the record", lambda: [f for f in (server.spool / "state").iterdir()
+                                             if not f.suffix])[0].name
+        assert "next try" not in queue(), queue()
+        assert f"+0000 {NOT_SET}, 0s ago" in queue("show", id).replace("1s ago", "0s ago")
+        run([*server.wrapper, binary(), "queue", "hold", id], env=server.environment())
+        assert "    held by root\n" in queue(), queue()
+        link = server.dir / "mailq"
+        link.symlink_to(binary())
+        assert f"{id}!   179 (clock was not set)  bob@client.test\n" in \
+            run([link], env=server.environment(), text=True)

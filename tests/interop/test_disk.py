@@ -5,7 +5,7 @@ import contextlib
 import signal
 
 from disk import drain, make_read_only, mount, own_mounts, tmpfs
-from harness import Client, Server, binary, run, smarthost, wait_for
+from harness import Client, Server, binary, program, run, smarthost, wait_for
 from ledger import FAR, LOCAL, at_peer, in_maildir, lines_of, send
 from peers import Peer
 
@@ -90,6 +90,7 @@ def test_full_spool():
             run([binary(), "sendmail", "ann@mx.test"], expect=EX_TEMPFAIL,
                 input=b"x: y\n\n" + LINE * 3000, env=server.environment())
             assert server.log().count("octets free") == 1, server.log()
+            assert "Too little free space" not in server.log(), server.log()
             # What is kept free is for this.
             peer.answers["RCPT"] = b"550 5.1.1 nobody\r\n"
             bounce = wait_for("the bounce", lambda: retried(server) and server.new_mail("bob"))
@@ -151,6 +152,20 @@ def test_no_space_left():
         assert server.log().count("cannot be kept") == 1, server.log()
 
 
+def test_file_size_limit():
+    """A mailbox at the limit of a file's size is full, 4.2.2; the server lives on."""
+    settings = {"local": {"format": "mbox", "path": "DIR/mail/{user}"}, "queue": {"retry": "1h"}}
+    with Server(settings, wrapper=[program("prlimit"), "--fsize=30000"]) as server:
+        mailbox = server.mail / "ann"
+        old = b"From bob@mx.test Sun Nov 22 08:00:00 2026\n\n" + b"x" * 28000 + b"\n\n"
+        mailbox.write_bytes(old)
+        server.deliver("ann@mx.test", b"Subject: x\r\n\r\n" + LINE * 60)
+        server.wait_log(r"deferred to=<ann@mx.test> status=4\.2\.2 .*move mail out of the mailbox")
+        assert mailbox.read_bytes() == old, "a part of the message is there"
+        server.deliver("eve@mx.test")
+        wait_for("mail for somebody else", lambda: (server.mail / "eve").exists())
+
+
 @own_mounts
 def test_read_only_spool():
     """A spool that turns read-only: 451 at MAIL, one error in the log, and mail once it is back."""
@@ -162,7 +177,7 @@ def test_read_only_spool():
             for _ in range(5):
                 is_told(mail(client), 451, "4.3.0")
                 is_told(mail(client, " SIZE=1000"), 451, "4.3.0")
-            assert server.log().count("spool: cannot be used") == 1, server.log()
+            assert server.log().count("cannot be used") == 1, server.log()
         # It can be read, and so delivered, but not removed.
         wait_for("the delivery", lambda: retried(server) and server.new_mail())
         server.wait_log("cannot be removed")

@@ -198,8 +198,6 @@ fn what_cannot_be_stored_is_refused_and_forgotten() {
 fn what_was_refused_goes_nowhere_else_and_gives_its_place_back() {
     let queue = Queue::new(SOON, LATER);
     let spool = queue.folder.path().join("spool");
-    fs::rename(spool.join("queue"), spool.join("away")).unwrap();
-    fs::remove_dir(spool.join("away")).unwrap();
     let deliver_to_bob = || {
         let session = offer(&queue, &[BOB], LATER);
         let job = queue.local_job();
@@ -207,6 +205,10 @@ fn what_was_refused_goes_nowhere_else_and_gives_its_place_back() {
         queue.answer(&job, |_| delivered());
         session.join().unwrap().unwrap();
     };
+    // The manager looks after its spool when it begins, and then each minute.
+    deliver_to_bob();
+    fs::rename(spool.join("queue"), spool.join("away")).unwrap();
+    fs::remove_dir(spool.join("away")).unwrap();
     // More than the lane has places for.
     for number in 0..300 {
         let session = offer(&queue, &["root@home.test"], SOON);

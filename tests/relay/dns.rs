@@ -52,7 +52,7 @@ fn the_dns_decides() {
     let host = HostPort { host: "missing.test".parse().unwrap(), port: 25 };
     let unresolvable =
         NextHop::Smarthost(Smarthost { hosts: vec![host], tls: ClientTls::None, ca: None });
-    assert_eq!(deliver_one(&relay, unresolvable), "deferred 4.4.3");
+    assert_eq!(deliver_one(&relay, unresolvable), "deferred 4.4.4");
 }
 
 #[test]

@@ -13,6 +13,8 @@ use crate::sys::clock;
 use crate::sys::process::exit;
 
 const HEADER: &str = "-Queue ID-  --Size-- ----Arrival Time---- -Sender/Recipient-------";
+/// Instead of a time that would mislead without its year: as many words, and as wide.
+const CLOCK_NOT_SET: &str = "(clock was not set) ";
 /// Blanks before a recipient.
 const INDENT: usize = 42;
 /// Where a reason ends, unless it is longer.
@@ -47,7 +49,10 @@ fn print_entry(entry: &Entry, out: &mut dyn Write) -> io::Result<()> {
         _ => ' ',
     };
     let envelope = entry.message.envelope();
-    let arrival = clock::local_time(envelope.received_at).asctime().to_string();
+    let arrival = match clock::was_not_set(envelope.received_at) {
+        false => clock::local_time(envelope.received_at).asctime().to_string(),
+        true => CLOCK_NOT_SET.to_owned(),
+    };
     // Without the year, as ever.
     let arrival = arrival.get(..20).unwrap_or(&arrival);
     let sender = match &envelope.reverse_path {

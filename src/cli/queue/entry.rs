@@ -6,6 +6,7 @@ use std::io;
 use serde_json::{Value, json};
 
 use super::selection::Selection;
+use super::words::Span;
 use crate::cli::output::warn;
 use crate::mail::address::ReversePath;
 use crate::spool::format::ReadError;
@@ -14,9 +15,6 @@ use crate::spool::message::StoredMessage;
 use crate::spool::progress::{Hold, Progress, RecipientState, State};
 use crate::spool::store::SpoolReader;
 use crate::sys::{clock, filelock};
-
-/// A clock that shows an earlier time than this is wrong: it had not been set.
-const CLOCK_MUST_SHOW: u64 = 1_700_000_000;
 
 /// A message, what became of it so far, and what it does at the moment.
 pub(super) struct Entry {
@@ -41,18 +39,23 @@ impl Entry {
         }
     }
 
-    /// Seconds since it was received; the time that it has waited where the clock was wrong.
+    /// Seconds since it was received; the time that it is known to have waited where the clock
+    /// was or is wrong.
     pub(super) fn age(&self) -> u64 {
-        match self.message.envelope().received_at {
-            received_at if received_at >= CLOCK_MUST_SHOW => self.now.saturating_sub(received_at),
-            _ => self.progress.waited,
-        }
+        self.seconds_since(self.message.envelope().received_at).unwrap_or(self.progress.waited)
     }
 
-    /// Seconds since somebody holds it, and who.
-    pub(super) fn held(&self) -> Option<(u64, &str)> {
+    /// `by root for 5m`, if somebody holds it.
+    pub(super) fn held(&self) -> Option<String> {
         let Hold { since, by } = self.progress.held.as_ref()?;
-        Some((self.now.saturating_sub(*since), by))
+        let span = self.seconds_since(*since).map(|seconds| format!(" for {}", Span(seconds)));
+        Some(format!("by {by}{}", span.unwrap_or_default()))
+    }
+
+    /// Seconds since a moment that the clock told; `None` where it was or is wrong.
+    fn seconds_since(&self, moment: u64) -> Option<u64> {
+        let is_known = !clock::was_not_set(moment) && !clock::was_not_set(self.now);
+        is_known.then(|| self.now.saturating_sub(moment))
     }
 
     /// The message's state in one word.
@@ -80,7 +83,9 @@ impl Entry {
     /// or will not be.
     pub(super) fn next_try(&self, recipient: &RecipientState) -> Option<u64> {
         let is_waiting = matches!(self.state_of(recipient), "pending" | "deferred");
-        (is_waiting && self.progress.next_try > 0).then_some(self.progress.next_try)
+        let moment = Some(self.progress.next_try).filter(|moment| is_waiting && *moment > 0)?;
+        // The clock was set since this was noted, or has lost its time.
+        (clock::was_not_set(moment) == clock::was_not_set(self.now)).then_some(moment)
     }
 
     /// The seconds until a moment, as the clock shows it.

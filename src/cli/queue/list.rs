@@ -6,9 +6,12 @@ use std::path::Path;
 use super::Request;
 use super::entry::{self, Entry};
 use super::words::{Size, Span};
-use crate::spool::progress::RecipientState;
+use crate::spool::progress::{RecipientState, State, Try};
 use crate::spool::store::SpoolReader;
 use crate::sys::process::exit;
+
+/// Why somebody waits who was not tried in a round that has ended.
+const NEVER_TRIED: &str = "  not tried yet: its host could not be reached for other mail";
 
 /// Lists the selected messages.
 pub(super) fn run(spool: &Path, request: &Request) -> io::Result<u8> {
@@ -57,8 +60,8 @@ fn print_entry(entry: &Entry, out: &mut dyn Write) -> io::Result<()> {
     let (id, age, sender) = (entry.id(), Span(entry.age()), entry.sender());
     let active = if entry.is_active { "  (being tried now)" } else { "" };
     writeln!(out, "{id}  {age:8}  {size:>10}  {sender}{active}")?;
-    if let Some((seconds, by)) = entry.held() {
-        writeln!(out, "    held by {by} for {}", Span(seconds))?;
+    if let Some(held) = entry.held() {
+        writeln!(out, "    held {held}")?;
     }
     if let Some(by) = &entry.progress.given_up_by {
         writeln!(out, "    given up by {by}; its sender gets a report when the server runs")?;
@@ -79,11 +82,15 @@ pub(super) fn recipient_line(entry: &Entry, recipient: &RecipientState) -> Strin
             seconds => line.push_str(&format!("  next try in {}", Span(seconds))),
         }
     }
-    if let Some(last) = &recipient.last_try {
-        match &last.host {
-            Some(host) => line.push_str(&format!("  {host} said: {}", last.text)),
-            None => line.push_str(&format!("  {}", last.text)),
+    match &recipient.last_try {
+        Some(Try { host: Some(host), text, .. }) => {
+            line.push_str(&format!("  {host} said: {text}"))
         }
+        // The state has said it.
+        Some(_) if recipient.state == State::Expanded => {}
+        Some(last) => line.push_str(&format!("  {}", last.text)),
+        None if entry.next_try(recipient).is_some() => line.push_str(NEVER_TRIED),
+        None => {}
     }
     line
 }

@@ -147,9 +147,12 @@ fn on_spool(invocation: &Invocation, work: impl FnOnce(&Path) -> io::Result<u8>)
         // Whoever reads has left.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => exit::OK,
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let or_as = match server.user.as_str() {
+                "root" => String::new(),
+                user => format!(" or as {user}"),
+            };
             warn(format_args!(
-                "cannot work on the queue in {spool}: permission denied; run this as root or as {}",
-                server.user
+                "cannot work on the queue in {spool}: permission denied; run this as root{or_as}"
             ));
             exit::NOPERM
         }

@@ -70,7 +70,7 @@ fn with_history(entry: &Entry) -> serde_json::Value {
 
 fn print_envelope(entry: &Entry, out: &mut dyn Write) -> io::Result<()> {
     let (envelope, progress) = (entry.message.envelope(), &entry.progress);
-    let received = clock::local_time(envelope.received_at);
+    let received = clock::date_field(envelope.received_at);
     writeln!(out, "id          {} ({})", entry.id(), entry.state())?;
     writeln!(out, "received    {received}, {} ago", Span(entry.age()))?;
     writeln!(out, "client      {}", envelope.client)?;
@@ -86,8 +86,8 @@ fn print_envelope(entry: &Entry, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "envelope id {id}")?;
     }
     writeln!(out, "attempts    {}", progress.attempts)?;
-    if let Some((seconds, by)) = entry.held() {
-        writeln!(out, "held        by {by} for {}", Span(seconds))?;
+    if let Some(held) = entry.held() {
+        writeln!(out, "held        {held}")?;
     }
     if let Some(by) = &progress.given_up_by {
         writeln!(out, "given up    by {by}")?;
@@ -106,7 +106,9 @@ fn print_envelope(entry: &Entry, out: &mut dyn Write) -> io::Result<()> {
         }
     }
     for past in &progress.past {
-        writeln!(out, "tried       {}  {}", clock::local_time(past.at).rfc3339(), past.text)?;
+        let at = clock::local_time(past.at);
+        let doubt = if clock::was_not_set(past.at) { " (clock not set)" } else { "" };
+        writeln!(out, "tried       {}{doubt}  {}", at.rfc3339(), past.text)?;
     }
     Ok(())
 }

@@ -133,6 +133,25 @@ fn a_text_cannot_add_fields() {
 }
 
 #[test]
+fn what_this_host_gave_up_its_own_postmaster_is_asked_about() {
+    let (to, bob) = (mailbox("ann@home.test"), mailbox("bob@far.test"));
+    let ours = "Ask the postmaster of mx.home.test.";
+    for (status, remote, is_ours) in [
+        ("5.3.0", None, true),
+        ("5.3.0", Some(("mx.far.test", "550 5.3.0 no")), false),
+        ("5.3.4", None, false),
+        ("5.1.1", None, false),
+    ] {
+        let failed = ReportedRecipient { remote, ..recipient(&bob, Action::Failed, status) };
+        let head = report(&to, vec![failed]).head();
+        assert_eq!(head.contains(ours), is_ours, "{status}: {head}");
+        assert!(head.contains("\r\n<bob@far.test>:\r\n"), "{head}");
+    }
+    let head = report(&to, vec![recipient(&bob, Action::Delivered, "2.1.5")]).head();
+    assert!(head.contains("\r\n<bob@far.test>\r\n"), "nothing follows, so no colon: {head}");
+}
+
+#[test]
 fn the_postmaster_is_told_why() {
     let (to, bob) = (mailbox("postmaster@home.test"), mailbox("bob@far.test"));
     let failed = vec![recipient(&bob, Action::Failed, "5.1.1")];

@@ -1,11 +1,15 @@
 //! The part of a report that people read: what happened, and what they can do about it.
 
 use super::{Action, Reader, Report, ReportedRecipient, Returned};
+use crate::mail::dsn_request::OriginalRecipient;
 use crate::mail::status::Status;
 use crate::mail::text::{MAX_REMARK, one_line};
 
 /// Where lines are broken; a longer word stands on a line of its own.
 const WIDTH: usize = 72;
+
+/// RFC 3463 §3.4: the message is too large for the system.
+const TOO_LARGE: (u16, u16) = (3, 4);
 
 /// The whole part, lines ended by CRLF.
 pub(super) fn of(report: &Report<'_>) -> String {
@@ -61,15 +65,16 @@ fn what_happened(action: Action, report: &Report<'_>) -> String {
 }
 
 fn add_recipient(text: &mut Text, recipient: &ReportedRecipient<'_>, report: &Report<'_>) {
-    text.line(0, &format!("<{}>:", recipient.mailbox));
-    if let Some(original) = recipient.original {
-        let original = original.decoded();
-        let address = original.split_once(';').map_or(original.as_str(), |(_, address)| address);
-        if address != recipient.mailbox.to_string() {
-            text.line(4, &format!("You wrote to {address}."));
-        }
-    }
+    let mailbox = recipient.mailbox.to_string();
+    let original = recipient.original.map(OriginalRecipient::decoded);
+    let original = original.as_deref().map(|it| it.split_once(';').map_or(it, |(_, it)| it));
+    let original = original.filter(|address| *address != mailbox);
     let went_wrong = matches!(recipient.action, Action::Failed | Action::Delayed);
+    let has_more = went_wrong || original.is_some() || recipient.remote.is_some();
+    text.line(0, &format!("<{mailbox}>{}", if has_more { ":" } else { "" }));
+    if let Some(address) = original {
+        text.line(4, &format!("You wrote to {address}."));
+    }
     if recipient.is_expired {
         let waited = duration(report.waited_seconds);
         text.line(4, &format!("It was not delivered within {waited}. The last try:"));
@@ -83,7 +88,12 @@ fn add_recipient(text: &mut Text, recipient: &ReportedRecipient<'_>, report: &Re
         text.line(4, &format!("(status {})", recipient.status));
     }
     if recipient.action == Action::Failed {
-        text.line(4, advice(recipient.status));
+        let is_ours = recipient.remote.is_none() && matches!(recipient.status.topic(), (3 | 5, _));
+        let ask_us = || format!("Ask the postmaster of {}.", report.reporting_host);
+        match is_ours && recipient.status.topic() != TOO_LARGE {
+            true => text.line(4, &ask_us()),
+            false => text.line(4, advice(recipient.status)),
+        }
     }
     text.end_paragraph();
 }
@@ -122,7 +132,7 @@ fn advice(status: Status) -> &'static str {
             "The mailbox is full. Ask the recipient by other means to make room, then send the \
              message again."
         }
-        (2, 3) | (3, 4) => {
+        (2, 3) | TOO_LARGE => {
             "The message is too large. Send it in smaller parts, or put large files where the \
              recipient can fetch them."
         }
