@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use super::Invocation;
 use super::output::warn;
@@ -155,7 +155,8 @@ impl Server {
         }
         log::info!("stopping; {} sessions open", self.reception.slots.open());
         self.reception.is_stopping.store(true, Ordering::Relaxed);
-        let _ = self.orders.send(Order::Stop);
+        // One that hangs on its disk takes no orders, either.
+        let _ = self.orders.send_timeout(Order::Stop, STOP_PATIENCE);
         // Disconnected is how the end of the manager shows.
         if self.manager_end.recv_timeout(STOP_PATIENCE)
             == Err(crossbeam_channel::RecvTimeoutError::Timeout)
@@ -172,8 +173,8 @@ fn watch_network(orders: Sender<Order>) -> io::Result<()> {
     let mut watch = NetworkWatch::new()?;
     spawn("network", move || {
         while let Ok(()) = watch.wait() {
-            // A manager that has so much to do comes to it anyway.
-            if let Err(TrySendError::Disconnected(_)) = orders.try_send(Order::RetryForNetwork) {
+            // Waits for a busy manager: it would not learn of this network again.
+            if orders.send(Order::RetryForNetwork).is_err() {
                 return;
             }
         }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Manager;
+use super::{Manager, RECORD_FAILS_TOLD};
 use crate::spool::claim::{Claim, Verdict};
 use crate::spool::id::QueueId;
 use crate::spool::intake::Arrival;
@@ -83,7 +83,8 @@ impl Manager {
         if round.must_not_be_forgotten() {
             match self.spool.record(id, &round.progress) {
                 Ok(()) => (round.has_record, round.is_changed) = (true, false),
-                Err(error) => log::error!("{id}: cannot record what was delivered: {error}"),
+                Err(error) => RECORD_FAILS_TOLD
+                    .error(format_args!("{id}: cannot record what was delivered: {error}")),
             }
         }
         claim.decide(Verdict::Store);
