@@ -11,11 +11,9 @@
 #![expect(unsafe_code, reason = "setfsuid, setfsgid and setres[ug]id have no safe wrapper")]
 
 use std::cell::OnceCell;
-use std::collections::HashMap;
 use std::io;
 use std::marker::PhantomData;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{getegid, geteuid, getgid, getgroups, getuid};
 use rustix::thread::{
@@ -23,6 +21,7 @@ use rustix::thread::{
     set_thread_groups,
 };
 
+use crate::sys::remembered::Remembered;
 use crate::sys::users::{self, Account};
 
 /// What is kept for local delivery: to take the identity of a recipient.
@@ -31,8 +30,6 @@ const KEPT: CapabilitySet = CapabilitySet::SETUID.union(CapabilitySet::SETGID);
 /// How long the groups of an account are believed. Asking for them reads the whole list of
 /// groups, and may ask other hosts.
 const GROUPS_AGE: Duration = Duration::from_secs(60);
-/// How many accounts' groups are remembered.
-const MAX_REMEMBERED: usize = 256;
 
 /// What [`drop_privileges`] came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,9 +174,13 @@ fn own() -> io::Result<Own> {
 
 /// Remembers the identities of accounts for a minute, so that not each message costs a look
 /// through all groups.
-#[derive(Debug, Default)]
-pub struct IdentityCache {
-    known: Mutex<HashMap<String, (Instant, Identity)>>,
+#[derive(Debug)]
+pub struct IdentityCache(Remembered<Identity>);
+
+impl Default for IdentityCache {
+    fn default() -> Self {
+        Self(Remembered::new(GROUPS_AGE))
+    }
 }
 
 impl IdentityCache {
@@ -188,25 +189,13 @@ impl IdentityCache {
     /// # Errors
     /// When the groups cannot be found out.
     pub fn identity_of(&self, account: &Account) -> io::Result<Identity> {
-        let is_fresh = |(asked, identity): &&(Instant, Identity)| {
-            asked.elapsed() < GROUPS_AGE
-                && (identity.uid, identity.gid) == (account.uid, account.gid)
-        };
-        if let Some((_, identity)) = self.known().get(&account.name).filter(is_fresh) {
-            return Ok(identity.clone());
+        let is_its = |it: &Identity| (it.uid, it.gid) == (account.uid, account.gid);
+        if let Some(identity) = self.0.recall(&account.name).filter(is_its) {
+            return Ok(identity);
         }
         let identity = Identity::of(account)?;
-        let mut known = self.known();
-        if known.len() >= MAX_REMEMBERED {
-            known.clear();
-        }
-        known.insert(account.name.clone(), (Instant::now(), identity.clone()));
+        self.0.remember(&account.name, identity.clone());
         Ok(identity)
-    }
-
-    fn known(&self) -> MutexGuard<'_, HashMap<String, (Instant, Identity)>> {
-        // Nothing but whole values is ever put in.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

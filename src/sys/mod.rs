@@ -10,6 +10,7 @@ pub mod identity;
 pub mod network;
 pub mod process;
 pub mod random;
+pub mod remembered;
 pub mod signals;
 pub mod users;
 pub mod watched;

@@ -6,15 +6,15 @@
 
 #![expect(unsafe_code, reason = "getpwnam_r, getpwuid_r and getgrouplist have no safe wrapper")]
 
-use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsStr, c_char, c_int};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::ptr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::sys::remembered::Remembered;
 
 /// The first try at a buffer for an account's texts, in octets.
 const FIRST_BUFFER: usize = 1024;
@@ -25,8 +25,6 @@ const MAX_GROUPS: usize = 65_536;
 
 /// How long an account is believed to be as it was.
 const ACCOUNT_AGE: Duration = Duration::from_secs(5);
-/// How many accounts are remembered.
-const MAX_REMEMBERED: usize = 256;
 
 /// An account of the system.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,9 +42,13 @@ pub struct Account {
 /// Remembers accounts for a few seconds, so that a message does not cost a look through all of
 /// them at each of its recipients' steps. That there is no such account is never remembered: it
 /// may be made at any moment.
-#[derive(Debug, Default)]
-pub struct AccountCache {
-    known: Mutex<HashMap<String, (Instant, Account)>>,
+#[derive(Debug)]
+pub struct AccountCache(Remembered<Account>);
+
+impl Default for AccountCache {
+    fn default() -> Self {
+        Self(Remembered::new(ACCOUNT_AGE))
+    }
 }
 
 impl AccountCache {
@@ -55,25 +57,14 @@ impl AccountCache {
     /// # Errors
     /// As with [`by_name`].
     pub fn by_name(&self, name: &str) -> io::Result<Option<Account>> {
-        let is_fresh = |(asked, _): &&(Instant, Account)| asked.elapsed() < ACCOUNT_AGE;
-        if let Some((_, account)) = self.known().get(name).filter(is_fresh) {
-            return Ok(Some(account.clone()));
+        if let Some(account) = self.0.recall(name) {
+            return Ok(Some(account));
         }
         let found = by_name(name)?;
-        let mut known = self.known();
-        if known.len() >= MAX_REMEMBERED {
-            known.clear();
-        }
-        match &found {
-            Some(account) => drop(known.insert(name.to_owned(), (Instant::now(), account.clone()))),
-            None => drop(known.remove(name)),
+        if let Some(account) = &found {
+            self.0.remember(name, account.clone());
         }
         Ok(found)
-    }
-
-    fn known(&self) -> MutexGuard<'_, HashMap<String, (Instant, Account)>> {
-        // Nothing but whole values is ever put in.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
