@@ -126,7 +126,9 @@ class Faults(contextlib.AbstractContextManager):
         # Only when it says so has it taken them.
         for _ in threads:
             said = self.process.stderr.readline().decode()
-            assert " attached" in said, f"strace cannot be attached: {said}"
+            # A thread that waited for a session may just have ended.
+            was_taken = " attached" in said or "No such process" in said
+            assert was_taken, f"strace cannot be attached: {said}"
 
     def __exit__(self, *_):
         if self.process.poll() is None:

@@ -6,7 +6,7 @@ import os
 import random
 import time
 
-from disk import Ext4, Faults, drain, own_mounts, threads_of
+from disk import Ext4, Faults, drain, own_mounts
 from harness import PATIENCE, Closed, Server, folder, smarthost, wait_for
 from ledger import FAR, LOCAL, Load, at_peer, in_mailbox, send
 from peers import Peer
@@ -62,8 +62,7 @@ class Trial:
         fault is still there. Whether a call of a file was hit is returned."""
         token = f"{what.replace(' ', '')}/{victims}/{'+'.join(recipients)}!"
         self.others[token] = recipients
-        wait_for("old sessions to end",
-                 lambda: not threads_of(self.server.process.pid, "session"))
+        # Threads of earlier sessions may be there, waiting for the next one; they call nothing.
         with self.server.session() as client, Faults(self.server, what, victims) as faults:
             with contextlib.suppress(Closed):
                 reply = send(client, token, recipients)
