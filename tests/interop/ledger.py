@@ -84,7 +84,7 @@ class Load(threading.Thread):
 
     def __init__(self, server, name):
         super().__init__(daemon=True)
-        self.server, self.prefix, self.promised, self.refusal = server, name, {}, None
+        self.server, self.prefix, self.promised = server, name, {}
 
     def run(self):
         number = 0
@@ -95,7 +95,6 @@ class Load(threading.Thread):
                     recipients = [[LOCAL], [FAR], [LOCAL], [LOCAL, FAR]][number % 4]
                     reply = send(client, token, recipients)
                     if reply.code != 250:
-                        self.refusal = reply
                         return
                     self.promised[token] = recipients
         except (OSError, Closed):
