@@ -12,8 +12,9 @@ use std::sync::Arc;
 
 use crossbeam_channel::bounded;
 use mailwren::config;
-use mailwren::config::settings::{Settings, Vrfy};
+use mailwren::config::settings::{ListenerTls, Settings, Vrfy};
 use mailwren::deliver::dispatch::Dispatcher;
+use mailwren::receive::logins::Logins;
 use mailwren::receive::peer::Peer;
 use mailwren::receive::policy::SessionPolicy;
 use mailwren::receive::queue_runs::QueueRuns;
@@ -97,9 +98,21 @@ fn in_memory() {
             Manager::new(Arc::new(settings.clone()), Arc::clone(&spool), dispatcher);
         for pieces in [Pieces::Groups, Pieces::Lines, Pieces::Octets] {
             let (spool, intake, queue_runs) = (&spool, &intake, &QueueRuns::new(bounded(1).0));
+            let logins = Logins::new(&settings);
             let (settings, router) = (&settings, &router);
             let peer = Peer::Host { remote: local, local };
-            let policy = SessionPolicy { settings, spool, router, intake, queue_runs, peer };
+            let (logins, exchange, user) = (&logins, &mut None, None);
+            let policy = SessionPolicy {
+                settings,
+                spool,
+                router,
+                intake,
+                queue_runs,
+                peer,
+                logins,
+                exchange,
+                user,
+            };
             let mut session = MemorySession::new(limits(settings), policy, receipt());
             for exchange in &script.exchanges {
                 for piece in pieces.of(&exchange.sent) {
@@ -120,6 +133,10 @@ fn limits(settings: &Settings) -> Limits {
         max_recipients: settings.server.max_recipients,
         offers_expn: settings.server.vrfy != Vrfy::No,
         bare_newline: settings.listeners[0].bare_newline,
+        offers_start_tls: settings.listeners[0].tls == ListenerTls::StartTls,
+        auth: settings.listeners[0].auth,
+        auth_without_tls: settings.listeners[0].auth_without_tls,
+        max_login_failures: settings.auth.auth_failures,
     }
 }
 

@@ -71,7 +71,7 @@ fn smarthost(peers: &[&Peer]) -> NextHop {
         port: peer.address().port(),
     };
     let hosts = peers.iter().map(host).collect();
-    NextHop::Smarthost(Smarthost { hosts, tls: ClientTls::None, ca: None })
+    NextHop::Smarthost(Smarthost::new(hosts, ClientTls::None))
 }
 
 /// A relay that asks `servers` and waits as long as a slow machine needs.
@@ -468,7 +468,6 @@ fn a_peer_that_speaks_unasked_is_not_used_again() {
 fn nobody_listening_defers() {
     let gone = { Peer::polite().address() };
     let host = HostPort { host: Domain::Literal(gone.ip()), port: gone.port() };
-    let next_hop =
-        NextHop::Smarthost(Smarthost { hosts: vec![host], tls: ClientTls::None, ca: None });
+    let next_hop = NextHop::Smarthost(Smarthost::new(vec![host], ClientTls::None));
     assert_eq!(deliver_one(&relay(), next_hop), "deferred 4.4.1");
 }

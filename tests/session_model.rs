@@ -4,12 +4,13 @@
 
 use std::sync::OnceLock;
 
-use mailwren::config::settings::BareNewline;
+use mailwren::config::settings::{AuthRule, BareNewline};
 use mailwren::mail::address::{Domain, ForwardPath, LocalPart, Mailbox, ReversePath};
 use mailwren::mail::status::Status;
 use mailwren::smtp::command::EtrnNode;
 use mailwren::smtp::reply::Reply;
-use mailwren::smtp::server::{Limits, Policy};
+use mailwren::smtp::sasl::Mechanism;
+use mailwren::smtp::server::{Limits, LoginStep, Policy};
 use mailwren::spool::store::Receipt;
 use proptest::prelude::*;
 
@@ -265,6 +266,20 @@ impl Policy for Picky {
     fn expand(&mut self, _: &str) -> Option<Reply> {
         None
     }
+
+    fn mechanisms(&mut self) -> Vec<Mechanism> {
+        Vec::new()
+    }
+
+    fn begin_login(&mut self, _: Mechanism, _: Option<&[u8]>) -> LoginStep {
+        LoginStep::Refused(refusal())
+    }
+
+    fn continue_login(&mut self, _: &[u8]) -> LoginStep {
+        LoginStep::Refused(refusal())
+    }
+
+    fn cancel_login(&mut self) {}
 }
 
 fn session() -> MemorySession<Picky> {
@@ -275,6 +290,10 @@ fn session() -> MemorySession<Picky> {
         max_recipients: MAX_RECIPIENTS,
         offers_expn: false,
         bare_newline: BareNewline::Reject,
+        offers_start_tls: false,
+        auth: AuthRule::None,
+        auth_without_tls: false,
+        max_login_failures: 5,
     };
     let mut session = MemorySession::new(limits, Picky, *RECEIPT.get_or_init(memory::receipt));
     session.take_replies();

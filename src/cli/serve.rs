@@ -20,6 +20,7 @@ use crate::deliver::pool;
 use crate::deliver::relay::Relay;
 use crate::receive::Reception;
 use crate::receive::listener::BoundListener;
+use crate::receive::logins::Logins;
 use crate::receive::queue_runs::QueueRuns;
 use crate::receive::slots::Slots;
 use crate::receive::threads::SessionThreads;
@@ -126,8 +127,18 @@ fn start(settings: Settings) -> io::Result<Server> {
     let is_stopping = AtomicBool::new(false);
     let queue_runs = QueueRuns::new(orders.clone());
     let threads = SessionThreads::default();
-    let reception =
-        Reception { settings, spool, router, intake, queue_runs, threads, slots, is_stopping };
+    let logins = Logins::new(&settings);
+    let reception = Reception {
+        settings,
+        spool,
+        router,
+        logins,
+        intake,
+        queue_runs,
+        threads,
+        slots,
+        is_stopping,
+    };
     let reception = Arc::new(reception);
     for at in 0..listeners.len() {
         let (listeners, reception) = (Arc::clone(&listeners), Arc::clone(&reception));

@@ -14,10 +14,10 @@ use super::ini::{self, Document, MAX_FILE};
 use super::mistake::{ConfigError, Mistakes, shown};
 use super::reader::Reader;
 use super::settings::{
-    BareNewline, ClientTls, ListenAddress, Listener, Local, LocalDomains, MailboxFormat, Queue,
-    Server, Settings, Smarthost, Users, Vrfy,
+    ListenAddress, Listener, Local, LocalDomains, MailboxFormat, Queue, Server, Settings,
+    TlsVersion, Users, Vrfy,
 };
-use super::{addresses, names, paths};
+use super::{addresses, login, names, next_hop, paths};
 use crate::mail::address::{DomainName, Mailbox};
 
 /// The most listeners, each of which has a thread.
@@ -84,12 +84,15 @@ impl Settings {
 
 fn settings(document: &Document, hostname: &str, mistakes: &mut Mistakes) -> Option<Settings> {
     let server = server(&mut Reader::new(document, "server", mistakes), hostname);
-    let listeners = listeners(document, server.as_ref(), mistakes);
+    let tls = login::server_tls(&mut Reader::new(document, "tls", mistakes));
+    let tls_minimum = tls.as_ref().map_or(TlsVersion::V1_2, |(_, minimum)| *minimum);
+    let listeners = listeners(document, server.as_ref(), tls_minimum, mistakes);
+    let auth = login::auth(&mut Reader::new(document, "auth", mistakes));
     let networks = Reader::new(document, "relay", mistakes).value("networks", addresses::networks);
     let origin = server.as_ref().map(|server| server.domains.origin().clone());
     let local = local(&mut Reader::new(document, "local", mistakes), origin.clone());
     let smarthost = match document.section("smarthost") {
-        Some(_) => smarthost(&mut Reader::new(document, "smarthost", mistakes)).map(Some),
+        Some(_) => next_hop::smarthost(&mut Reader::new(document, "smarthost", mistakes)).map(Some),
         None => Some(None),
     };
     let queue = queue(&mut Reader::new(document, "queue", mistakes), origin);
@@ -99,6 +102,8 @@ fn settings(document: &Document, hostname: &str, mistakes: &mut Mistakes) -> Opt
         server: server?,
         listeners: listeners?,
         relay_networks: networks?,
+        tls: tls?.0,
+        auth: auth?,
         local: local?,
         smarthost: smarthost?,
         queue: queue?,
@@ -185,6 +190,7 @@ fn user(text: &str) -> Result<String, String> {
 fn listeners(
     document: &Document,
     server: Option<&Server>,
+    tls_minimum: TlsVersion,
     mistakes: &mut Mistakes,
 ) -> Option<Vec<Listener>> {
     let sections = document.sections.iter().filter_map(|section| {
@@ -207,7 +213,7 @@ fn listeners(
                 .wrong_section(&format!("is one too many; keep at most {MAX_LISTENERS} listeners"));
             return None;
         }
-        let listener = listener(&mut reader, name);
+        let listener = login::listener(&mut reader, name, tls_minimum);
         if let Some(listener) = &listener {
             note_address(&mut reader, &listener.address, &mut taken);
         }
@@ -234,21 +240,6 @@ fn note_address(
         }
         None => taken.push((address.clone(), section.heading())),
     }
-}
-
-fn listener(section: &mut Reader<'_>, name: &str) -> Option<Listener> {
-    let address = section.value("address", addresses::listen_address);
-    let networks = section.value("networks", addresses::networks);
-    let bare_newline = section.choice(
-        "bare_newline",
-        &[("reject", BareNewline::Reject), ("accept", BareNewline::Accept)],
-    );
-    Some(Listener {
-        name: name.to_owned(),
-        address: address?,
-        networks: networks?,
-        bare_newline: bare_newline?,
-    })
 }
 
 fn local(section: &mut Reader<'_>, origin: Option<DomainName>) -> Option<Local> {
@@ -302,33 +293,6 @@ fn subaddress(text: &str) -> Result<Option<char>, String> {
             let text = shown(text);
             Err(format!("{text} cannot separate; give one character such as + or -, or nothing"))
         }
-    }
-}
-
-fn smarthost(section: &mut Reader<'_>) -> Option<Smarthost> {
-    let hosts = if section.is_set("host") {
-        section.value("host", addresses::hosts)
-    } else {
-        section.wrong_section("needs a line such as `host = smtp.example.com:587`");
-        None
-    };
-    let tls = section.value("tls", client_tls);
-    let ca = section.value("ca", paths::optional);
-    if tls == Some(ClientTls::None) && section.is_set("ca") {
-        section.wrong("ca", "it does nothing with `tls = none`; remove one of the two lines");
-    }
-    Some(Smarthost { hosts: hosts?, tls: tls?, ca: ca? })
-}
-
-fn client_tls(text: &str) -> Result<ClientTls, String> {
-    match text {
-        "none" => Ok(ClientTls::None),
-        "starttls" => Ok(ClientTls::StartTls),
-        "implicit" => Ok(ClientTls::Implicit),
-        "opportunistic" => {
-            Err("`opportunistic` is not built yet; give starttls, implicit or none".to_owned())
-        }
-        _ => Err(format!("{} is not known; give starttls, implicit or none", shown(text))),
     }
 }
 

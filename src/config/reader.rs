@@ -108,6 +108,11 @@ impl<'a> Reader<'a> {
         self.mistakes.add(line, || format!("[{name}] {why}"));
     }
 
+    /// The section as a file names it, without brackets.
+    pub(super) fn name(&self) -> &str {
+        self.name
+    }
+
     /// The section as a file writes it.
     pub(super) fn heading(&self) -> String {
         format!("[{}]", self.name)

@@ -6,48 +6,6 @@ use super::reference::{ADDRESS, MINUTE, PATH, YEAR};
 
 const DOMAINS: Kind = Kind::Words("domains, such as home.example");
 
-/// `[tls]`.
-pub(super) const SERVER_TLS: &[Key] = &[
-    key("certificate", PATH, "/etc/mailwren/cert.pem", "The certificate and its chain, PEM."),
-    key("key", PATH, "/etc/mailwren/key.pem", "The private key of the certificate, PEM."),
-    key(
-        "minimum",
-        Kind::Choice(&["1.0", "1.1", "1.2", "1.3"]),
-        "1.2",
-        "The oldest version of TLS that is spoken.",
-    ),
-];
-
-/// `[auth]`.
-pub(super) const AUTH: &[Key] = &[
-    key("users", PATH, "/etc/mailwren/users", "The accounts, as `mailwren passwd` writes them."),
-    key(
-        "mechanisms",
-        Kind::Words("SASL mechanisms, such as SCRAM-SHA-256, PLAIN, LOGIN"),
-        "SCRAM-SHA-256, PLAIN, LOGIN",
-        "The ways to log in that are offered.",
-    ),
-    key("dovecot", PATH, "", "Dovecot's socket, such as /run/dovecot/auth-client."),
-    key(
-        "sender",
-        Kind::Choice(&["own", "any"]),
-        "own",
-        "Whether those who logged in may send under their own address only, or any.",
-    ),
-    key(
-        "trusted_users",
-        Kind::Words("names of accounts"),
-        "root",
-        "The accounts of this host that may send under any address.",
-    ),
-    key(
-        "auth_failures",
-        Kind::Count(1, 100),
-        "5",
-        "After how many wrong passwords a session ends.",
-    ),
-];
-
 /// `[route.NAME]`, beside the keys of a smarthost.
 pub(super) const ROUTE: &[Key] = &[
     key("domains", DOMAINS, "", "The recipients' domains that it is for; *.example.org works."),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::mail::address::{Domain, DomainName, Mailbox};
+use crate::smtp::sasl::Mechanism;
 
 /// Everything that a configuration says, with defaults where it is silent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +19,10 @@ pub struct Settings {
     pub listeners: Vec<Listener>,
     /// `[relay] networks`: the clients that may relay without AUTH.
     pub relay_networks: Vec<IpNet>,
+    /// `[tls]`.
+    pub tls: ServerTls,
+    /// `[auth]`.
+    pub auth: Auth,
     /// `[local]`.
     pub local: Local,
     /// `[smarthost]`; without it mail goes straight to the MX.
@@ -102,10 +107,64 @@ pub struct Listener {
     pub name: String,
     /// Where to listen.
     pub address: ListenAddress,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// Whether and how connections are encrypted. On a Unix socket they are not.
+    pub tls: ListenerTls,
+    /// The oldest version of TLS that is spoken.
+    pub tls_minimum: TlsVersion,
+    /// Who has to log in.
+    pub auth: AuthRule,
+    /// Whether a password may come over TCP in the clear.
+    pub auth_without_tls: bool,
     /// Only these clients may connect; empty: all.
     pub networks: Vec<IpNet>,
     /// What a bare LF in a message means.
     pub bare_newline: BareNewline,
+}
+
+/// `[listen.NAME] protocol`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Mail from other servers and from hosts that may relay (RFC 5321).
+    Smtp,
+    /// Mail from people's programs, who log in first (RFC 6409).
+    Submission,
+}
+
+/// `[listen.NAME] tls`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenerTls {
+    /// Never.
+    None,
+    /// When the client says STARTTLS (RFC 3207).
+    StartTls,
+    /// From the beginning (RFC 8314 §3).
+    Implicit,
+}
+
+/// A version of TLS, the oldest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// TLS 1.0 (RFC 2246), broken, for old devices.
+    V1_0,
+    /// TLS 1.1 (RFC 4346), broken, for old devices.
+    V1_1,
+    /// TLS 1.2 (RFC 5246).
+    V1_2,
+    /// TLS 1.3 (RFC 8446).
+    V1_3,
+}
+
+/// `[listen.NAME] auth`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthRule {
+    /// AUTH is not offered.
+    None,
+    /// Who logs in may relay.
+    Optional,
+    /// Who does not log in sends nothing.
+    Required,
 }
 
 /// `[listen.NAME] address`.
@@ -124,6 +183,42 @@ pub enum BareNewline {
     Reject,
     /// Turn a bare LF into CRLF; it still ends no message.
     Accept,
+}
+
+/// `[tls]`: the certificate that listeners show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerTls {
+    /// The certificate and its chain, PEM.
+    pub certificate: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+    /// Whether the file names the two. Where it does not, and they are not there either, the
+    /// server makes a certificate of its own.
+    pub is_configured: bool,
+}
+
+/// `[auth]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Auth {
+    /// The accounts, as `mailwren passwd` writes them. The file need not exist.
+    pub users: PathBuf,
+    /// The mechanisms that are offered where they can be used, in this order.
+    pub mechanisms: Vec<Mechanism>,
+    /// Dovecot's socket, which then knows the accounts instead of the file.
+    pub dovecot: Option<PathBuf>,
+    /// Under which addresses those who logged in may send.
+    pub sender: SenderRule,
+    /// The refused logins after which a session ends.
+    pub auth_failures: u32,
+}
+
+/// `[auth] sender`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SenderRule {
+    /// Their own only.
+    Own,
+    /// Any.
+    Any,
 }
 
 /// `[local]`.
@@ -166,19 +261,80 @@ pub enum Users {
 /// `[smarthost]`, or the host of a route.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Smarthost {
+    /// The section that it stands in, without brackets, for errors that a person must mend.
+    pub section: String,
     /// Tried in order. Never empty.
     pub hosts: Vec<HostPort>,
     /// Whether and how connections are encrypted.
     pub tls: ClientTls,
     /// The file with the certificates, PEM, that are trusted instead of the system's.
     pub ca: Option<PathBuf>,
+    /// The SHA-256 of the one certificate (DER) that is trusted, whatever it says.
+    pub fingerprint: Option<[u8; 32]>,
+    /// Whether opportunistic TLS that fails is followed by a try in the clear.
+    pub falls_back_to_plain: bool,
+    /// The account to log in to.
+    pub login: Option<Login>,
 }
 
-/// `[smarthost] tls`. With all but `None` the server must prove its name, or gets no mail.
+impl Smarthost {
+    /// Hosts that are trusted by the roots of the system, without an account.
+    pub const fn new(hosts: Vec<HostPort>, tls: ClientTls) -> Self {
+        Self {
+            section: String::new(),
+            hosts,
+            tls,
+            ca: None,
+            fingerprint: None,
+            falls_back_to_plain: false,
+            login: None,
+        }
+    }
+}
+
+/// An account of ours at a smarthost.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Login {
+    /// Its name.
+    pub user: String,
+    /// Where its password is, or its token.
+    pub secret: SecretSource,
+    /// The mechanisms that may be used; the best of them that the server offers is.
+    pub mechanisms: Vec<Mechanism>,
+    /// Whether the password may go over TCP in the clear.
+    pub without_tls: bool,
+}
+
+/// Where a password is. `Debug` does not tell it.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum SecretSource {
+    /// In the configuration.
+    Inline(String),
+    /// The first line of this file.
+    File(PathBuf),
+    /// The first line that this command prints, run by `/bin/sh -c`.
+    Command(String),
+}
+
+impl std::fmt::Debug for SecretSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Inline(_) => f.write_str("Inline(..)"),
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Command(_) => f.write_str("Command(..)"),
+        }
+    }
+}
+
+/// `[smarthost] tls`. With `StartTls` and `Implicit` the server must prove its name, or gets no
+/// mail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ClientTls {
     /// Mail goes in the clear.
     None,
+    /// STARTTLS where the server offers it, whatever its certificate; else in the clear
+    /// (RFC 7435).
+    Opportunistic,
     /// TLS begins with the command STARTTLS (RFC 3207).
     StartTls,
     /// TLS begins with the connection (RFC 8314 §3).

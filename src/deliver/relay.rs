@@ -199,7 +199,7 @@ impl Relay {
             Ok(TlsPeer { connector, host })
         };
         match smarthost.tls {
-            ClientTls::None => Ok(Security::None),
+            ClientTls::None | ClientTls::Opportunistic => Ok(Security::None),
             ClientTls::StartTls => peer().map(Security::StartTls),
             ClientTls::Implicit => peer().map(Security::Implicit),
         }

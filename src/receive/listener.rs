@@ -11,10 +11,11 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use ipnet::IpNet;
-use socket2::{Domain, Protocol, Socket as RawSocket, Type};
+use socket2::{Domain, Socket as RawSocket, Type};
 
-use crate::config::settings::{BareNewline, ListenAddress, Listener};
+use crate::config::settings::{
+    AuthRule, BareNewline, ListenAddress, Listener, ListenerTls, Protocol, TlsVersion,
+};
 use crate::mail::status::Status;
 use crate::receive::Reception;
 use crate::receive::peer::Peer;
@@ -52,8 +53,8 @@ pub struct BoundListener {
     socket: Bound,
     /// Its address, where that is the one that clients connect to, and not all of the host's.
     local: Option<IpAddr>,
-    networks: Vec<IpNet>,
-    bare_newline: BareNewline,
+    /// What its section says.
+    settings: Arc<Listener>,
 }
 
 impl BoundListener {
@@ -67,12 +68,7 @@ impl BoundListener {
             ListenAddress::Tcp(address) => Bound::Tcp(bind_tcp(*address, write_timeout)?),
             ListenAddress::Unix(path) => Bound::Unix(bind_unix(path)?),
         };
-        Ok(Self {
-            local: specific_address(&socket),
-            socket,
-            networks: listener.networks.clone(),
-            bare_newline: listener.bare_newline,
-        })
+        Ok(Self { local: specific_address(&socket), socket, settings: Arc::new(listener.clone()) })
     }
 
     /// Binds the socket where `sendmail` submits, open to every account of this host.
@@ -80,9 +76,20 @@ impl BoundListener {
     /// # Errors
     /// When it cannot be bound; the text names the path and what to do.
     pub fn bind_submission_socket(path: &Path) -> io::Result<Self> {
+        let settings = Listener {
+            name: "socket".to_owned(),
+            address: ListenAddress::Unix(path.to_owned()),
+            protocol: Protocol::Smtp,
+            tls: ListenerTls::None,
+            tls_minimum: TlsVersion::V1_2,
+            // Whom the system vouches for may say so.
+            auth: AuthRule::Optional,
+            auth_without_tls: true,
+            networks: Vec::new(),
+            bare_newline: BareNewline::Reject,
+        };
         let socket = Bound::Unix(bind_unix(path)?);
-        let (local, networks) = (None, Vec::new());
-        Ok(Self { socket, local, networks, bare_newline: BareNewline::Reject })
+        Ok(Self { socket, local: None, settings: Arc::new(settings) })
     }
 
     /// The TCP address that was bound: the port that the system chose where 0 was asked for.
@@ -128,8 +135,8 @@ impl BoundListener {
 
     fn admit(&self, reception: &Arc<Reception>, socket: Socket, peer: Peer) {
         if let Peer::Host { remote, .. } = peer
-            && !self.networks.is_empty()
-            && !self.networks.iter().any(|network| network.contains(&remote))
+            && !self.settings.networks.is_empty()
+            && !self.settings.networks.iter().any(|network| network.contains(&remote))
         {
             log::info!("{peer}: refused, not in the listener's networks");
             return turn_away(socket, &NOT_FOR_YOU);
@@ -145,9 +152,9 @@ impl BoundListener {
                 return turn_away(socket, &reply);
             }
         };
-        let (of_session, bare_newline) = (Arc::clone(reception), self.bare_newline);
+        let (of_session, listener) = (Arc::clone(reception), Arc::clone(&self.settings));
         let work = move || {
-            let session = || session::serve(&of_session, socket, peer, bare_newline);
+            let session = || session::serve(&of_session, socket, peer, &listener);
             if catch_unwind(AssertUnwindSafe(session)).is_err() {
                 log::error!(
                     "{peer}: internal error; this session ended, nothing of it was accepted"
@@ -193,8 +200,11 @@ fn turn_away(socket: Socket, reply: &Reply) {
 
 fn bind_tcp(address: SocketAddr, write_timeout: Duration) -> io::Result<TcpListener> {
     let bind = || {
-        let socket =
-            RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        let socket = RawSocket::new(
+            Domain::for_address(address),
+            Type::STREAM,
+            Some(socket2::Protocol::TCP),
+        )?;
         socket.set_reuse_address(true)?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;

@@ -1,6 +1,7 @@
 //! The first room: sockets, session threads, and the policy that says yes or no.
 
 pub mod listener;
+pub mod logins;
 pub mod message;
 pub mod peer;
 pub mod policy;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::config::settings::Settings;
+use crate::receive::logins::Logins;
 use crate::receive::queue_runs::QueueRuns;
 use crate::receive::slots::Slots;
 use crate::receive::threads::SessionThreads;
@@ -30,6 +32,8 @@ pub struct Reception {
     pub spool: Arc<Spool>,
     /// Who has a mailbox.
     pub router: Arc<LocalRouter>,
+    /// Who may log in.
+    pub logins: Logins,
     /// Where kept messages are announced.
     pub intake: Intake,
     /// Where clients have the queue tried.

@@ -2,18 +2,21 @@
 //! may relay (RFC 5321 §7.9 leaves the choice to us; RFC 2505 says why it is made so).
 
 use std::io;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::settings::{Settings, Vrfy};
 use crate::mail::address::{Domain, ForwardPath, LocalPart, Mailbox, ReversePath};
 use crate::mail::status::Status;
+use crate::receive::logins::{Exchange, Logins};
 use crate::receive::peer::Peer;
 use crate::receive::queue_runs::QueueRuns;
 use crate::report::complaint::Complaint;
 use crate::route::local::{LocalRouter, Resolution};
 use crate::smtp::command::EtrnNode;
 use crate::smtp::reply::Reply;
-use crate::smtp::server::Policy;
+use crate::smtp::sasl::Mechanism;
+use crate::smtp::server::{LoginStep, Policy};
 use crate::spool::intake::Intake;
 use crate::spool::store::Spool;
 
@@ -39,6 +42,8 @@ const NO_SUCH_QUEUE: Reply =
     Reply::new(458, Status::new(4, 3, 5), "There is no queue with a name; give a domain");
 const JUST_STARTED: Reply =
     Reply::new(458, Status::new(4, 3, 2), "The queue was started a moment ago; try again later");
+const NO_LOGIN: Reply =
+    Reply::new(503, Status::new(5, 5, 1), "There is no login to go on with; say AUTH again");
 const NOT_AN_ADDRESS: Reply =
     Reply::new(553, Status::new(5, 1, 3), "This is no address or user name");
 
@@ -57,12 +62,19 @@ pub struct SessionPolicy<'a> {
     pub queue_runs: &'a QueueRuns,
     /// The client.
     pub peer: Peer,
+    /// Who may log in.
+    pub logins: &'a Logins,
+    /// The login that is under way.
+    pub exchange: &'a mut Option<Exchange>,
+    /// Who logged in.
+    pub user: Option<Arc<str>>,
 }
 
 impl SessionPolicy<'_> {
     /// Whether the client may send to domains that are not ours.
     fn may_relay(&self) -> bool {
         match self.peer {
+            _ if self.user.is_some() => true,
             Peer::Account { .. } => true,
             Peer::Host { remote, .. } => {
                 self.settings.relay_networks.iter().any(|network| network.contains(&remote))
@@ -176,6 +188,27 @@ impl Policy for SessionPolicy<'_> {
                 }
             }
         }
+    }
+
+    fn mechanisms(&mut self) -> Vec<Mechanism> {
+        self.logins.mechanisms(&self.peer)
+    }
+
+    fn begin_login(&mut self, mechanism: Mechanism, initial: Option<&[u8]>) -> LoginStep {
+        let (exchange, step) = self.logins.begin(&self.peer, mechanism, initial);
+        *self.exchange = exchange;
+        step
+    }
+
+    fn continue_login(&mut self, response: &[u8]) -> LoginStep {
+        let Some(exchange) = self.exchange.take() else { return LoginStep::Refused(NO_LOGIN) };
+        let (exchange, step) = self.logins.respond(&self.peer, exchange, response);
+        *self.exchange = exchange;
+        step
+    }
+
+    fn cancel_login(&mut self) {
+        *self.exchange = None;
     }
 
     fn expand(&mut self, text: &str) -> Option<Reply> {

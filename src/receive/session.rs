@@ -1,12 +1,14 @@
 //! The session thread: reads from the socket, asks the session what to do, and does it.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::config::settings::{BareNewline, Vrfy};
+use crate::config::settings::{Listener, ListenerTls, Vrfy};
 use crate::mail::status::Status;
 use crate::receive::Reception;
+use crate::receive::logins::Exchange;
 use crate::receive::message::IncomingMessage;
 use crate::receive::peer::Peer;
 use crate::receive::policy::SessionPolicy;
@@ -32,17 +34,26 @@ const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
 const TIMEOUT: Reply = Reply::new(421, Status::new(4, 4, 2), "Timeout; closing the connection");
 const STOPPING: Reply =
     Reply::new(421, Status::new(4, 3, 2), "The server is stopping; try again later");
+const NO_CERTIFICATE: Reply =
+    Reply::new(454, Status::new(4, 7, 0), "TLS is not available now; try again later");
 const ENDLESS: Reply =
     Reply::new(552, Status::new(5, 3, 4), "The message is far too large; closing");
 
 /// Serves one client until it leaves or is sent away. Whatever it did not finish leaves
 /// nothing.
-pub fn serve(reception: &Reception, socket: Socket, peer: Peer, bare_newline: BareNewline) {
+pub fn serve(reception: &Reception, socket: Socket, peer: Peer, listener: &Listener) {
     let timeout = reception.settings.server.session_timeout;
     let result = DeadlineStream::new(socket, timeout).and_then(|stream| {
         let input = Vec::with_capacity(COMMAND_READ);
-        let mut conversation =
-            Conversation { reception, stream, peer, bare_newline, input, output: Vec::new() };
+        let mut conversation = Conversation {
+            reception,
+            listener,
+            stream,
+            peer,
+            exchange: None,
+            input,
+            output: Vec::new(),
+        };
         conversation.run()
     });
     match result {
@@ -53,9 +64,11 @@ pub fn serve(reception: &Reception, socket: Socket, peer: Peer, bare_newline: Ba
 
 struct Conversation<'a> {
     reception: &'a Reception,
+    listener: &'a Listener,
     stream: DeadlineStream,
     peer: Peer,
-    bare_newline: BareNewline,
+    /// A login that is under way.
+    exchange: Option<Exchange>,
     /// Received and not used yet.
     input: Vec<u8>,
     /// Replies not sent yet.
@@ -67,14 +80,16 @@ impl Conversation<'_> {
         let mut session = Session::new(self.limits());
         session.greeting().write_to(&mut self.output);
         loop {
-            let action = session.next(&self.input, &mut self.policy());
+            let user = session.user().cloned();
+            let mut policy = policy(self.reception, self.peer, &mut self.exchange, user);
+            let action = session.next(&self.input, &mut policy);
             match action {
                 Action::Read => {
                     self.send()?;
                     if self.reception.is_stopping.load(Ordering::Relaxed) {
                         return self.close(&STOPPING);
                     }
-                    if !self.read_command()? {
+                    if !self.read_command(session.max_line())? {
                         return Ok(());
                     }
                 }
@@ -94,6 +109,7 @@ impl Conversation<'_> {
                     self.note_refusal(&reply);
                     reply.write_to(&mut self.output);
                 }
+                Action::StartTls(..) => self.close(&NO_CERTIFICATE)?,
                 // Whoever says QUIT says nothing more, so there is nothing to wait for.
                 Action::Close(reply) if reply.is_positive() => {
                     reply.write_to(&mut self.output);
@@ -114,18 +130,17 @@ impl Conversation<'_> {
             max_message_size: server.max_message_size,
             max_recipients: server.max_recipients,
             offers_expn: server.vrfy != Vrfy::No,
-            bare_newline: self.bare_newline,
+            bare_newline: self.listener.bare_newline,
+            offers_start_tls: self.listener.tls == ListenerTls::StartTls,
+            auth: self.listener.auth,
+            auth_without_tls: self.listener.auth_without_tls,
+            max_login_failures: self.reception.settings.auth.auth_failures,
         }
-    }
-
-    fn policy(&self) -> SessionPolicy<'_> {
-        let Reception { settings, spool, router, intake, queue_runs, .. } = self.reception;
-        SessionPolicy { settings, spool, router, intake, queue_runs, peer: self.peer }
     }
 
     /// Reads more of a command line; `false` when the client has left. The time-out is one
     /// for the whole line, so that dripping octets does not stretch it.
-    fn read_command(&mut self) -> io::Result<bool> {
+    fn read_command(&mut self, max_line: usize) -> io::Result<bool> {
         let deadline = Instant::now() + self.reception.settings.server.session_timeout;
         loop {
             match self.read_more(COMMAND_READ, deadline) {
@@ -133,9 +148,7 @@ impl Conversation<'_> {
                 Ok(_) if self.input.contains(&b'\n') || self.input.len() >= DATA_READ => {
                     return Ok(true);
                 }
-                Ok(_) if self.input.len() >= crate::smtp::line::MAX_COMMAND_LINE => {
-                    return Ok(true);
-                }
+                Ok(_) if self.input.len() >= max_line => return Ok(true),
                 Ok(_) => {}
                 Err(error) => return Err(self.broken_off(error)),
             }
@@ -164,7 +177,7 @@ impl Conversation<'_> {
             &self.peer,
             introduction,
             transaction,
-            self.bare_newline,
+            self.listener.bare_newline,
         );
         let timeout = self.reception.settings.server.session_timeout;
         let began = Instant::now();
@@ -236,4 +249,14 @@ impl Conversation<'_> {
         };
         log::log!(level, "{}: refused: {reply}", self.peer);
     }
+}
+
+fn policy<'a>(
+    reception: &'a Reception,
+    peer: Peer,
+    exchange: &'a mut Option<Exchange>,
+    user: Option<Arc<str>>,
+) -> SessionPolicy<'a> {
+    let Reception { settings, spool, router, logins, intake, queue_runs, .. } = reception;
+    SessionPolicy { settings, spool, router, intake, queue_runs, peer, logins, exchange, user }
 }

@@ -23,6 +23,16 @@ pub enum Command {
     Rcpt(ForwardPath, RecipientRequest),
     /// `ETRN node` (RFC 1985 §5).
     Etrn(EtrnNode),
+    /// `STARTTLS` (RFC 3207 §4).
+    StartTls,
+    /// `AUTH mechanism [initial-response]` (RFC 4954 §4); the response in base64, `=` for an
+    /// empty one.
+    Auth {
+        /// As the client wrote it.
+        mechanism: String,
+        /// What stands behind it.
+        initial: Option<String>,
+    },
     /// `DATA` (RFC 5321 §4.1.1.4).
     Data,
     /// `RSET` (RFC 5321 §4.1.1.5).
@@ -155,12 +165,14 @@ impl CommandError {
 }
 
 /// The commands with their syntax: what HELP tells, and what a 501 repeats.
-pub const SYNTAX: [(&str, &str); 12] = [
+pub const SYNTAX: [(&str, &str); 14] = [
     ("HELO", "HELO hostname"),
     ("EHLO", "EHLO hostname"),
     ("MAIL", "MAIL FROM:<address> [SIZE=octets] [BODY=7BIT|8BITMIME] [RET=FULL|HDRS] [ENVID=name]"),
     ("RCPT", "RCPT TO:<address> [NOTIFY=NEVER|SUCCESS,FAILURE,DELAY] [ORCPT=type;address]"),
     ("DATA", "DATA"),
+    ("STARTTLS", "STARTTLS"),
+    ("AUTH", "AUTH mechanism [initial-response]"),
     ("ETRN", "ETRN domain"),
     ("RSET", "RSET"),
     ("NOOP", "NOOP [text]"),
@@ -171,8 +183,7 @@ pub const SYNTAX: [(&str, &str); 12] = [
 ];
 
 /// Commands of other standards: better answered 502 than 500.
-const ELSEWHERE: [&str; 8] =
-    ["AUTH", "BDAT", "SAML", "SEND", "SOML", "STARTTLS", "TURN", "XCLIENT"];
+const ELSEWHERE: [&str; 6] = ["BDAT", "SAML", "SEND", "SOML", "TURN", "XCLIENT"];
 
 /// The syntax of `verb`, in any case.
 pub fn syntax(verb: &str) -> Option<&'static str> {
@@ -211,12 +222,21 @@ impl Command {
             "ETRN" => argument.parse().map(Self::Etrn).map_err(|_| syntax_error),
             "HELP" => Ok(Self::Help((!argument.is_empty()).then(|| argument.to_owned()))),
             "NOOP" => Ok(Self::Noop),
+            "AUTH" => parse_auth(argument).ok_or(syntax_error),
+            "STARTTLS" if argument.is_empty() => Ok(Self::StartTls),
             "DATA" if argument.is_empty() => Ok(Self::Data),
             "RSET" if argument.is_empty() => Ok(Self::Rset),
             "QUIT" if argument.is_empty() => Ok(Self::Quit),
             _ => Err(syntax_error),
         }
     }
+}
+
+fn parse_auth(argument: &str) -> Option<Command> {
+    let mut words = argument.split(' ').filter(|word| !word.is_empty());
+    let mechanism = words.next()?.to_owned();
+    let initial = words.next().map(str::to_owned);
+    words.next().is_none().then_some(Command::Auth { mechanism, initial })
 }
 
 fn parse_mail(argument: &str, syntax_error: CommandError) -> Result<Command, CommandError> {

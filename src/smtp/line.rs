@@ -7,6 +7,9 @@ use crate::config::settings::BareNewline;
 /// the parameters of extensions come on top.
 pub const MAX_COMMAND_LINE: usize = 4096;
 
+/// The longest line of an AUTH exchange, in octets, with its CRLF (RFC 4954 §4).
+pub const MAX_LOGIN_LINE: usize = 12_288 + 2;
+
 /// What stands at the beginning of the octets received so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framed<'a> {
@@ -21,18 +24,19 @@ pub enum Framed<'a> {
     },
     /// There is a bare LF. What follows cannot be trusted to be a new command.
     BareLf,
-    /// The line is longer than [`MAX_COMMAND_LINE`].
+    /// The line is longer than the limit.
     TooLong,
 }
 
-/// Looks for a line at the beginning of `received`. With [`BareNewline::Accept`] a bare LF
+/// Looks for a line of up to `limit` octets, its end included, at the beginning of `received`.
+/// With [`BareNewline::Accept`] a bare LF
 /// ends a command line too.
-pub fn first_line(received: &[u8], bare_newline: BareNewline) -> Framed<'_> {
+pub fn first_line(received: &[u8], limit: usize, bare_newline: BareNewline) -> Framed<'_> {
     let Some(lf) = memchr::memchr(b'\n', received) else {
-        let is_too_long = received.len() >= MAX_COMMAND_LINE;
+        let is_too_long = received.len() >= limit;
         return if is_too_long { Framed::TooLong } else { Framed::Incomplete };
     };
-    if lf >= MAX_COMMAND_LINE {
+    if lf >= limit {
         return Framed::TooLong;
     }
     match received[..lf].strip_suffix(b"\r") {
@@ -62,9 +66,12 @@ mod tests {
             (b"QUIT\nNOOP\r\n", Framed::BareLf),
             (b"\n", Framed::BareLf),
         ] {
-            assert_eq!(first_line(received, Reject), framed);
+            assert_eq!(first_line(received, MAX_COMMAND_LINE, Reject), framed);
         }
-        assert_eq!(first_line(b"QUIT\n", Accept), Framed::Line { text: b"QUIT", consumed: 5 });
+        assert_eq!(
+            first_line(b"QUIT\n", MAX_COMMAND_LINE, Accept),
+            Framed::Line { text: b"QUIT", consumed: 5 }
+        );
     }
 
     #[test]
@@ -72,9 +79,15 @@ mod tests {
         let mut longest = vec![b'a'; MAX_COMMAND_LINE - 2];
         longest.extend_from_slice(b"\r\n");
         let text = &longest[..MAX_COMMAND_LINE - 2];
-        assert_eq!(first_line(&longest, Reject), Framed::Line { text, consumed: MAX_COMMAND_LINE });
+        assert_eq!(
+            first_line(&longest, MAX_COMMAND_LINE, Reject),
+            Framed::Line { text, consumed: MAX_COMMAND_LINE }
+        );
         longest.insert(0, b'a');
-        assert_eq!(first_line(&longest, Reject), Framed::TooLong);
-        assert_eq!(first_line(&longest[..MAX_COMMAND_LINE], Reject), Framed::TooLong);
+        assert_eq!(first_line(&longest, MAX_COMMAND_LINE, Reject), Framed::TooLong);
+        assert_eq!(
+            first_line(&longest[..MAX_COMMAND_LINE], MAX_COMMAND_LINE, Reject),
+            Framed::TooLong
+        );
     }
 }

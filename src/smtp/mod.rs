@@ -8,4 +8,5 @@ pub mod line;
 pub mod parameters;
 pub mod reply;
 pub mod reply_parser;
+pub mod sasl;
 pub mod server;

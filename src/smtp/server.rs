@@ -6,16 +6,18 @@
 //! back as a [`Receipt`], without which there is no 250.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
-use crate::config::settings::BareNewline;
+use crate::config::settings::{AuthRule, BareNewline};
 use crate::mail::address::{ForwardPath, Mailbox, ReversePath};
 use crate::mail::dsn_request::{MessageRequest, RecipientRequest};
 use crate::mail::status::Status;
 use crate::smtp::command::{self, Command, EtrnNode, HeloName};
 use crate::smtp::data::DataFault;
-use crate::smtp::line::{Framed, first_line};
+use crate::smtp::line::{Framed, MAX_COMMAND_LINE, MAX_LOGIN_LINE, first_line};
 use crate::smtp::parameters::MailParameters;
 use crate::smtp::reply::Reply;
+use crate::smtp::sasl::Mechanism;
 use crate::spool::envelope::{Body, Recipient};
 use crate::spool::store::Receipt;
 
@@ -33,6 +35,10 @@ const NESTED_MAIL: Reply =
 const IN_TRANSACTION: Reply =
     Reply::new(503, BAD_SEQUENCE, "Not within a transaction; RSET ends it");
 const NO_RECIPIENTS: Reply = Reply::new(554, BAD_SEQUENCE, "No valid recipients");
+const GO_AHEAD: Reply = Reply::new(220, OK, "Go ahead");
+const SECURED_ALREADY: Reply = Reply::new(503, BAD_SEQUENCE, "The connection is encrypted already");
+const INJECTED: Reply =
+    Reply::new(554, BAD_SEQUENCE, "Nothing may follow STARTTLS before its reply; closing");
 const SENDER_OK: Reply = Reply::new(250, Status::new(2, 1, 0), "Sender ok");
 const RECIPIENT_OK: Reply = Reply::new(250, Status::new(2, 1, 5), "Recipient ok");
 const TOO_MANY_RECIPIENTS: Reply =
@@ -50,6 +56,10 @@ const BARE_LF: Reply =
 const LINE_TOO_LONG: Reply = Reply::new(500, Status::new(5, 5, 2), "Line too long");
 const TOO_MANY_REFUSALS: Reply =
     Reply::new(421, Status::new(4, 7, 0), "Too many refused commands; closing the connection");
+
+mod login;
+
+pub use login::LoginStep;
 
 /// Who decides what a client may do. Each refusal is the reply that the client gets.
 pub trait Policy {
@@ -73,6 +83,19 @@ pub trait Policy {
 
     /// The answer to EXPN; `None` where it is not offered.
     fn expand(&mut self, text: &str) -> Option<Reply>;
+
+    /// The ways in which the client can log in now, the best first. Not asked where nobody may.
+    fn mechanisms(&mut self) -> Vec<Mechanism>;
+
+    /// Begins a login by one of [`Policy::mechanisms`], with the decoded initial response if
+    /// there is one.
+    fn begin_login(&mut self, mechanism: Mechanism, initial: Option<&[u8]>) -> LoginStep;
+
+    /// Goes on with the decoded response to the last challenge.
+    fn continue_login(&mut self, response: &[u8]) -> LoginStep;
+
+    /// Forgets the login that is under way: the client gave it up.
+    fn cancel_login(&mut self);
 }
 
 /// What a session is told once, at its beginning.
@@ -88,6 +111,14 @@ pub struct Limits {
     pub offers_expn: bool,
     /// Whether a bare LF ends a command line.
     pub bare_newline: BareNewline,
+    /// Whether STARTTLS is offered (RFC 3207).
+    pub offers_start_tls: bool,
+    /// Who has to log in (RFC 4954).
+    pub auth: AuthRule,
+    /// Whether a password may come over a connection that is not encrypted.
+    pub auth_without_tls: bool,
+    /// The refused logins after which the session ends.
+    pub max_login_failures: u32,
 }
 
 /// What the session thread does next. The session itself never does I/O.
@@ -100,6 +131,9 @@ pub enum Action {
     /// The same, then decode the data up to the lone dot (RFC 5321 §4.5.2) and tell
     /// [`Session::end_of_data`].
     ReadData(Reply, usize),
+    /// The same, then run the TLS handshake and tell [`Session::secured`]. Nothing is left of
+    /// the input. Where there is no certificate to show, 454 is the reply instead.
+    StartTls(Reply, usize),
     /// Send the reply and close (RFC 5321 §3.8).
     Close(Reply),
 }
@@ -145,13 +179,52 @@ pub struct Session {
     limits: Limits,
     introduction: Option<Introduction>,
     transaction: Option<Transaction>,
+    is_secured: bool,
+    /// Who logged in.
+    user: Option<Arc<str>>,
+    /// The next line is a response to a challenge.
+    is_in_login: bool,
+    login_failures: u32,
     refusals: u32,
 }
 
 impl Session {
     /// A session at its beginning.
     pub const fn new(limits: Limits) -> Self {
-        Self { limits, introduction: None, transaction: None, refusals: 0 }
+        Self {
+            limits,
+            introduction: None,
+            transaction: None,
+            is_secured: false,
+            user: None,
+            is_in_login: false,
+            login_failures: 0,
+            refusals: 0,
+        }
+    }
+
+    /// Takes note that the connection is encrypted from here on. What was learnt in the clear
+    /// is forgotten (RFC 3207 §4.2).
+    pub fn secured(&mut self) {
+        self.is_secured = true;
+        self.introduction = None;
+        self.transaction = None;
+        self.user = None;
+    }
+
+    /// Whether the connection is encrypted.
+    pub const fn is_secured(&self) -> bool {
+        self.is_secured
+    }
+
+    /// Who logged in, if somebody has.
+    pub const fn user(&self) -> Option<&Arc<str>> {
+        self.user.as_ref()
+    }
+
+    /// The longest line that may come next, in octets, with its end.
+    pub const fn max_line(&self) -> usize {
+        if self.is_in_login { MAX_LOGIN_LINE } else { MAX_COMMAND_LINE }
     }
 
     /// The greeting (RFC 5321 §3.1).
@@ -171,11 +244,19 @@ impl Session {
 
     /// Says what to do about the octets received and not yet used.
     pub fn next(&mut self, received: &[u8], policy: &mut dyn Policy) -> Action {
-        match first_line(received, self.limits.bare_newline) {
+        match first_line(received, self.max_line(), self.limits.bare_newline) {
             Framed::Incomplete => Action::Read,
             Framed::BareLf => Action::Close(BARE_LF),
+            Framed::TooLong if self.is_in_login => Action::Close(login::RESPONSE_TOO_LONG),
             Framed::TooLong => Action::Close(LINE_TOO_LONG),
-            Framed::Line { text, consumed } => self.line(text, consumed, policy),
+            Framed::Line { text, consumed } if self.is_in_login => {
+                let step = self.respond(text, policy);
+                self.answer(step, consumed)
+            }
+            Framed::Line { text, consumed } => {
+                let is_last = consumed == received.len();
+                self.line(text, consumed, is_last, policy)
+            }
         }
     }
 
@@ -194,16 +275,38 @@ impl Session {
         reply
     }
 
-    fn line(&mut self, text: &[u8], consumed: usize, policy: &mut dyn Policy) -> Action {
+    fn line(
+        &mut self,
+        text: &[u8],
+        consumed: usize,
+        is_last: bool,
+        policy: &mut dyn Policy,
+    ) -> Action {
         let reply = match Command::parse(text) {
             Ok(Command::Quit) => return Action::Close(BYE),
             Ok(Command::Data) => match self.data() {
                 Ok(go_ahead) => return Action::ReadData(go_ahead, consumed),
                 Err(refusal) => refusal,
             },
+            Ok(Command::StartTls) => match self.start_tls() {
+                // RFC 3207 §4: the client waits for the reply. What came already was put there
+                // by somebody who wants it taken for a command that came encrypted
+                // (CVE-2011-0411).
+                Ok(_) if !is_last => return Action::Close(INJECTED),
+                Ok(go_ahead) => return Action::StartTls(go_ahead, consumed),
+                Err(refusal) => refusal,
+            },
             Ok(command) => self.obey(command, policy),
             Err(error) => error.reply(),
         };
+        self.answer(reply, consumed)
+    }
+
+    /// Sends a reply, or the client away where it has had too many that refuse.
+    fn answer(&mut self, reply: Reply, consumed: usize) -> Action {
+        if self.login_failures >= self.limits.max_login_failures && !reply.is_positive() {
+            return Action::Close(reply);
+        }
         if !reply.is_positive() {
             self.refusals += 1;
         }
@@ -215,8 +318,16 @@ impl Session {
 
     fn obey(&mut self, command: Command, policy: &mut dyn Policy) -> Reply {
         match command {
-            Command::Helo(name) => self.introduce(name, false),
-            Command::Ehlo(name) => self.introduce(name, true),
+            Command::Mail(..) | Command::Vrfy(_) | Command::Expn(_) | Command::Etrn(_)
+                if self.limits.auth == AuthRule::Required && self.user.is_none() =>
+            {
+                self.log_in_first()
+            }
+            Command::Auth { mechanism, initial } => {
+                self.auth(&mechanism, initial.as_deref(), policy)
+            }
+            Command::Helo(name) => self.introduce(name, false, policy),
+            Command::Ehlo(name) => self.introduce(name, true, policy),
             Command::Mail(path, parameters) => self.mail(path, parameters, policy),
             Command::Rcpt(path, request) => self.rcpt(&path, request, policy),
             Command::Rset => {
@@ -229,12 +340,12 @@ impl Session {
                 .unwrap_or_else(|| command::CommandError::NotImplemented.reply()),
             Command::Etrn(node) => self.etrn(&node, policy),
             Command::Help(topic) => self.help(topic.as_deref()),
-            Command::Noop | Command::Data | Command::Quit => NOOP,
+            Command::Noop | Command::Data | Command::StartTls | Command::Quit => NOOP,
         }
     }
 
     /// RFC 5321 §4.1.4: a second HELO or EHLO is good at any time, and resets.
-    fn introduce(&mut self, name: HeloName, is_extended: bool) -> Reply {
+    fn introduce(&mut self, name: HeloName, is_extended: bool, policy: &mut dyn Policy) -> Reply {
         self.transaction = None;
         let mut text = self.limits.hostname.clone();
         if is_extended {
@@ -243,6 +354,10 @@ impl Session {
             if self.limits.offers_expn {
                 text.push_str("\nEXPN");
             }
+            if self.limits.offers_start_tls && !self.is_secured {
+                text.push_str("\nSTARTTLS");
+            }
+            text.push_str(&self.auth_keyword(policy));
             text.push_str("\nETRN\nHELP");
         }
         self.introduction = Some(Introduction { name, is_extended });
@@ -307,6 +422,17 @@ impl Session {
             None => Err(SEND_MAIL),
             Some(transaction) if transaction.recipients.is_empty() => Err(NO_RECIPIENTS),
             Some(_) => Ok(Reply::without_status(354, "End data with <CRLF>.<CRLF>")),
+        }
+    }
+
+    fn start_tls(&self) -> Result<Reply, Reply> {
+        match self {
+            Self { is_secured: true, .. } => Err(SECURED_ALREADY),
+            Self { limits: Limits { offers_start_tls: false, .. }, .. } => {
+                Err(command::CommandError::NotImplemented.reply())
+            }
+            Self { introduction: None, .. } => Err(SEND_HELO),
+            _ => Ok(GO_AHEAD),
         }
     }
 

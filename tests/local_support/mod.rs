@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mailwren::config::settings::{
-    Local, LocalDomains, MailboxFormat, Queue, Server, Settings, Users, Vrfy,
+    Auth, Local, LocalDomains, MailboxFormat, Queue, SenderRule, Server, ServerTls, Settings,
+    Users, Vrfy,
 };
 use mailwren::deliver::job::{Job, Recipient};
 use mailwren::deliver::local::LocalDelivery;
@@ -62,6 +63,18 @@ pub(crate) fn settings(format: MailboxFormat, path: &str, users: Users) -> Setti
         server,
         listeners: Vec::new(),
         relay_networks: Vec::new(),
+        tls: ServerTls {
+            certificate: "/nowhere/cert.pem".into(),
+            key: "/nowhere/key.pem".into(),
+            is_configured: false,
+        },
+        auth: Auth {
+            users: "/nowhere/users".into(),
+            mechanisms: Vec::new(),
+            dovecot: None,
+            sender: SenderRule::Own,
+            auth_failures: 5,
+        },
         local,
         smarthost: None,
         queue,

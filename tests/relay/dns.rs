@@ -50,8 +50,7 @@ fn the_dns_decides() {
         assert_eq!(deliver_one(&relay, to(domain)), expected, "{domain}");
     }
     let host = HostPort { host: "missing.test".parse().unwrap(), port: 25 };
-    let unresolvable =
-        NextHop::Smarthost(Smarthost { hosts: vec![host], tls: ClientTls::None, ca: None });
+    let unresolvable = NextHop::Smarthost(Smarthost::new(vec![host], ClientTls::None));
     assert_eq!(deliver_one(&relay, unresolvable), "deferred 4.4.4");
 }
 

@@ -37,7 +37,7 @@ fn a_host_that_takes_no_session_is_the_destinations_fault() {
     assert_eq!(failure(&impatient(), smarthost(&[&silent])).fault, Fault::Destination);
     let gone = { Peer::polite().address() };
     let hosts = vec![HostPort { host: Domain::Literal(gone.ip()), port: gone.port() }];
-    let gone = NextHop::Smarthost(Smarthost { hosts, tls: ClientTls::None, ca: None });
+    let gone = NextHop::Smarthost(Smarthost::new(hosts, ClientTls::None));
     assert_eq!(failure(&relay(), gone).fault, Fault::Destination);
 }
 

@@ -31,7 +31,7 @@ fn host(peer: &TlsPeer) -> HostPort {
 
 fn via(peers: &[&TlsPeer], tls: ClientTls, ca: impl Into<PathBuf>) -> NextHop {
     let hosts = peers.iter().map(|peer| host(peer)).collect();
-    NextHop::Smarthost(Smarthost { hosts, tls, ca: Some(ca.into()) })
+    NextHop::Smarthost(Smarthost { ca: Some(ca.into()), ..Smarthost::new(hosts, tls) })
 }
 
 /// A name server that knows `smart.home.test`, and a relay that asks it.
@@ -47,7 +47,7 @@ fn relay_by_name() -> (DnsServer, Relay) {
 
 fn via_name(peer: &TlsPeer, tls: ClientTls, ca: Option<PathBuf>) -> NextHop {
     let host = HostPort { host: "smart.home.test".parse().unwrap(), port: peer.address().port() };
-    NextHop::Smarthost(Smarthost { hosts: vec![host], tls, ca })
+    NextHop::Smarthost(Smarthost { ca, ..Smarthost::new(vec![host], tls) })
 }
 
 /// Fails unless the peer has seen a client that left before it said anything of the mail.

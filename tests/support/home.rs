@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// What a test starts from. The client of a test is at 127.0.0.1 and a stranger; whatever is
 /// relayed finds nobody, so that nothing leaves this host.
-const DEFAULTS: [(&str, &str); 16] = [
+const DEFAULTS: [(&str, &str); 19] = [
     ("server.hostname", "mx.test"),
     ("server.domains", "mx.test"),
     ("server.user", "root"),
@@ -15,6 +15,9 @@ const DEFAULTS: [(&str, &str); 16] = [
     ("server.max_message_size", "64K"),
     ("server.min_free_space", "0"),
     ("listen.smtp.address", "127.0.0.1:0"),
+    ("listen.smtp.tls", "none"),
+    ("tls.certificate", "HOME/cert.pem"),
+    ("auth.users", "HOME/accounts"),
     ("relay.networks", "192.0.2.0/24"),
     ("local.format", "maildir"),
     ("local.path", "HOME/mail/{user}"),

@@ -57,6 +57,7 @@ impl<P: Policy> MemorySession<P> {
                     self.answer(reply, used);
                     self.data = Some((DataDecoder::new(self.limits.bare_newline), 0));
                 }
+                Action::StartTls(..) => panic!("a session in memory has no TLS"),
                 Action::Close(reply) => {
                     self.is_closed = true;
                     self.answer(reply, 0);
