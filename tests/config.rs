@@ -375,6 +375,24 @@ fn the_shipped_file_explains_every_key_with_its_default() {
 }
 
 #[test]
+fn the_examples_at_the_top_are_good_configurations() {
+    let head = SHIPPED.split("\n\n").next().unwrap();
+    // Lines of an example are indented; an empty comment between two of them belongs to both.
+    let lines = head.lines().map(|line| match line.strip_prefix("#     ") {
+        Some(line) => line,
+        None if line == "#" => "",
+        None => "|",
+    });
+    let text: Vec<_> = lines.collect();
+    let examples: Vec<_> =
+        text.split(|line| *line == "|").map(|e| e.join("\n")).filter(|e| e.contains('[')).collect();
+    assert_eq!(examples.len(), 5);
+    for example in examples {
+        settings(&example);
+    }
+}
+
+#[test]
 fn the_defaults_that_are_shown_are_the_defaults() {
     let mut text = String::new();
     let works = SHIPPED.split("Known, but not built yet").next().unwrap();
