@@ -333,6 +333,9 @@ fn the_server_wants_scram_as_it_is() {
     ] {
         assert_eq!(first(bad), Err(Refusal::Malformed), "{bad}");
     }
+    assert_eq!(first(&format!("n,,n=user,r={}", "x".repeat(1024))), Ok(()));
+    let endless = format!("n,,n=user,r={}", "x".repeat(1025));
+    assert_eq!(first(&endless), Err(Refusal::Malformed));
     for bad in ["n,a=root,n=user,r=x", "n,,n=,r=x", "n,,n=us\0er,r=x"] {
         assert_eq!(first(bad), Err(Refusal::Credentials), "{bad}");
     }
