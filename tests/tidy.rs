@@ -84,9 +84,9 @@ fn each_crate_is_named_in_its_own_places_only() {
             "base64::",
             &[
                 "src/smtp/sasl/",
-                "src/smtp/server/login.rs",
-                "src/smtp/client/login.rs",
-                "src/receive/logins/",
+                "src/smtp/server/login",
+                "src/smtp/client/login",
+                "src/receive/logins",
             ],
         ),
     ] {

@@ -241,7 +241,7 @@ fn base64_is_taken_to_the_letter() {
         assert_eq!(played.policy.initial, None, "{bad}");
     }
     let mut played = Played::open();
-    assert!(played.say("AUTH PLAIN YW\05u").starts_with("500 "));
+    assert!(played.say("AUTH PLAIN YW\x005u").starts_with("500 "));
     assert!(played.say("AUTH").starts_with("501 "));
 }
 
