@@ -71,6 +71,7 @@ fn each_crate_is_named_in_its_own_places_only() {
         ("trust_dns_resolver", &["src/sys/dns"][..]),
         ("tokio", &["src/sys/dns"]),
         ("native_tls", &["src/deliver/tls.rs"]),
+        ("icu_normalizer", &["src/smtp/sasl/prepare.rs"]),
         ("ini::", &["src/config/"]),
         ("env_logger", &["src/report/log_format.rs"]),
         ("signal_hook", &["src/sys/signals.rs"]),
@@ -79,6 +80,15 @@ fn each_crate_is_named_in_its_own_places_only() {
         ("strsim", &["src/config/"]),
         ("socket2", &["src/receive/listener.rs"]),
         ("libc::", &["src/sys/"]),
+        (
+            "base64::",
+            &[
+                "src/smtp/sasl/",
+                "src/smtp/server/login",
+                "src/smtp/client/login",
+                "src/receive/logins",
+            ],
+        ),
     ] {
         for (path, text) in sources("src") {
             let path = path.strip_prefix(root()).unwrap().display().to_string();

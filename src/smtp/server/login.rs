@@ -10,7 +10,7 @@ use super::{BAD_SEQUENCE, IN_TRANSACTION, Policy, SEND_HELO, Session};
 use crate::config::settings::AuthRule;
 use crate::mail::status::Status;
 use crate::smtp::command::CommandError;
-use crate::smtp::reply::Reply;
+use crate::smtp::reply::{MAX_CHALLENGE, Reply};
 use crate::smtp::sasl::Mechanism;
 
 const ACCEPTED: Reply = Reply::new(235, Status::new(2, 7, 0), "Authentication succeeded");
@@ -21,6 +21,11 @@ const NOT_IN_THE_CLEAR: Reply =
     Reply::new(538, Status::new(5, 7, 11), "Encryption required; say STARTTLS first");
 const NOT_BASE64: Reply = Reply::new(501, Status::new(5, 5, 2), "This is no base64");
 const CANCELLED: Reply = Reply::new(501, Status::new(5, 7, 0), "Authentication cancelled");
+const CHALLENGE_TOO_LONG: Reply = Reply::new(
+    454,
+    Status::new(4, 7, 0),
+    "The challenge is longer than a line may be; try another mechanism",
+);
 const AUTH_REQUIRED: Reply = Reply::new(530, Status::new(5, 7, 0), "Authentication required");
 const TLS_REQUIRED: Reply = Reply::new(530, Status::new(5, 7, 0), "Say STARTTLS and log in first");
 /// The answer to a response that has no end.
@@ -73,7 +78,7 @@ impl Session {
             None => None,
         };
         let step = policy.begin_login(mechanism, initial.as_deref());
-        self.take(step)
+        self.take(step, policy)
     }
 
     /// The answer to a response.
@@ -86,7 +91,7 @@ impl Session {
         match response {
             Ok(response) => {
                 let step = policy.continue_login(&response);
-                self.take(step)
+                self.take(step, policy)
             }
             Err(refusal) => {
                 policy.cancel_login();
@@ -115,11 +120,17 @@ impl Session {
         self.is_secured || self.limits.auth_without_tls
     }
 
-    fn take(&mut self, step: LoginStep) -> Reply {
+    fn take(&mut self, step: LoginStep, policy: &mut dyn Policy) -> Reply {
         match step {
             LoginStep::Challenge(challenge) => {
+                let challenge = STANDARD.encode(challenge);
+                // Half a challenge would be another one.
+                if challenge.len() > MAX_CHALLENGE {
+                    policy.cancel_login();
+                    return CHALLENGE_TOO_LONG;
+                }
                 self.is_in_login = true;
-                Reply::without_status(334, STANDARD.encode(challenge))
+                Reply::challenge(challenge)
             }
             LoginStep::Accepted(user) => {
                 self.user = Some(user);
@@ -134,3 +145,6 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
