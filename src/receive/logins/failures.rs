@@ -319,9 +319,8 @@ mod tests {
     #[test]
     fn the_same_said_by_another_mechanism_is_another_guess() {
         let failures = Failures::default();
-        let said = |mechanism, octets: &[u8]| {
-            failures.guess_with(failures.guess(mechanism), octets)
-        };
+        let said =
+            |mechanism, octets: &[u8]| failures.guess_with(failures.guess(mechanism), octets);
         assert_eq!(said("PLAIN", b"x"), said("PLAIN", b"x"));
         assert_ne!(said("PLAIN", b"x"), said("PLAIN", b"y"));
         assert_ne!(said("PLAIN", b"x"), said("LOGIN", b"x"));

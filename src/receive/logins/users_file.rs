@@ -180,7 +180,8 @@ impl UsersFile {
     }
 
     fn usual_hash(&self) -> Option<PasswordHash> {
-        let mut hashes: Vec<_> = self.accounts().filter_map(|account| account.hash.as_ref()).collect();
+        let mut hashes: Vec<_> =
+            self.accounts().filter_map(|account| account.hash.as_ref()).collect();
         // The same file gives the same one, whatever the order of the table.
         hashes.sort_unstable_by_key(|hash| hash.to_string());
         let most = most_frequent(hashes.iter().map(|hash| hash.class()))?;
