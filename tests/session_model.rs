@@ -2,7 +2,7 @@
 //! of a transaction behind it. However the octets are cut into pieces, the replies are the same.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use mailwren::config::settings::{AuthRule, BareNewline};
 use mailwren::mail::address::{Domain, ForwardPath, LocalPart, Mailbox, ReversePath};
@@ -17,7 +17,7 @@ use proptest::prelude::*;
 #[path = "support/memory.rs"]
 mod memory;
 
-use memory::MemorySession;
+use memory::{KnowsUser, MemorySession};
 
 const MAX_RECIPIENTS: usize = 3;
 const MAX_SIZE: usize = 64;
@@ -280,6 +280,13 @@ impl Policy for Picky {
     }
 
     fn cancel_login(&mut self) {}
+}
+
+/// Nobody logs in.
+impl KnowsUser for Picky {
+    fn log_in(&mut self, user: Option<&Arc<str>>) {
+        assert_eq!(user, None);
+    }
 }
 
 fn session() -> MemorySession<Picky> {

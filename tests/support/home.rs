@@ -1,6 +1,7 @@
 //! A folder with a configuration for mx.test: users, aliases, and nothing of this host.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// What a test starts from. The client of a test is at 127.0.0.1 and a stranger; whatever is
@@ -27,6 +28,10 @@ const DEFAULTS: [(&str, &str); 19] = [
     ("smarthost.tls", "none"),
 ];
 const USERS: &str = "ann\nbob\ncarl\n";
+/// Who can log in, each with the password `secret`.
+const ACCOUNTS: [&str; 3] = ["ann", "bob", "printer"];
+const HASH: &str = "$6$rounds=1000$mailwren$3MqhQB.tKL5TehcKju2jyHP0RWY8opFf5hBiVZc4Ch6ssrV0c8mL.TiYn5.\
+    XaAo0pu61YBG.bkAUcSBsxSZ7V/";
 const ALIASES: &str = "root: ann\nstaff: ann, bob\ncarl: carl, bob\nfar: zoe@far.test\n";
 
 /// A setting that differs: `server.vrfy` and its value.
@@ -43,6 +48,9 @@ impl Home {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("users"), USERS).unwrap();
         fs::write(folder.path().join("aliases"), ALIASES).unwrap();
+        let accounts = folder.path().join("accounts");
+        fs::write(&accounts, ACCOUNTS.map(|name| format!("{name}:{HASH}\n")).concat()).unwrap();
+        fs::set_permissions(&accounts, fs::Permissions::from_mode(0o600)).unwrap();
         fs::create_dir(folder.path().join("mail")).unwrap();
         let text = configuration(changes).replace("HOME", folder.path().to_str().unwrap());
         fs::write(folder.path().join("mailwren.ini"), text).unwrap();
