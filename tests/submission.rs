@@ -3,10 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+
+use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
 
 #[path = "support/home.rs"]
 mod home;
@@ -33,11 +35,28 @@ fn submission_host(more: &[(&str, &str)]) -> Home {
     Home::new(&all)
 }
 
-struct Client(BufReader<TcpStream>);
+trait Stream: Read + Write {}
+
+impl<S: Read + Write> Stream for S {}
+
+struct Client(BufReader<Box<dyn Stream>>);
 
 impl Client {
     fn new(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self::greeted(Box::new(stream))
+    }
+
+    /// A client that speaks TLS from the beginning, and trusts anybody.
+    fn with_tls(address: SocketAddr) -> Self {
+        let mut connector = SslConnector::builder(SslMethod::tls_client()).unwrap();
+        connector.set_verify(SslVerifyMode::NONE);
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self::greeted(Box::new(connector.build().connect("mx.test", stream).unwrap()))
+    }
+
+    fn greeted(stream: Box<dyn Stream>) -> Self {
         let mut client = Self(BufReader::new(stream));
         assert!(client.reply().starts_with("220 "));
         client
@@ -248,6 +267,57 @@ fn who_has_logged_in_may_relay_and_the_queue_says_who() {
     assert!(message.contains("\nclient 127.0.0.1 as ann\nfrom <ann@mx.test>\n"), "{message}");
     assert!(!message.contains("boss"), "{message}");
     assert!(queue.next().is_none());
+}
+
+/// RFC 3848, and the clause of RFC 8314 §4.3.
+#[test]
+fn the_trace_field_says_in_each_combination_how_a_message_came() {
+    let home = Home::new(&changes(&[
+        ("listen.smtp.auth", "optional"),
+        ("listen.smtp.auth_without_tls", "yes"),
+        ("listen.tls.address", "127.0.0.1:0"),
+        ("listen.tls.tls", "implicit"),
+        ("listen.tls.auth", "optional"),
+    ]));
+    // Without a line for it the server makes a certificate.
+    let text = fs::read_to_string(home.config()).unwrap();
+    let lines = text.lines().filter(|line| !line.starts_with("certificate ="));
+    fs::write(home.config(), lines.collect::<Vec<_>>().join("\n")).unwrap();
+    let server = TestServer::start(&home);
+    let tls = address_of(&server, "tls");
+    let mut expected = Vec::new();
+    for (hello, is_secured, logs_in, keyword) in [
+        ("HELO", false, false, "SMTP"),
+        ("HELO", false, true, "SMTP"),
+        ("HELO", true, false, "SMTP (using TLSv1.3)"),
+        ("HELO", true, true, "SMTP (using TLSv1.3)"),
+        ("EHLO", false, false, "ESMTP"),
+        ("EHLO", false, true, "ESMTPA"),
+        ("EHLO", true, false, "ESMTPS (using TLSv1.3)"),
+        ("EHLO", true, true, "ESMTPSA (using TLSv1.3)"),
+    ] {
+        let mut client = match is_secured {
+            false => Client::new(server.connect()),
+            true => Client::with_tls(tls),
+        };
+        client.expect(&format!("{hello} client.test"), "250 ");
+        if logs_in {
+            client.expect(AS_ANN, "235 ");
+        }
+        client.expect("MAIL FROM:<ann@mx.test>", "250 ");
+        client.expect("RCPT TO:<bob@mx.test>", "250 ");
+        client.expect("DATA", "354 ");
+        let reply = client.say("From: ann@mx.test\r\n\r\n.\r\n");
+        let id = reply.strip_prefix("250 2.0.0 Ok: queued as ").unwrap();
+        let clause = if is_secured { "\n\ttls TLS_" } else { ";\n\t" };
+        expected.push(format!("with {keyword} id {id}\n\tfor <bob@mx.test>{clause}"));
+    }
+    server.stop();
+    let found = messages(&home, "bob");
+    for field in expected {
+        let with_it = found.iter().filter(|message| message.contains(&field)).count();
+        assert_eq!(with_it, 1, "{field}: {found:?}");
+    }
 }
 
 /// RFC 6409 §4.3 lets in whom the system has authenticated already.

@@ -232,10 +232,11 @@ fn trace_field(
         _ => String::new(),
     };
     format!(
-        "Received: from {client} {}\r\n\tby {} with {} id {id}{recipient};\r\n\t{}\r\n",
+        "Received: from {client} {}\r\n\tby {} with {} id {id}{recipient}{};\r\n\t{}\r\n",
         provenance.peer.trace(),
         reception.settings.server.hostname,
         provenance.with(),
+        provenance.tls_clause(),
         clock::date_field(now),
     )
 }

@@ -254,7 +254,7 @@ impl Conversation<'_> {
             peer: self.peer,
             introduction: session.introduction(),
             is_secured: session.is_secured(),
-            encryption: None,
+            encryption: self.encryption(),
             user: session.user(),
             listener: self.listener,
         };
