@@ -19,8 +19,8 @@ use crate::sys::process::exit;
 use crate::sys::secret_file::{self, Owner};
 use crate::sys::{terminal, users};
 
-/// What OWASP counts as enough beside argon2id would be 600 000, which a small host computes for
-/// half a second; this is RFC 7677's floor, doubled and doubled again, and what phones can do.
+/// Four times the least that RFC 7677 allows, which old phones and small hosts still compute at
+/// once.
 const ITERATIONS: u32 = 16_384;
 
 /// What the command line asks for.
