@@ -110,10 +110,7 @@ fn what_is_none_of_the_protocol_lets_nobody_in() {
 fn a_login_of_several_steps_goes_through_one_connection() {
     let folder = tempfile::tempdir().unwrap();
     let lines = [
-        (
-            "AUTH\t1\tSCRAM-SHA-256\tservice=smtp\tnologin\tsecured\n",
-            "CONT\t1\t\n",
-        ),
+        ("AUTH\t1\tSCRAM-SHA-256\tservice=smtp\tnologin\tsecured\n", "CONT\t1\t\n"),
         ("CONT\t1\tYQ==\n", "CONT\t1\tYg==\n"),
         ("CONT\t1\t\n", "OK\t1\tuser=ann\n"),
     ];
