@@ -18,7 +18,7 @@ mod server;
 use home::{Change, Home};
 use server::{PATIENCE, TestServer};
 
-const AS_ANN: &str = "AUTH PLAIN AGFubgBzZWNyZXQ=";
+const AS_ANN: &str = "AUTH PLAIN AGFubgBwYXNzIHdvcmQ=";
 
 fn changes(changes: &[(&str, &str)]) -> Vec<Change> {
     changes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
@@ -220,7 +220,7 @@ fn a_device_has_a_listener_of_its_own_and_weakens_no_other() {
         ("HELO printer_1\n", "250 mx.test"),
         ("AUTH LOGIN\n", "334 VXNlcm5hbWU6"),
         ("cHJpbnRlcg==\n", "334 UGFzc3dvcmQ6"),
-        ("c2VjcmV0\n", "235 2.7.0 Authentication succeeded"),
+        ("cGFzcyB3b3Jk\n", "235 2.7.0 Authentication succeeded"),
         ("MAIL FROM: <printer>\n", "250 2.1.0 Sender ok"),
         ("RCPT TO: <bob>\n", "250 2.1.5 Recipient ok"),
         ("DATA\n", "354 End data with <CRLF>.<CRLF>"),

@@ -103,7 +103,7 @@ impl<P: Policy + KnowsUser> MemorySession<P> {
 }
 
 /// Every reply has an enhanced code of its own class, but for the answers to HELO and EHLO and
-/// the replies 3yz (RFC 2034 §3 and §4).
+/// the go-ahead to DATA and to a login (RFC 2034 §3 and §4).
 fn check_status(reply: &Reply, is_introduction: bool) {
     match (reply.code(), reply.status()) {
         (250, None) => assert!(is_introduction, "{reply}: no enhanced code"),
