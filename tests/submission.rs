@@ -178,7 +178,7 @@ fn a_message_of_somebody_else_is_refused_at_its_end() {
         ),
         (
             "From: <boss@far.test> <ann@mx.test>\r\n\r\n",
-            "554 5.6.0 Who is meant in From is not certain; write it as Name <user@domain>",
+            "554 5.6.0 Who is meant in From is not certain; write it as \"Name\" <user@domain>",
         ),
         (
             "Subject: x\r\nno field\r\nFrom: boss@far.test\r\n\r\n",
