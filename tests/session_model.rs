@@ -2,7 +2,7 @@
 //! transaction behind it, and who is logged in. However the octets are cut into pieces, the replies are the same.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use mailwren::config::settings::{AuthRule, BareNewline};
 use mailwren::mail::address::{Domain, ForwardPath, LocalPart, Mailbox, ReversePath};
@@ -17,7 +17,7 @@ use proptest::prelude::*;
 #[path = "support/memory.rs"]
 mod memory;
 
-use memory::MemorySession;
+use memory::{KnowsUser, MemorySession};
 
 const MAX_RECIPIENTS: usize = 3;
 const MAX_SIZE: usize = 64;
@@ -297,9 +297,9 @@ fn refusal() -> Reply {
 }
 
 impl Policy for Picky {
-    fn sender(&mut self, reverse_path: &ReversePath, _: Option<u64>) -> Result<(), Reply> {
+    fn sender(&mut self, reverse_path: ReversePath, _: Option<u64>) -> Result<ReversePath, Reply> {
         let is_refused = reverse_path.mailbox().is_some_and(|m| m.local_part().as_str() == "no");
-        if is_refused { Err(refusal()) } else { Ok(()) }
+        if is_refused { Err(refusal()) } else { Ok(reverse_path) }
     }
 
     fn recipient(&mut self, forward_path: &ForwardPath) -> Result<Mailbox, Reply> {
@@ -348,6 +348,13 @@ impl Policy for Picky {
     fn cancel_login(&mut self) {}
 }
 
+/// Nobody logs in.
+impl KnowsUser for Picky {
+    fn log_in(&mut self, user: Option<&Arc<str>>) {
+        assert_eq!(user, None);
+    }
+}
+
 fn session() -> MemorySession<Picky> {
     static RECEIPT: OnceLock<Receipt> = OnceLock::new();
     let limits = Limits {
@@ -356,6 +363,7 @@ fn session() -> MemorySession<Picky> {
         max_recipients: MAX_RECIPIENTS,
         offers_expn: false,
         bare_newline: BareNewline::Reject,
+        submission_origin: None,
         offers_start_tls: false,
         auth: AuthRule::Optional,
         auth_without_tls: true,

@@ -54,6 +54,12 @@ impl Session {
         if names.is_empty() { String::new() } else { format!("\nAUTH {}", names.join(" ")) }
     }
 
+    /// Whether AUTH can be used on this connection, or was: MAIL may have `AUTH=` then, from
+    /// whomever (RFC 4954 §5).
+    pub(super) fn offers_auth(&self, policy: &mut dyn Policy) -> bool {
+        self.user.is_some() || !self.auth_keyword(policy).is_empty()
+    }
+
     /// The answer to AUTH.
     pub(super) fn auth(
         &mut self,

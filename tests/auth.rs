@@ -1,0 +1,294 @@
+//! Logging in to the built program, and `mailwren passwd`, which makes the accounts.
+#![expect(clippy::unwrap_used, reason = "a test ends where it panics")]
+
+use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+
+#[path = "support/home.rs"]
+mod home;
+#[path = "support/server.rs"]
+mod server;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use home::Home;
+use server::TestServer;
+use socket2::{Domain, Socket, Type};
+
+/// A home whose listener lets people log in, with these changes.
+fn home(changes: &[(&str, &str)]) -> Home {
+    let mut all = vec![("listen.smtp.auth", "optional"), ("listen.smtp.auth_without_tls", "yes")];
+    all.extend_from_slice(changes);
+    let all: Vec<_> = all.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+    Home::new(&all)
+}
+
+fn accounts(home: &Home) -> PathBuf {
+    home.path().join("accounts")
+}
+
+/// A client that has said EHLO.
+struct Client {
+    stream: TcpStream,
+    replies: BufReader<TcpStream>,
+    /// What EHLO was answered with.
+    offer: String,
+}
+
+impl Client {
+    fn new(server: &TestServer) -> Self {
+        Self::from(server.connect())
+    }
+
+    fn from(stream: TcpStream) -> Self {
+        let replies = BufReader::new(stream.try_clone().unwrap());
+        let mut client = Self { stream, replies, offer: String::new() };
+        client.reply();
+        client.offer = client.say("EHLO client.test");
+        client
+    }
+
+    fn reply(&mut self) -> String {
+        let mut reply = String::new();
+        loop {
+            let start = reply.len();
+            assert_ne!(self.replies.read_line(&mut reply).unwrap(), 0, "closed after {reply:?}");
+            if reply[start..].as_bytes().get(3) == Some(&b' ') {
+                return reply.trim_end().to_owned();
+            }
+        }
+    }
+
+    fn say(&mut self, line: &str) -> String {
+        self.stream.write_all(format!("{line}\r\n").as_bytes()).unwrap();
+        self.reply()
+    }
+
+    fn plain(&mut self, user: &str, password: &str) -> String {
+        let response = STANDARD.encode(format!("\0{user}\0{password}"));
+        self.say(&format!("AUTH PLAIN {response}"))
+    }
+}
+
+/// A connection from another address of this host.
+fn connect_from(address: Ipv4Addr, to: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((address, 0)).into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    socket.into()
+}
+
+/// Runs `mailwren passwd` with this on standard input.
+fn passwd(home: &Home, arguments: &[&str], input: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mailwren"));
+    command.arg("--config").arg(home.config()).arg("passwd").args(arguments);
+    command.env_remove("MAILWREN_CONFIG").stdin(Stdio::piped());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // One that fails before it reads does not take the password.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+fn text(octets: &[u8]) -> &str {
+    str::from_utf8(octets).unwrap()
+}
+
+#[test]
+fn an_account_is_made_used_changed_and_removed_while_the_server_runs() {
+    let home = home(&[("auth.mechanisms", "SCRAM-SHA-256, SCRAM-SHA-1, CRAM-MD5, PLAIN")]);
+    fs::remove_file(accounts(&home)).unwrap();
+    let server = TestServer::start(&home);
+    assert!(!Client::new(&server).offer.contains("AUTH"));
+
+    let made = passwd(&home, &["Eve"], "first secret\n");
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    assert!(text(&made.stdout).starts_with("Eve is a new account in "), "{made:?}");
+    let written = fs::read_to_string(accounts(&home)).unwrap();
+    let mode = fs::metadata(accounts(&home)).unwrap().permissions().mode();
+    assert_eq!((mode & 0o777, written.contains("secret")), (0o600, false));
+    let offer = Client::new(&server).offer;
+    assert!(offer.contains("250-AUTH SCRAM-SHA-256 SCRAM-SHA-1 CRAM-MD5 PLAIN\r\n"), "{offer}");
+    assert!(Client::new(&server).plain("eve", "first secret").starts_with("235 2.7.0"));
+
+    let changed = passwd(&home, &["eve"], "second secret");
+    assert!(text(&changed.stdout).starts_with("eve has a new password in "), "{changed:?}");
+    assert!(Client::new(&server).plain("eve", "first secret").starts_with("535 5.7.8"));
+    assert!(Client::new(&server).plain("eve@mx.test", "second secret").starts_with("235"));
+
+    let removed = passwd(&home, &["--delete", "EVE"], "");
+    assert!(text(&removed.stdout).starts_with("EVE is no longer in "), "{removed:?}");
+    assert_eq!(passwd(&home, &["--delete", "eve"], "").status.code(), Some(67));
+    assert!(!Client::new(&server).offer.contains("AUTH"));
+    let log = server.stop();
+    assert!(log.contains("login: client=127.0.0.1 mechanism=PLAIN user=\"Eve\""), "{log}");
+    assert!(!log.contains("secret"), "{log}");
+}
+
+#[test]
+fn passwd_keeps_what_it_does_not_change_and_takes_nothing_that_is_no_password() {
+    let home = home(&[]);
+    let before = fs::read_to_string(accounts(&home)).unwrap();
+    for (arguments, input, code, part) in [
+        (&["eve"][..], "", 65, "no line"),
+        (&["eve"], "\n", 65, "empty"),
+        (&["eve"], "a\tb\n", 65, "control characters"),
+        (&["eve"], &"x".repeat(2000), 65, "more than 1024"),
+        (&[], "x\n", 64, "NAME"),
+        (&["a b"], "x\n", 64, "no name"),
+        (&["a:b"], "x\n", 64, "no name"),
+        (&["eve", "bob"], "x\n", 64, "bob"),
+        (&["--delete", "eve"], "", 67, "no account eve"),
+    ] {
+        let output = passwd(&home, arguments, input);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?} {output:?}");
+        assert!(text(&output.stderr).contains(part), "{arguments:?} {output:?}");
+        assert_eq!(fs::read_to_string(accounts(&home)).unwrap(), before);
+    }
+    fs::set_permissions(accounts(&home), Permissions::from_mode(0o640)).unwrap();
+    assert!(passwd(&home, &["bob"], "x\n").status.success());
+    let after = fs::read_to_string(accounts(&home)).unwrap();
+    let others = |text: &str| {
+        let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+        lines.retain(|line| !line.starts_with("bob:"));
+        lines
+    };
+    assert_eq!(others(&after), others(&before));
+    let mode = fs::metadata(accounts(&home)).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o640);
+}
+
+#[test]
+fn many_who_set_passwords_at_once_lose_nobodys() {
+    let home = home(&[]);
+    thread::scope(|scope| {
+        for number in 0..4 {
+            let home = &home;
+            scope.spawn(move || {
+                let name = format!("user{number}");
+                assert!(passwd(home, &[&name], "x\n").status.success());
+            });
+        }
+    });
+    let text = fs::read_to_string(accounts(&home)).unwrap();
+    assert_eq!(text.lines().filter(|line| line.starts_with("user")).count(), 4);
+}
+
+#[test]
+fn a_file_that_everybody_can_read_is_refused_until_it_is_a_secret_again() {
+    let home = home(&[]);
+    fs::set_permissions(accounts(&home), Permissions::from_mode(0o644)).unwrap();
+    let server = TestServer::start(&home);
+    let mut client = Client::new(&server);
+    assert!(client.offer.contains("AUTH"));
+    assert!(client.plain("bob", "pass word").starts_with("454 4.7.0"));
+    fs::set_permissions(accounts(&home), Permissions::from_mode(0o600)).unwrap();
+    assert!(client.plain("bob", "pass word").starts_with("235"));
+    let log = server.stop();
+    assert!(log.contains("chmod o-rwx,g-w "), "{log}");
+}
+
+#[test]
+fn bad_lines_are_named_and_the_others_count() {
+    let home = home(&[]);
+    let text = fs::read_to_string(accounts(&home)).unwrap();
+    fs::write(accounts(&home), format!("eve:secret\n{text}bob:$6$x$y\n")).unwrap();
+    let server = TestServer::start(&home);
+    assert!(Client::new(&server).plain("bob", "pass word").starts_with("235"));
+    assert!(Client::new(&server).plain("eve", "secret").starts_with("535"));
+    let log = server.stop();
+    assert!(log.contains("accounts:1: \"eve\", field 2: this is no hash"), "{log}");
+    let line = text.lines().count() + 2;
+    assert!(log.contains(&format!("accounts:{line}: \"bob\", field 2:")), "{log}");
+    assert!(!log.contains("secret"), "{log}");
+}
+
+/// After ten guesses an address is not listened to, whatever it says, and others are.
+#[test]
+fn ten_thousand_failing_logins_hinder_nobody_else() {
+    let home = home(&[("auth.auth_failures", "100")]);
+    let server = TestServer::start(&home);
+    let mut listened_to = 0;
+    for session in 0..1000 {
+        let mut client = Client::new(&server);
+        for attempt in 0..10 {
+            let reply = client.plain("bob", &format!("{session}-{attempt}"));
+            match &reply[..9] {
+                "535 5.7.8" => listened_to += 1,
+                "454 4.7.0" => {}
+                _ => panic!("{reply}"),
+            }
+        }
+    }
+    assert_eq!(listened_to, 10);
+    assert!(Client::new(&server).plain("bob", "pass word").starts_with("454 4.7.0 Too many"));
+    let mut elsewhere = Client::from(connect_from([127, 0, 0, 2].into(), server.address));
+    assert!(elsewhere.plain("bob", "pass word").starts_with("235"));
+    let log = server.stop();
+    let line = "login failed: client=127.0.0.1 mechanism=PLAIN reason=wrong-password user=\"bob\"";
+    assert_eq!(log.matches(line).count(), 10, "{log}");
+    assert_eq!(log.matches("logins refused: client=127.0.0.1 minutes=1:").count(), 1);
+}
+
+/// Whoever logs in at once has his turn, one after the other.
+#[test]
+fn many_log_in_at_once() {
+    let home = home(&[]);
+    let server = TestServer::start(&home);
+    thread::scope(|scope| {
+        for _ in 0..40 {
+            scope.spawn(|| {
+                let mut client = Client::new(&server);
+                assert!(client.plain("ann", "pass word").starts_with("235"));
+                assert!(client.say("MAIL FROM:<ann@mx.test>").starts_with("250"));
+                assert!(client.say("RCPT TO:<zoe@far.test>").starts_with("250"));
+            });
+        }
+    });
+    server.stop();
+}
+
+#[test]
+fn a_mechanism_that_an_account_has_no_keys_for_looks_like_a_wrong_password() {
+    let home = home(&[]);
+    let server = TestServer::start(&home);
+    let mut client = Client::new(&server);
+    for user in ["bob", "nobody"] {
+        let first = client.say(&format!(
+            "AUTH SCRAM-SHA-256 {}",
+            STANDARD.encode(format!("n,,n={user},r=abcdefgh"))
+        ));
+        let first = STANDARD.decode(first.strip_prefix("334 ").unwrap()).unwrap();
+        let first = text(&first).to_owned();
+        let (nonce, rest) = first.strip_prefix("r=").unwrap().split_once(',').unwrap();
+        assert!(rest.starts_with("s=") && rest.ends_with(",i=4096"), "{first}");
+        let proof = STANDARD.encode([b'x'; 32]);
+        let last = STANDARD.encode(format!("c=biws,r={nonce},p={proof}"));
+        assert!(client.say(&last).starts_with("535 5.7.8"));
+    }
+    let log = server.stop();
+    assert!(log.contains("run: mailwren passwd bob"), "{log}");
+    for (user, reason) in [("bob", "no-keys"), ("nobody", "unknown-name")] {
+        let line = format!("mechanism=SCRAM-SHA-256 reason={reason} user={user:?}");
+        assert!(log.contains(&line), "{line}: {log}");
+    }
+}
+
+#[test]
+fn what_a_client_says_in_place_of_a_name_cannot_forge_a_line_of_the_log() {
+    let home = home(&[]);
+    let server = TestServer::start(&home);
+    let mut client = Client::new(&server);
+    let name = "x\" client=192.0.2.1 user=\"y";
+    assert!(client.plain(name, "x").starts_with("535"));
+    assert!(client.plain("a\nb", "x").starts_with("535"));
+    let log = server.stop();
+    let line = "client=127.0.0.1 mechanism=PLAIN reason=unknown-name \
+                user=\"x\\\" client=192.0.2.1 user=\\\"y\"";
+    assert!(log.contains(line), "{log}");
+    assert!(!log.lines().any(|line| line.starts_with('b')), "{log}");
+}
