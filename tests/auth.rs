@@ -58,7 +58,7 @@ impl Client {
         loop {
             let start = reply.len();
             assert_ne!(self.replies.read_line(&mut reply).unwrap(), 0, "closed after {reply:?}");
-            if reply[start..].as_bytes().get(3) == Some(&b' ') {
+            if reply.as_bytes().get(start + 3) == Some(&b' ') {
                 return reply.trim_end().to_owned();
             }
         }
@@ -291,4 +291,42 @@ fn what_a_client_says_in_place_of_a_name_cannot_forge_a_line_of_the_log() {
                 user=\"x\\\" client=192.0.2.1 user=\\\"y\"";
     assert!(log.contains(line), "{log}");
     assert!(!log.lines().any(|line| line.starts_with('b')), "{log}");
+}
+
+#[test]
+fn check_tells_what_is_wrong_with_the_accounts() {
+    let home = home(&[
+        ("listen.out.address", "127.0.0.1:0"),
+        ("listen.out.protocol", "submission"),
+        ("listen.out.tls", "none"),
+        ("listen.out.auth_without_tls", "yes"),
+    ]);
+    let check = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mailwren"));
+        command.arg("--config").arg(home.config()).arg("check");
+        let output = command.env_remove("MAILWREN_CONFIG").output().unwrap();
+        (output.status.code(), text(&output.stderr).to_owned())
+    };
+    assert_eq!(check(), (Some(0), String::new()));
+
+    let good = fs::read_to_string(accounts(&home)).unwrap();
+    fs::write(accounts(&home), format!("eve:x\n{good}")).unwrap();
+    let (code, said) = check();
+    assert_eq!(code, Some(78));
+    assert!(said.contains("accounts:1: \"eve\", field 2: this is no hash"), "{said}");
+
+    fs::write(accounts(&home), "# nobody yet\n").unwrap();
+    let (code, said) = check();
+    assert_eq!(code, Some(0));
+    assert!(said.contains("so nobody can use [listen.out]; run `mailwren passwd NAME`"), "{said}");
+
+    fs::set_permissions(accounts(&home), Permissions::from_mode(0o644)).unwrap();
+    let (code, said) = check();
+    assert_eq!(code, Some(78));
+    assert!(said.contains("accounts: everybody can read it; run: chmod"), "{said}");
+
+    fs::remove_file(accounts(&home)).unwrap();
+    let (code, said) = check();
+    assert_eq!(code, Some(0));
+    assert!(said.contains("warning: there is no such file, so nobody can use"), "{said}");
 }

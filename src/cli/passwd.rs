@@ -7,8 +7,8 @@ use std::io;
 
 use lexopt::Arg;
 
-use super::Invocation;
 use super::output::{say, warn};
+use super::{Invocation, check};
 use crate::config::settings::Settings;
 use crate::receive::logins::hash::PasswordHash;
 use crate::receive::logins::users_file::{self, Account, MAX_OCTETS};
@@ -114,6 +114,9 @@ fn change(
         })?;
         Ok(change(text)?.map(String::into_bytes))
     });
+    if let (Ok(()), Some(text)) = (&result, check::users::unreadable(settings)) {
+        warn(format_args!("{}: {text}", path.display()));
+    }
     result.map_err(|error| {
         let code = match error.kind() {
             io::ErrorKind::PermissionDenied => exit::NOPERM,
