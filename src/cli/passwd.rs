@@ -10,6 +10,7 @@ use lexopt::Arg;
 use super::output::{say, warn};
 use super::{Invocation, check};
 use crate::config::settings::Settings;
+use crate::receive::logins::accounts::random;
 use crate::receive::logins::hash::PasswordHash;
 use crate::receive::logins::users_file::{self, Account, MAX_OCTETS};
 use crate::smtp::sasl::keys::{CramMd5Keys, KeyError, ScramHash, ScramKeys};
@@ -175,8 +176,7 @@ fn account(name: &str, password: &str, mechanisms: &[Mechanism]) -> Result<Accou
 }
 
 fn scram_keys(hash: ScramHash, password: &[u8]) -> Result<ScramKeys, KeyError> {
-    let mut salt = [0; 16];
-    openssl::rand::rand_bytes(&mut salt).map_err(|_| KeyError::Unavailable)?;
+    let salt: [u8; 16] = random().map_err(|_| KeyError::Unavailable)?;
     ScramKeys::from_password(hash, password, &salt, ITERATIONS)
 }
 

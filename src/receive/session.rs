@@ -204,7 +204,9 @@ impl Conversation<'_> {
             bare_newline: self.listener.bare_newline,
             offers_start_tls: self.listener.tls == ListenerTls::StartTls,
             auth: self.listener.auth,
-            auth_without_tls: self.listener.auth_without_tls,
+            // Nobody listens in on a Unix socket.
+            auth_without_tls: self.listener.auth_without_tls
+                || matches!(self.peer, Peer::Account { .. }),
             max_login_failures: self.reception.settings.auth.auth_failures,
         }
     }
