@@ -2,9 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where it panics")]
 
 use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::thread;
@@ -33,21 +34,23 @@ fn accounts(home: &Home) -> PathBuf {
 }
 
 /// A client that has said EHLO.
-struct Client {
-    stream: TcpStream,
-    replies: BufReader<TcpStream>,
+struct Client<S = TcpStream> {
+    stream: S,
+    replies: BufReader<S>,
     /// What EHLO was answered with.
     offer: String,
 }
 
 impl Client {
     fn new(server: &TestServer) -> Self {
-        Self::from(server.connect())
+        let stream = server.connect();
+        Self::over(stream.try_clone().unwrap(), stream)
     }
+}
 
-    fn from(stream: TcpStream) -> Self {
-        let replies = BufReader::new(stream.try_clone().unwrap());
-        let mut client = Self { stream, replies, offer: String::new() };
+impl<S: Read + Write> Client<S> {
+    fn over(stream: S, replies: S) -> Self {
+        let mut client = Self { stream, replies: BufReader::new(replies), offer: String::new() };
         client.reply();
         client.offer = client.say("EHLO client.test");
         client
@@ -58,7 +61,7 @@ impl Client {
         loop {
             let start = reply.len();
             assert_ne!(self.replies.read_line(&mut reply).unwrap(), 0, "closed after {reply:?}");
-            if reply[start..].as_bytes().get(3) == Some(&b' ') {
+            if reply.as_bytes().get(start + 3) == Some(&b' ') {
                 return reply.trim_end().to_owned();
             }
         }
@@ -226,7 +229,8 @@ fn ten_thousand_failing_logins_hinder_nobody_else() {
     }
     assert_eq!(listened_to, 10);
     assert!(Client::new(&server).plain("bob", "pass word").starts_with("454 4.7.0 Too many"));
-    let mut elsewhere = Client::from(connect_from([127, 0, 0, 2].into(), server.address));
+    let elsewhere = connect_from([127, 0, 0, 2].into(), server.address);
+    let mut elsewhere = Client::over(elsewhere.try_clone().unwrap(), elsewhere);
     assert!(elsewhere.plain("bob", "pass word").starts_with("235"));
     let log = server.stop();
     let line = "login failed: client=127.0.0.1 mechanism=PLAIN reason=wrong-password user=\"bob\"";
@@ -234,22 +238,36 @@ fn ten_thousand_failing_logins_hinder_nobody_else() {
     assert_eq!(log.matches("logins refused: client=127.0.0.1 minutes=1:").count(), 1);
 }
 
-/// Whoever logs in at once has his turn, one after the other.
+/// Whoever logs in at once has his turn, one after the other: the memory of one hash is enough.
 #[test]
-fn many_log_in_at_once() {
+fn many_log_in_at_once_and_take_the_memory_of_one() {
     let home = home(&[]);
-    let server = TestServer::start(&home);
+    // Of the usual cost, 7 MiB.
+    assert!(passwd(&home, &["eve"], "secret").status.success());
+    let mut server = server::command(&home).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(server.stderr.take().unwrap()).lines();
+    let is_listening = |line: String| Some(line.split_once("listening on ")?.1.to_owned());
+    let address = log.find_map(|line| is_listening(line.unwrap())).unwrap();
+    let address: SocketAddr = address.split(' ').next().unwrap().parse().unwrap();
+    let drained = thread::spawn(move || log.for_each(|line| drop(line.unwrap())));
     thread::scope(|scope| {
         for _ in 0..40 {
             scope.spawn(|| {
-                let mut client = Client::new(&server);
-                assert!(client.plain("ann", "pass word").starts_with("235"));
-                assert!(client.say("MAIL FROM:<ann@mx.test>").starts_with("250"));
+                let stream = TcpStream::connect(address).unwrap();
+                let mut client = Client::over(stream.try_clone().unwrap(), stream);
+                assert!(client.plain("eve", "secret").starts_with("235"));
+                assert!(client.say("MAIL FROM:<eve@mx.test>").starts_with("250"));
                 assert!(client.say("RCPT TO:<zoe@far.test>").starts_with("250"));
             });
         }
     });
-    server.stop();
+    let status = fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak_kib: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(peak_kib < 64 << 10, "{peak_kib} KiB");
+    server.kill().unwrap();
+    server.wait().unwrap();
+    drained.join().unwrap();
 }
 
 #[test]
@@ -291,4 +309,107 @@ fn what_a_client_says_in_place_of_a_name_cannot_forge_a_line_of_the_log() {
                 user=\"x\\\" client=192.0.2.1 user=\\\"y\"";
     assert!(log.contains(line), "{log}");
     assert!(!log.lines().any(|line| line.starts_with('b')), "{log}");
+}
+
+#[test]
+fn check_tells_what_is_wrong_with_the_accounts() {
+    let home = home(&[
+        ("listen.out.address", "127.0.0.1:0"),
+        ("listen.out.protocol", "submission"),
+        ("listen.out.tls", "none"),
+        ("listen.out.auth_without_tls", "yes"),
+    ]);
+    let check = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mailwren"));
+        command.arg("--config").arg(home.config()).arg("check");
+        let output = command.env_remove("MAILWREN_CONFIG").output().unwrap();
+        (output.status.code(), text(&output.stderr).to_owned())
+    };
+    assert_eq!(check(), (Some(0), String::new()));
+
+    let good = fs::read_to_string(accounts(&home)).unwrap();
+    fs::write(accounts(&home), format!("eve:x\n{good}")).unwrap();
+    let (code, said) = check();
+    assert_eq!(code, Some(78));
+    assert!(said.contains("accounts:1: \"eve\", field 2: this is no hash"), "{said}");
+
+    fs::write(accounts(&home), "# nobody yet\n").unwrap();
+    let (code, said) = check();
+    assert_eq!(code, Some(0));
+    assert!(said.contains("so nobody can use [listen.out]; run `mailwren passwd NAME`"), "{said}");
+
+    fs::set_permissions(accounts(&home), Permissions::from_mode(0o644)).unwrap();
+    let (code, said) = check();
+    assert_eq!(code, Some(78));
+    assert!(said.contains("accounts: everybody can read it; run: chmod"), "{said}");
+
+    fs::remove_file(accounts(&home)).unwrap();
+    let (code, said) = check();
+    assert_eq!(code, Some(0));
+    assert!(said.contains("warning: there is no such file, so nobody can use"), "{said}");
+}
+
+/// RFC 4422 appendix A: the system knows who is at the other end of a Unix socket.
+#[test]
+fn an_account_of_the_system_is_itself_over_a_unix_socket() {
+    let home = home(&[
+        ("listen.local.address", "unix:HOME/local.sock"),
+        ("listen.local.auth", "required"),
+    ]);
+    let server = TestServer::start(&home);
+    let connect = || {
+        let stream = UnixStream::connect(home.path().join("local.sock")).unwrap();
+        Client::over(stream.try_clone().unwrap(), stream)
+    };
+    let mut client = connect();
+    assert!(client.offer.contains("AUTH EXTERNAL SCRAM-SHA-256 "), "{}", client.offer);
+    assert!(client.say("MAIL FROM:<ann@mx.test>").starts_with("530 5.7.0"));
+    let other = STANDARD.encode("no-such-account");
+    assert!(client.say(&format!("AUTH EXTERNAL {other}")).starts_with("535 5.7.8"));
+    assert_eq!(client.say("AUTH EXTERNAL"), "334");
+    assert!(client.say("").starts_with("235 2.7.0"));
+    assert!(client.say("MAIL FROM:<ann@mx.test>").starts_with("250"));
+    assert!(connect().say("AUTH EXTERNAL =").starts_with("235 2.7.0"));
+    assert!(connect().plain("bob", "pass word").starts_with("235 2.7.0"));
+    assert!(!Client::new(&server).offer.contains("EXTERNAL"));
+    server.stop();
+}
+
+/// A Dovecot that knows Ann, takes `secret` for a password, and goes away.
+#[test]
+fn with_dovecot_it_knows_the_accounts_and_the_file_does_not() {
+    let home = home(&[("auth.dovecot", "HOME/dovecot")]);
+    let dovecot = UnixListener::bind(home.path().join("dovecot")).unwrap();
+    let server = TestServer::start(&home);
+    let secret = STANDARD.encode("\0ann\0secret");
+    let dovecot = thread::spawn(move || {
+        // One that asks for the mechanisms, and two who log in.
+        for _ in 0..3 {
+            let (stream, _) = dovecot.accept().unwrap();
+            let greeting = "VERSION\t1\t2\nMECH\tPLAIN\nMECH\tCRAM-MD5\nDONE\n";
+            (&stream).write_all(greeting.as_bytes()).unwrap();
+            for line in BufReader::new(&stream).lines() {
+                let line = line.unwrap();
+                if line.starts_with("AUTH\t") {
+                    assert!(line.contains("\tlip=127.0.0.1\trip=127.0.0.1\t"), "{line}");
+                    let answer = match line.ends_with(&format!("\tresp={secret}")) {
+                        true => "OK\t1\tuser=ann@mx.test\n",
+                        false => "FAIL\t1\tuser=ann\n",
+                    };
+                    (&stream).write_all(answer.as_bytes()).unwrap();
+                }
+            }
+        }
+    });
+    let mut client = Client::new(&server);
+    assert!(client.offer.contains("250-AUTH PLAIN\r\n"), "{}", client.offer);
+    assert!(client.plain("ann", "pass word").starts_with("535 5.7.8"));
+    assert!(client.plain("ann", "secret").starts_with("235 2.7.0"));
+    dovecot.join().unwrap();
+    assert!(Client::new(&server).plain("ann", "secret").starts_with("454 4.7.0"));
+    let log = server.stop();
+    assert!(log.contains("mechanism=PLAIN reason=dovecot user=\"ann\""), "{log}");
+    assert!(log.contains("mechanism=PLAIN user=\"ann@mx.test\""), "{log}");
+    assert!(log.contains("/dovecot cannot be used, logins are answered with 454"), "{log}");
+    assert!(!log.contains("secret"), "{log}");
 }

@@ -12,6 +12,7 @@ use crate::mail::status::Status;
 use crate::smtp::command::CommandError;
 use crate::smtp::reply::{MAX_CHALLENGE, Reply};
 use crate::smtp::sasl::Mechanism;
+use crate::smtp::sasl::server::Refusal;
 
 const ACCEPTED: Reply = Reply::new(235, Status::new(2, 7, 0), "Authentication succeeded");
 const LOGGED_IN_ALREADY: Reply = Reply::new(503, BAD_SEQUENCE, "You are logged in already");
@@ -21,6 +22,13 @@ const NOT_IN_THE_CLEAR: Reply =
     Reply::new(538, Status::new(5, 7, 11), "Encryption required; say STARTTLS first");
 const NOT_BASE64: Reply = Reply::new(501, Status::new(5, 5, 2), "This is no base64");
 const CANCELLED: Reply = Reply::new(501, Status::new(5, 7, 0), "Authentication cancelled");
+const WRONG: Reply = Reply::new(535, Status::new(5, 7, 8), "User name or password is wrong");
+const NONSENSE: Reply =
+    Reply::new(501, Status::new(5, 5, 2), "This response is none of the mechanism");
+const SERVER_FIRST: Reply =
+    Reply::new(501, Status::new(5, 7, 0), "This mechanism has no initial response");
+const UNAVAILABLE: Reply =
+    Reply::new(454, Status::new(4, 7, 0), "Accounts cannot be looked up now; try again later");
 const CHALLENGE_TOO_LONG: Reply = Reply::new(
     454,
     Status::new(4, 7, 0),
@@ -42,6 +50,19 @@ pub enum LoginStep {
     /// The reply that refuses it: 535 for a wrong name or password, which counts against the
     /// client, 454 where nobody can tell now, 501 for a response that makes no sense.
     Refused(Reply),
+}
+
+/// The reply by which a login is refused (RFC 4954 §6).
+impl From<Refusal> for Reply {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Credentials => WRONG,
+            Refusal::Malformed => NONSENSE,
+            Refusal::ServerFirst => SERVER_FIRST,
+            Refusal::NotOffered => UNKNOWN_MECHANISM,
+            Refusal::Unavailable => UNAVAILABLE,
+        }
+    }
 }
 
 impl Session {

@@ -34,8 +34,8 @@ fn check(response: &[u8]) -> LoginStep {
 }
 
 impl Policy for Ann {
-    fn sender(&mut self, _: &ReversePath, _: Option<u64>) -> Result<(), Reply> {
-        Ok(())
+    fn sender(&mut self, path: ReversePath, _: Option<u64>) -> Result<ReversePath, Reply> {
+        Ok(path)
     }
 
     fn recipient(&mut self, forward_path: &ForwardPath) -> Result<Mailbox, Reply> {
@@ -98,6 +98,7 @@ impl Played {
             max_recipients: 10,
             offers_expn: false,
             bare_newline: BareNewline::Reject,
+            submission_origin: None,
             offers_start_tls: true,
             auth,
             auth_without_tls,
