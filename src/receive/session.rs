@@ -209,7 +209,7 @@ impl Conversation<'_> {
             offers_start_tls: self.listener.tls == ListenerTls::StartTls,
             auth: match (self.peer, self.listener.auth) {
                 // RFC 6409 §4.3: the system has authenticated it already.
-                (Peer::Account { .. }, AuthRule::Required) => AuthRule::Optional,
+                (Peer::Account { .. }, AuthRule::Required) if is_submission => AuthRule::Optional,
                 (_, rule) => rule,
             },
             // Nobody listens in on a Unix socket.
