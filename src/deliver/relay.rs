@@ -11,10 +11,14 @@
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Sender;
+
 use crate::config::settings::{ClientTls, HostPort, Settings};
 use crate::deliver::connections::{Connection, Connections};
 use crate::deliver::conversation::{Cause, ConnectionError, SmtpConnection, Timeouts};
 use crate::deliver::job::{Job, Recipient};
+use crate::deliver::login::Account;
+use crate::deliver::logins::{Logins, Pace};
 use crate::deliver::outcome::{Failure, Fault, Outcome, RemoteReply};
 use crate::deliver::pool::Deliver;
 use crate::deliver::tls::{Connectors, NoConnector, Security, TlsError, TlsPeer};
@@ -25,8 +29,11 @@ use crate::route::mx::{MxError, mail_hosts};
 use crate::route::next_hop::NextHop;
 use crate::smtp::client::{self, Awaited, Ending, RecipientResult, Transaction};
 use crate::spool::envelope::{Body, Envelope};
+use crate::spool::manager::Order;
 use crate::sys::dns::{DnsError, Resolver};
 use crate::sys::network;
+
+mod login;
 
 /// How long a connection may take to be made, for each address.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -49,8 +56,10 @@ pub struct Relay {
     resolver: Resolver,
     connections: Connections,
     connectors: Connectors,
+    logins: Logins,
     timeouts: Timeouts,
     mx_port: u16,
+    orders: Option<Sender<Order>>,
 }
 
 impl Deliver for Relay {
@@ -69,9 +78,11 @@ impl Deliver for Relay {
         outcomes
     }
 
-    /// Closes connections that were idle for too long.
+    /// Closes connections that were idle for too long, and looks whether a password that was
+    /// refused has changed.
     fn rest(&self) -> bool {
-        self.connections.close_idle()
+        let has_connections = self.connections.close_idle();
+        self.look_for_passwords() || has_connections
     }
 }
 
@@ -88,8 +99,10 @@ impl Relay {
             resolver,
             connections: Connections::default(),
             connectors: Connectors::default(),
+            logins: Logins::default(),
             timeouts: Timeouts::default(),
             mx_port: SMTP_PORT,
+            orders: None,
         }
     }
 
@@ -101,6 +114,16 @@ impl Relay {
     /// The same relay with other time-outs than those of RFC 5321.
     pub fn with_timeouts(self, timeouts: Timeouts) -> Self {
         Self { timeouts, ..self }
+    }
+
+    /// The same relay, telling the queue manager when a password that was refused has changed.
+    pub fn with_orders(self, orders: Sender<Order>) -> Self {
+        Self { orders: Some(orders), ..self }
+    }
+
+    /// The same relay, trying refused logins at another pace.
+    pub fn with_login_pace(self, pace: Pace) -> Self {
+        Self { logins: Logins::with_pace(pace), ..self }
     }
 
     /// One outcome for each recipient in their order, or a failure of them all.
@@ -205,11 +228,12 @@ impl Relay {
         }
     }
 
-    fn connect(
+    fn open(
         &self,
         next_hop: &NextHop,
         host: &HostPort,
         address: SocketAddr,
+        account: Option<Account>,
     ) -> Result<Connection, Trouble> {
         let security = self.security(next_hop, &host.host).map_err(|error| Trouble {
             failure: Failure::new(Status::new(4, 3, 5), error.to_string()),
@@ -223,13 +247,16 @@ impl Relay {
         // Each write is a whole group of commands or a block; waiting to fill a segment would
         // only add a round trip.
         stream.set_nodelay(true).map_err(unreachable)?;
-        match SmtpConnection::open_with(stream, &self.hostname, self.timeouts, security) {
+        let (hostname, timeouts) = (&self.hostname, self.timeouts);
+        match SmtpConnection::open_as(stream, hostname, timeouts, security, account) {
             Ok(session) => {
                 let how = if is_secured { "with TLS" } else { "in the clear" };
                 log::debug!("connected to {remote} {how}");
                 Ok(Connection { session, remote, messages: 0 })
             }
-            Err(error) => Err(Trouble::with(&remote, &error, Fault::Destination)),
+            Err(error) => Err(self
+                .login_trouble(next_hop, host, &remote, &error)
+                .unwrap_or_else(|| Trouble::with(&remote, &error, Fault::Destination))),
         }
     }
 
@@ -291,7 +318,7 @@ impl Failures {
 const fn weight(failure: &Failure) -> u8 {
     match failure.fault {
         Fault::Network => 0,
-        Fault::Here | Fault::Destination => 1,
+        Fault::Here | Fault::Destination | Fault::Login(_) => 1,
         // There is a host that takes sessions.
         Fault::Mail | Fault::DestinationOrMail => 2,
     }
