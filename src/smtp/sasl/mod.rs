@@ -12,11 +12,17 @@ use base64::engine::general_purpose::STANDARD;
 
 pub mod client;
 pub mod keys;
+mod md5;
 pub mod prepare;
+mod scram;
 pub mod server;
 
-/// The longest name, password or token, in octets.
+/// The longest name or password, in octets.
 pub const MAX_SECRET: usize = 1024;
+
+/// The longest token, in octets: what fits into a line of 12288 in base64, with the rest of the
+/// response.
+pub const MAX_TOKEN: usize = 6144;
 
 /// What makes one exchange different from every other: random printable characters.
 #[derive(Clone, PartialEq, Eq)]
@@ -110,3 +116,6 @@ impl fmt::Display for Mechanism {
         f.write_str(self.name())
     }
 }
+
+#[cfg(test)]
+mod tests;

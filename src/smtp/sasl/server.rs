@@ -3,8 +3,17 @@
 
 use std::sync::Arc;
 
-use super::keys::{CramMd5Keys, ScramHash, ScramKeys};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::keys::{CramMd5Keys, ScramHash, ScramKeys, from_hex};
+use super::prepare::{Forbidden, prepared};
+use super::scram::{self, ClientFinal, ClientFirst, ServerFirst};
 use super::{Mechanism, Nonce};
+
+/// What LOGIN asks for, in the words that old clients wait for.
+const LOGIN_NAME: &str = "Username:";
+const LOGIN_PASSWORD: &str = "Password:";
 
 /// The accounts cannot be looked up now: a file that cannot be read, a service that is away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,10 +56,10 @@ pub trait Accounts {
 /// Why a login came to nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Name or password is wrong, or the client may not be whom it wants to be: 535 5.7.8,
-    /// counted against the client.
+    /// Name or password is wrong or can be nobody's (RFC 4954 §4), or the client may not be
+    /// whom it wants to be: 535 5.7.8, counted against the client.
     Credentials,
-    /// A response that is not as the mechanism says: 501 5.5.2.
+    /// A response without the parts that the mechanism wants: 501 5.5.2.
     Malformed,
     /// The mechanism begins with the server, and there was an initial response: 501 5.7.0
     /// (RFC 4954 §4).
@@ -94,18 +103,215 @@ pub struct Start<'a> {
 
 /// A login that is under way and waits for a response.
 #[derive(Debug)]
-pub struct Exchange;
+pub struct Exchange(Awaits);
+
+/// What the next response has to be.
+#[derive(Debug)]
+enum Awaits {
+    /// PLAIN's only one.
+    Plain,
+    /// EXTERNAL's only one, from whom we know already.
+    External(Option<Arc<str>>),
+    /// LOGIN's name.
+    LoginName,
+    /// LOGIN's password.
+    LoginPassword {
+        user: String,
+    },
+    /// The keyed digest of our challenge.
+    CramMd5 {
+        challenge: String,
+    },
+    ScramFirst(ScramHash, Nonce),
+    ScramFinal(Box<ScramState>),
+    /// The empty one that takes note of our signature.
+    ScramEnd(Arc<str>),
+}
+
+/// What was said and is to be signed.
+#[derive(Debug)]
+struct ScramState {
+    account: Account<ScramKeys>,
+    user: String,
+    gs2_header: String,
+    client_first: String,
+    server_first: String,
+    /// The client's and ours.
+    nonce: String,
+}
+
+/// Why, and whose login it would have been.
+type Refused = (Refusal, Option<String>);
 
 impl Exchange {
     /// Begins a login.
     pub fn begin(start: Start<'_>, accounts: &dyn Accounts) -> Progress {
-        let _ = (start, accounts);
-        Progress::Refused { refusal: Refusal::NotOffered, user: None }
+        let Start { mechanism, initial, nonce, hostname, external } = start;
+        let (challenge, awaits) = match mechanism {
+            Mechanism::Plain => (String::new(), Awaits::Plain),
+            Mechanism::External => (String::new(), Awaits::External(external.cloned())),
+            Mechanism::ScramSha256 => {
+                (String::new(), Awaits::ScramFirst(ScramHash::Sha256, nonce.clone()))
+            }
+            Mechanism::ScramSha1 => {
+                (String::new(), Awaits::ScramFirst(ScramHash::Sha1, nonce.clone()))
+            }
+            Mechanism::Login => (LOGIN_NAME.to_owned(), Awaits::LoginName),
+            Mechanism::CramMd5 if initial.is_some() => {
+                return Progress::Refused { refusal: Refusal::ServerFirst, user: None };
+            }
+            Mechanism::CramMd5 => {
+                let challenge = format!("<{}@{hostname}>", nonce.0);
+                (challenge.clone(), Awaits::CramMd5 { challenge })
+            }
+            Mechanism::OauthBearer | Mechanism::Xoauth2 => {
+                return Progress::Refused { refusal: Refusal::NotOffered, user: None };
+            }
+        };
+        match initial {
+            Some(initial) => Self(awaits).respond(initial, accounts),
+            None => Progress::Challenge(challenge.into_bytes(), Self(awaits)),
+        }
     }
 
     /// Goes on with the response to the last challenge.
     pub fn respond(self, response: &[u8], accounts: &dyn Accounts) -> Progress {
-        let _ = (response, accounts);
-        Progress::Refused { refusal: Refusal::NotOffered, user: None }
+        let progress = match self.0 {
+            Awaits::Plain => plain(response, accounts),
+            Awaits::External(known) => external(response, known),
+            Awaits::LoginName => login_name(response),
+            Awaits::LoginPassword { user } => login(user, response, accounts),
+            Awaits::CramMd5 { challenge } => cram_md5(&challenge, response, accounts),
+            Awaits::ScramFirst(hash, nonce) => scram_first(hash, &nonce, response, accounts),
+            Awaits::ScramFinal(state) => scram_final(*state, response),
+            Awaits::ScramEnd(name) if response.is_empty() => Ok(Progress::Accepted(name)),
+            Awaits::ScramEnd(name) => Err((Refusal::Malformed, Some(name.to_string()))),
+        };
+        progress.unwrap_or_else(|(refusal, user)| Progress::Refused { refusal, user })
     }
+}
+
+/// RFC 4616 §2.
+fn plain(message: &[u8], accounts: &dyn Accounts) -> Result<Progress, Refused> {
+    let parts: Vec<_> = message.splitn(4, |octet| *octet == 0).collect();
+    let [authorization, user, password] = parts[..] else {
+        return Err((Refusal::Malformed, None));
+    };
+    let user = name(user)?;
+    if !authorization.is_empty() && name(authorization)? != user {
+        return Err((Refusal::Credentials, Some(user)));
+    }
+    login(user, password, accounts)
+}
+
+fn login_name(response: &[u8]) -> Result<Progress, Refused> {
+    let user = name(response)?;
+    Ok(Progress::Challenge(
+        LOGIN_PASSWORD.as_bytes().to_vec(),
+        Exchange(Awaits::LoginPassword { user }),
+    ))
+}
+
+fn login(user: String, password: &[u8], accounts: &dyn Accounts) -> Result<Progress, Refused> {
+    let checked = match prepared(password) {
+        Ok(password) => accounts.check_password(&user, password.as_bytes()),
+        Err(Forbidden) => Ok(None),
+    };
+    match checked {
+        Ok(Some(name)) => Ok(Progress::Accepted(name)),
+        Ok(None) => Err((Refusal::Credentials, Some(user))),
+        Err(Unavailable) => Err((Refusal::Unavailable, Some(user))),
+    }
+}
+
+/// RFC 4422 appendix A: an empty response means whom we know already.
+fn external(response: &[u8], known: Option<Arc<str>>) -> Result<Progress, Refused> {
+    let wanted = if response.is_empty() { None } else { Some(name(response)?) };
+    match (known, wanted) {
+        (Some(known), None) => Ok(Progress::Accepted(known)),
+        (Some(known), Some(wanted)) if *known == *wanted => Ok(Progress::Accepted(known)),
+        (_, wanted) => Err((Refusal::Credentials, wanted)),
+    }
+}
+
+/// RFC 2195 §2: the name, a blank, and the digest in hexadecimal.
+fn cram_md5(
+    challenge: &str,
+    response: &[u8],
+    accounts: &dyn Accounts,
+) -> Result<Progress, Refused> {
+    let response = std::str::from_utf8(response).map_err(|_| (Refusal::Malformed, None))?;
+    let (user, digest) = response.rsplit_once(' ').ok_or((Refusal::Malformed, None))?;
+    let user = name(user.as_bytes())?;
+    let Some(digest) = from_hex(digest) else {
+        return Err((Refusal::Malformed, Some(user)));
+    };
+    let account = match accounts.cram_md5_keys(&user) {
+        Ok(account) => account,
+        Err(Unavailable) => return Err((Refusal::Unavailable, Some(user))),
+    };
+    // The same is computed where there is no account.
+    let (name, keys) = match account {
+        Some(Account { name, keys }) => (Some(name), keys),
+        None => (None, CramMd5Keys::made_up()),
+    };
+    let is_right = scram::equal(&keys.mac(challenge.as_bytes()), &digest);
+    match name {
+        Some(name) if is_right => Ok(Progress::Accepted(name)),
+        _ => Err((Refusal::Credentials, Some(user))),
+    }
+}
+
+fn scram_first(
+    hash: ScramHash,
+    nonce: &Nonce,
+    message: &[u8],
+    accounts: &dyn Accounts,
+) -> Result<Progress, Refused> {
+    let first = ClientFirst::parse(message).map_err(|_| (Refusal::Malformed, None))?;
+    let user = name(first.user.as_bytes())?;
+    if let Some(wanted) = first.authorization
+        && name(wanted.as_bytes())? != user
+    {
+        return Err((Refusal::Credentials, Some(user)));
+    }
+    let account = match accounts.scram_keys(&user, hash) {
+        Ok(account) if account.keys.hash == hash => account,
+        Ok(_) | Err(Unavailable) => return Err((Refusal::Unavailable, Some(user))),
+    };
+    let nonce = format!("{}{}", first.nonce, nonce.0);
+    let server_first = ServerFirst::write(&nonce, &account.keys);
+    let challenge = server_first.clone().into_bytes();
+    let (gs2_header, client_first) = (first.gs2_header.to_owned(), first.bare.to_owned());
+    let state = ScramState { account, user, gs2_header, client_first, server_first, nonce };
+    Ok(Progress::Challenge(challenge, Exchange(Awaits::ScramFinal(Box::new(state)))))
+}
+
+fn scram_final(state: ScramState, message: &[u8]) -> Result<Progress, Refused> {
+    let ScramState { account, user, gs2_header, client_first, server_first, nonce } = state;
+    let Ok(last) = ClientFinal::parse(message) else {
+        return Err((Refusal::Malformed, Some(user)));
+    };
+    // RFC 5802 §5.1, `r` and `c`.
+    if last.nonce != nonce || last.gs2_header != gs2_header.as_bytes() {
+        return Err((Refusal::Credentials, Some(user)));
+    }
+    let auth_message = scram::auth_message(&client_first, &server_first, last.without_proof);
+    match account.keys.check(&auth_message, &last.proof) {
+        Ok(Some(signature)) => {
+            // SMTP has no room for it in the 235 (RFC 4954 §4).
+            let challenge = format!("v={}", STANDARD.encode(signature));
+            Ok(Progress::Challenge(
+                challenge.into_bytes(),
+                Exchange(Awaits::ScramEnd(account.name)),
+            ))
+        }
+        Ok(None) => Err((Refusal::Credentials, Some(user))),
+        Err(_) => Err((Refusal::Unavailable, Some(user))),
+    }
+}
+
+/// A name as it is looked up. One that nobody can have is a wrong one.
+fn name(octets: &[u8]) -> Result<String, Refused> {
+    prepared(octets).map_err(|Forbidden| (Refusal::Credentials, None))
 }
