@@ -4,7 +4,7 @@ use lexopt::Arg;
 
 use super::Invocation;
 use super::output::{say, warn};
-use crate::config::settings::Settings;
+use crate::config::settings::{Login, Settings};
 use crate::mail::address::Mailbox;
 use crate::mail::address_list;
 use crate::route::local::{LocalRouter, Resolution};
@@ -56,7 +56,9 @@ fn explain(settings: &Settings, router: &LocalRouter, first: Mailbox) -> u8 {
             NextHop::Local => router.resolve(&mailbox),
             NextHop::Smarthost(smarthost) => {
                 let hosts: Vec<_> = smarthost.hosts.iter().map(ToString::to_string).collect();
-                say(format_args!("{mailbox}: relayed to the smarthost {}", hosts.join(", then ")));
+                let hosts = hosts.join(", then ");
+                let login = smarthost.login.as_ref().map(login).unwrap_or_default();
+                say(format_args!("{mailbox}: relayed to the smarthost {hosts}{login}"));
                 continue;
             }
             NextHop::Mx(domain) => {
@@ -94,6 +96,12 @@ fn explain(settings: &Settings, router: &LocalRouter, first: Mailbox) -> u8 {
         }
     }
     code
+}
+
+/// Who logs in and how; never the secret.
+fn login(login: &Login) -> String {
+    let mechanisms: Vec<_> = login.mechanisms.iter().map(|it| it.name()).collect();
+    format!(", logged in as {:?} by {}", login.user, mechanisms.join(", "))
 }
 
 fn list(mailboxes: &[Mailbox]) -> String {

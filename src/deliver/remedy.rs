@@ -62,9 +62,8 @@ pub fn remedy(error: &LoginError, host: &str, section: &str, login: &Login) -> S
 }
 
 fn after_refusal(host: &str, section: &str, login: &Login) -> String {
-    let is_token = |mechanism: &Mechanism| {
-        matches!(mechanism, Mechanism::OauthBearer | Mechanism::Xoauth2)
-    };
+    let is_token =
+        |mechanism: &Mechanism| matches!(mechanism, Mechanism::OauthBearer | Mechanism::Xoauth2);
     let host = host.to_ascii_lowercase();
     let is_its = |end: &&str| {
         host.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
@@ -130,7 +129,10 @@ mod tests {
     #[test]
     fn a_server_without_a_mechanism_for_us_is_told_the_line_to_change() {
         for (offered, expected) in [
-            ("XOAUTH2 GSSAPI", "give `mechanisms = XOAUTH2` in [smarthost], and a password_command"),
+            (
+                "XOAUTH2 GSSAPI",
+                "give `mechanisms = XOAUTH2` in [smarthost], and a password_command",
+            ),
             ("login", "give `mechanisms = LOGIN` in [smarthost]"),
             ("GSSAPI NTLM", "mailwren knows none of them"),
         ] {

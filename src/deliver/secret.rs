@@ -104,8 +104,11 @@ impl Keeper {
         match &self.source {
             Source::Inline(secret) => Ok(Arc::clone(secret)),
             Source::File(file) => self.read(file),
-            Source::Command(printer) => printer
-                .printed(self.pause, |secret| Some(secret) != refused, || self.run(&printer.command)),
+            Source::Command(printer) => printer.printed(
+                self.pause,
+                |secret| Some(secret) != refused,
+                || self.run(&printer.command),
+            ),
         }
     }
 
@@ -140,9 +143,8 @@ impl Keeper {
 
     fn run(&self, command: &str) -> Result<Arc<Secret>, NoSecret> {
         let began = Instant::now();
-        let wrong = |why: &dyn fmt::Display| {
-            NoSecret(format!("[{}] password_command {why}", self.section))
-        };
+        let wrong =
+            |why: &dyn fmt::Display| NoSecret(format!("[{}] password_command {why}", self.section));
         let ended = command::run(command, BOUNDS).map_err(|error| wrong(&error))?;
         self.log_complaints(&ended);
         if !ended.status.success() {

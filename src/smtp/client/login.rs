@@ -35,8 +35,9 @@ pub enum LoginError {
     Refused {
         /// Its last word.
         reply: PeerReply,
-        /// What it said of a token before (RFC 7628 §3.2.2); printable, often empty.
-        token_error: String,
+        /// What it said before in the words of the mechanism, as of a token (RFC 7628 §3.2.2);
+        /// printable, often empty.
+        words: String,
     },
     /// What the server said is none of the mechanism, or what we have cannot be said in it.
     Impossible(ClientError),
@@ -58,13 +59,10 @@ impl fmt::Display for LoginError {
                 f.write_str("got no password, since the connection is not encrypted")
             }
             Self::NotNow(reply) => write!(f, "cannot tell now whether the login is good: {reply}"),
-            Self::Refused { reply, token_error } => {
-                write!(f, "refused the login: {reply}")?;
-                if !token_error.is_empty() {
-                    write!(f, " ({token_error})")?;
-                }
-                Ok(())
+            Self::Refused { reply, words } if words.is_empty() => {
+                write!(f, "refused the login: {reply}")
             }
+            Self::Refused { reply, words } => write!(f, "refused the login: {reply} ({words})"),
             Self::Impossible(error) => write!(f, "could not be logged in to: {error}"),
             Self::NotBase64 => f.write_str("asked something in AUTH that is no base64"),
             Self::Endless => f.write_str("asked too much in AUTH"),
@@ -182,7 +180,9 @@ impl Client {
     /// before.
     fn choose_mechanism(&mut self, refusal: Option<LoginError>) {
         let Some(login) = &self.login else { return };
-        let Some(offer) = &self.offer else { return self.close(Ending::Login(LoginError::NotOffered)) };
+        let Some(offer) = &self.offer else {
+            return self.close(Ending::Login(LoginError::NotOffered));
+        };
         match choose(&offer.known(), &login.allowed) {
             Some(mechanism) => self.phase = Phase::LogIn(mechanism),
             None => {
@@ -210,6 +210,13 @@ impl Client {
         };
         if let Some(error) = current.given_up.take() {
             // RFC 4954 §4 wants 501 here; whatever it is, the login is over.
+            let error = match error {
+                // RFC 5802 §7: with `e=` the server refuses name or password.
+                LoginError::Impossible(ClientError::Refused(words)) => {
+                    LoginError::Refused { reply, words }
+                }
+                error => error,
+            };
             return self.close(Ending::Login(error));
         }
         match reply.code() {
@@ -233,8 +240,8 @@ impl Client {
         // RFC 4954 §4 and §6: this mechanism is unknown, or too weak for that user. All else is
         // about the name and the password, and those are not tried again.
         let is_of_mechanism = matches!(reply.code(), 504 | 534);
-        let token_error = current.exchange.token_error().to_owned();
-        let refusal = LoginError::Refused { reply, token_error };
+        let words = current.exchange.token_error().to_owned();
+        let refusal = LoginError::Refused { reply, words };
         match is_of_mechanism {
             true => {
                 login.allowed.retain(|mechanism| *mechanism != current.mechanism);
@@ -267,3 +274,6 @@ impl Client {
         self.say(line);
     }
 }
+
+#[cfg(test)]
+mod tests;
