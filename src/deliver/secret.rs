@@ -145,7 +145,7 @@ impl Keeper {
         let began = Instant::now();
         let wrong =
             |why: &dyn fmt::Display| NoSecret(format!("[{}] password_command {why}", self.section));
-        let ended = command::run(command, BOUNDS).map_err(|error| wrong(&error))?;
+        let ended = command::run(command, BOUNDS).map_err(|error| wrong(&stopped(&error)))?;
         self.log_complaints(&ended);
         if !ended.status.success() {
             return Err(wrong(&format_args!("failed: {}", ended.status)));
@@ -206,6 +206,15 @@ impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.0.lock().is_running = false;
         self.0.has_ended.notify_all();
+    }
+}
+
+/// Why a command came to no end of its own.
+fn stopped(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::TimedOut => format!("ran for more than {} s", BOUNDS.time.as_secs()),
+        io::ErrorKind::FileTooLarge => format!("printed more than {} octets", BOUNDS.octets),
+        _ => format!("cannot be run: {error}"),
     }
 }
 

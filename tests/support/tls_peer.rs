@@ -18,6 +18,8 @@ use openssl::ssl::{SslAcceptor, SslMethod, SslVersion};
 use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
 use openssl::x509::{X509, X509Name, X509NameRef};
 
+use crate::auth_desk::Desk;
+
 /// A certificate and its key.
 #[derive(Clone)]
 pub(crate) struct Identity {
@@ -143,6 +145,8 @@ pub(crate) struct Manners {
     pub(crate) version: SslVersion,
     /// The answer to the first message; then the server closes, without a word of TLS.
     pub(crate) last_words: Option<&'static str>,
+    /// Who answers encrypted lines first.
+    pub(crate) desk: Option<Arc<Desk>>,
 }
 
 impl Manners {
@@ -155,6 +159,7 @@ impl Manners {
             handshake: Handshake::Good,
             version: SslVersion::TLS1_3,
             last_words: None,
+            desk: None,
         }
     }
 
@@ -312,6 +317,11 @@ impl Server {
                 "QUIT" => "221 bye\r\n",
                 _ => "250 ok\r\n",
             };
+            let desk = self.manners.desk.as_ref().filter(|_| is_secured);
+            if let Some(answer) = desk.and_then(|desk| desk.answer(self.number, &line)) {
+                stream.get_mut().write_all(answer.as_bytes())?;
+                continue;
+            }
             stream.get_mut().write_all(reply.as_bytes())?;
             match verb {
                 "QUIT" => return Ok(false),
