@@ -274,3 +274,103 @@ impl LoginState {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::settings::{ClientTls, SecretSource};
+    use crate::deliver::outcome::RemoteReply;
+
+    fn state(source: SecretSource) -> Arc<LoginState> {
+        let login = Login {
+            user: "ann".into(),
+            secret: source,
+            mechanisms: Vec::new(),
+            without_tls: false,
+        };
+        let smarthost =
+            Smarthost { login: Some(login), ..Smarthost::new(Vec::new(), ClientTls::StartTls) };
+        Logins::default().of(&smarthost).unwrap()
+    }
+
+    fn refusal(reply: &str) -> Failure {
+        let remote = RemoteReply { host: "mx".into(), reply: reply.into() };
+        let text = format!("mx refused the login: {reply}");
+        Failure { remote: Some(remote), ..Failure::new(Status::new(4, 7, 8), text) }
+    }
+
+    fn pause(failure: &Failure) -> u64 {
+        match failure.fault {
+            Fault::Login(pause) => pause.as_secs(),
+            fault => panic!("{fault:?}"),
+        }
+    }
+
+    #[test]
+    fn a_refused_login_is_tried_ever_more_seldom() {
+        let state = state(SecretSource::Inline("sesame".into()));
+        let mut now = Instant::now();
+        for minutes in [5, 15, 60, 240, 240] {
+            let secret = state.secret(now).unwrap();
+            let failure = state.refused(&secret, [now, now], refusal("535 no"));
+            assert_eq!(pause(&failure), minutes * 60);
+            // Whoever is in a hurry waits for a minute, and the rest goes on.
+            let early = state.secret(now + Duration::from_secs(59)).unwrap_err();
+            assert_eq!(pause(&early), minutes * 60 - 59);
+            assert_eq!(early.text, failure.text);
+            now += Duration::from_secs(60);
+        }
+        state.accepted();
+        let secret = state.secret(now).unwrap();
+        assert_eq!(pause(&state.refused(&secret, [now, now], refusal("535 no"))), 300);
+    }
+
+    #[test]
+    fn logins_side_by_side_count_as_one() {
+        let state = state(SecretSource::Inline("sesame".into()));
+        let (began, second) = (Instant::now(), Duration::from_secs(1));
+        let secret = state.secret(began).unwrap();
+        for (ended, expected) in [(1, 300), (2, 299), (3, 298)] {
+            let at = [began, began + second * ended];
+            assert_eq!(pause(&state.refused(&secret, at, refusal("535 no"))), expected);
+        }
+    }
+
+    #[test]
+    fn another_password_in_the_file_begins_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("password");
+        std::fs::write(&path, "one").unwrap();
+        let state = state(SecretSource::File(path.clone()));
+        let now = Instant::now();
+        let secret = state.secret(now).unwrap();
+        state.refused(&secret, [now, now], refusal("535 no"));
+        assert!(state.secret(now).is_err() && state.awaits_change() && !state.has_changed());
+        std::fs::write(&path, "another").unwrap();
+        let secret = state.secret(now).unwrap();
+        assert_eq!(*secret, Secret::from("another"));
+        assert_eq!(pause(&state.refused(&secret, [now, now], refusal("535 no"))), 300);
+        std::fs::write(&path, "the third").unwrap();
+        assert!(state.has_changed() && !state.awaits_change());
+    }
+
+    #[test]
+    fn the_same_trouble_is_told_once_a_day() {
+        let state = state(SecretSource::Inline("sesame".into()));
+        let (now, hour) = (Instant::now(), Duration::from_secs(3600));
+        let is_told = |hours, kind: &str| state.is_told(now + hour * hours, kind.to_owned());
+        assert_eq!([is_told(0, "535"), is_told(1, "535"), is_told(23, "535")], [false, true, true]);
+        assert_eq!([is_told(24, "535"), is_told(25, "534")], [false, false]);
+        state.accepted();
+        assert!(!is_told(26, "534"));
+    }
+
+    #[test]
+    fn nothing_tells_a_secret() {
+        let state = state(SecretSource::Inline("sesame".into()));
+        let now = Instant::now();
+        let secret = state.secret(now).unwrap();
+        state.refused(&secret, [now, now], refusal("535 no"));
+        assert!(!format!("{state:?}").contains("sesame"));
+    }
+}
