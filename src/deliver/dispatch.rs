@@ -250,10 +250,8 @@ impl Dispatcher {
     /// Notes whether a login went well, where one is needed.
     fn note_login(&mut self, next_hop: &NextHop, verdict: Verdict) {
         match verdict {
-            Verdict::Reached if needs_login(next_hop) => {
-                if !self.logged_in.contains(next_hop) {
-                    self.logged_in.insert(next_hop.clone());
-                }
+            Verdict::Reached if needs_login(next_hop) && !self.logged_in.contains(next_hop) => {
+                self.logged_in.insert(next_hop.clone());
             }
             Verdict::LoginRefused(_) => {
                 self.logged_in.remove(next_hop);
@@ -376,3 +374,6 @@ fn refused_login(report: &Report) -> Option<Arc<Failure>> {
 fn needs_login(next_hop: &NextHop) -> bool {
     matches!(next_hop, NextHop::Smarthost(smarthost) if smarthost.login.is_some())
 }
+
+#[cfg(test)]
+mod tests;
