@@ -130,7 +130,6 @@ fn a_wrong_password_is_said_once_and_the_mail_waits() {
         }
         assert_eq!(desk.refusals(), 1, "{mechanism}");
         let commands = commands(&peer);
-        assert_eq!(commands.last().unwrap(), "QUIT");
         assert!(!commands.iter().any(|line| line.starts_with("MAIL")), "{commands:?}");
         assert!(peer.sessions().len() == 1);
     }
@@ -306,7 +305,8 @@ fn a_scram_server_that_lies_gets_no_mail() {
     let failure = failure(&relay(), plainly(&peer, inline(PASSWORD), &[Mechanism::ScramSha256]));
     check(&failure, "4.7.5", "did not prove that it knows the password");
     let commands = commands(&peer);
-    assert_eq!(commands[commands.len() - 2..], ["*", "QUIT"]);
+    assert!(commands.iter().any(|line| line == "*"), "{commands:?}");
+    assert!(!commands.iter().any(|line| line.starts_with("MAIL")), "{commands:?}");
 }
 
 fn file(folder: &TempDir, content: &str) -> std::path::PathBuf {
