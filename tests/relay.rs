@@ -31,8 +31,12 @@ mod dns_server;
 mod fault;
 #[path = "relay/login.rs"]
 mod login;
+#[path = "relay/opportunistic.rs"]
+mod opportunistic;
 #[path = "support/peer.rs"]
 mod peer;
+#[path = "support/sessions.rs"]
+mod sessions;
 #[path = "relay/tls.rs"]
 mod tls;
 #[path = "support/tls_peer.rs"]

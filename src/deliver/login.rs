@@ -42,7 +42,7 @@ impl fmt::Debug for Secret {
 }
 
 /// An account of ours at the host that a connection is to.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Account {
     login: Login,
     secret: Arc<Secret>,

@@ -9,9 +9,9 @@
 //! quit()   -> QUIT -> Close
 //! ```
 //!
-//! Where STARTTLS is required (RFC 3207) it comes between the first EHLO and a second one, and
-//! a server that has it not is left before anything is said about the mail. So is one that
-//! does not let us log in where a login is needed: AUTH (RFC 4954) comes after the last EHLO.
+//! Where STARTTLS is wanted (RFC 3207) it comes between the first EHLO and a second one. Where it
+//! is required, a server that has it not is left before anything is said about the mail. So is one
+//! that does not let us log in where a login is needed: AUTH (RFC 4954) comes after the last EHLO.
 //!
 //! Each command that is sent joins the queue of those awaiting a reply, and replies are
 //! matched to them by counting (RFC 2920 §3.1). Where the server offers PIPELINING the whole
@@ -118,7 +118,7 @@ pub enum Ending {
     OutOfStep(Awaited, PeerReply),
     /// STARTTLS is required and the server does not offer it.
     NoStartTls,
-    /// STARTTLS is required and the server, though it offered it, refused it.
+    /// The server refused STARTTLS though it offered it.
     StartTlsRefused(PeerReply),
     /// A login is needed and did not come about.
     Login(LoginError),
@@ -225,13 +225,23 @@ enum Phase {
     Closed(Ending),
 }
 
+/// Whether STARTTLS comes before any mail does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StartTls {
+    /// It does not, or has come already.
+    No,
+    /// It does where the server offers it.
+    IfOffered,
+    /// It must.
+    Required,
+}
+
 /// A session with one server.
 #[derive(Debug)]
 pub struct Client {
     helo_name: String,
     phase: Phase,
-    /// STARTTLS must come before any mail does, and has not come yet.
-    needs_start_tls: bool,
+    start_tls: StartTls,
     /// A login must come before any mail does, and has not come yet.
     login: Option<Login>,
     offer: Option<Offer>,
@@ -249,7 +259,7 @@ impl Client {
         Self {
             helo_name: helo_name.to_string(),
             phase: Phase::Greeting,
-            needs_start_tls: false,
+            start_tls: StartTls::No,
             login: None,
             offer: None,
             extensions: Extensions::default(),
@@ -261,7 +271,12 @@ impl Client {
 
     /// The same session, which sends no mail unless STARTTLS comes first.
     pub fn with_start_tls(self) -> Self {
-        Self { needs_start_tls: true, ..self }
+        Self { start_tls: StartTls::Required, ..self }
+    }
+
+    /// The same session, which begins with STARTTLS where the server offers it.
+    pub fn with_start_tls_if_offered(self) -> Self {
+        Self { start_tls: StartTls::IfOffered, ..self }
     }
 
     /// Begins a transaction. Only where the last action was [`Action::Ready`].
@@ -385,10 +400,10 @@ impl Client {
                 self.extensions = Extensions::offered_in(&reply);
             }
             let offer = Offer::in_reply(&reply).filter(|_| awaited == Awaited::Ehlo);
-            match (self.needs_start_tls, self.extensions.start_tls) {
-                (false, _) => self.on_greeted(offer),
-                (true, true) => self.phase = Phase::StartTls,
-                (true, false) => self.close(Ending::NoStartTls),
+            match (self.start_tls, self.extensions.start_tls) {
+                (StartTls::No, _) | (StartTls::IfOffered, false) => self.on_greeted(offer),
+                (_, true) => self.phase = Phase::StartTls,
+                (StartTls::Required, false) => self.close(Ending::NoStartTls),
             }
         } else if awaited == Awaited::Ehlo && reply.code() >= 500 {
             // RFC 5321 §3.2: a server that does not know EHLO gets HELO.
@@ -409,7 +424,7 @@ impl Client {
     pub fn on_handshake(&mut self) {
         // RFC 3207 §4.2: what the server said before may be somebody else's words.
         self.extensions = Extensions::default();
-        self.needs_start_tls = false;
+        self.start_tls = StartTls::No;
         self.phase = Phase::Ehlo;
     }
 

@@ -45,7 +45,12 @@ fn dispatcher(next_hop: &NextHop) -> (Dispatcher, Receiver<Job>) {
 fn report(job: &Job, fault: Option<Fault>) -> Report {
     let outcome = match fault {
         Some(fault) => Failure::new(Status::new(4, 7, 8), "no").with_fault(fault).into_outcome(),
-        None => Outcome::Relayed { remote: "mx".into(), reply: "250".into(), knows_dsn: false },
+        None => Outcome::Relayed {
+            remote: "mx".into(),
+            tls: None,
+            reply: "250".into(),
+            knows_dsn: false,
+        },
     };
     let id = job.message.envelope().id;
     Report { id, next_hop: job.next_hop.clone(), outcomes: vec![(0, outcome)] }

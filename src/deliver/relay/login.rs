@@ -27,14 +27,14 @@ impl Relay {
         address: SocketAddr,
     ) -> Result<Connection, Trouble> {
         let NextHop::Smarthost(smarthost) = next_hop else {
-            return self.open(next_hop, host, address, None);
+            return self.connect_as(next_hop, host, address, None);
         };
         let Some(state) = self.logins.of(smarthost) else {
-            return self.open(next_hop, host, address, None);
+            return self.connect_as(next_hop, host, address, None);
         };
         let try_with = |secret: &Arc<Secret>| {
             let account = Account::new(state.login(), Arc::clone(secret), host);
-            self.open(next_hop, host, address, Some(account))
+            self.connect_as(next_hop, host, address, Some(account))
         };
         let mut secret = state.secret(Instant::now()).map_err(Trouble::of_login)?;
         let mut began = Instant::now();
