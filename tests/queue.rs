@@ -26,6 +26,8 @@ mod direct;
 mod everything;
 #[path = "queue/hands.rs"]
 mod hands;
+#[path = "queue/login.rs"]
+mod login;
 #[path = "support/played_queue.rs"]
 mod played_queue;
 #[path = "queue/reach.rs"]

@@ -21,12 +21,16 @@ use mailwren::spool::id::QueueId;
 use mailwren::spool::message::StoredMessage;
 use mailwren::sys::dns::Resolver;
 
+#[path = "support/auth_desk.rs"]
+mod auth_desk;
 #[path = "relay/dns.rs"]
 mod dns;
 #[path = "support/dns_server.rs"]
 mod dns_server;
 #[path = "relay/fault.rs"]
 mod fault;
+#[path = "relay/login.rs"]
+mod login;
 #[path = "relay/opportunistic.rs"]
 mod opportunistic;
 #[path = "support/peer.rs"]

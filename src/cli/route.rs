@@ -4,7 +4,7 @@ use lexopt::Arg;
 
 use super::Invocation;
 use super::output::{say, warn};
-use crate::config::settings::Settings;
+use crate::config::settings::{Login, Settings};
 use crate::deliver::encryption;
 use crate::mail::address::Mailbox;
 use crate::mail::address_list;
@@ -61,7 +61,9 @@ fn explain(settings: &Settings, router: &LocalRouter, first: Mailbox) -> u8 {
             NextHop::Local => router.resolve(&mailbox),
             NextHop::Smarthost(smarthost) => {
                 let hosts: Vec<_> = smarthost.hosts.iter().map(ToString::to_string).collect();
-                relayed_to(&format!("the smarthost {}", hosts.join(", then ")));
+                let hosts = hosts.join(", then ");
+                let login = smarthost.login.as_ref().map(login).unwrap_or_default();
+                relayed_to(&format!("the smarthost {hosts}{login}"));
                 continue;
             }
             NextHop::Mx(domain) => {
@@ -99,6 +101,12 @@ fn explain(settings: &Settings, router: &LocalRouter, first: Mailbox) -> u8 {
         }
     }
     code
+}
+
+/// Who logs in and how; never the secret.
+fn login(login: &Login) -> String {
+    let mechanisms: Vec<_> = login.mechanisms.iter().map(|it| it.name()).collect();
+    format!(", logged in as {:?} by {}", login.user, mechanisms.join(", "))
 }
 
 fn list(mailboxes: &[Mailbox]) -> String {

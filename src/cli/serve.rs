@@ -99,12 +99,12 @@ fn start(settings: Settings) -> io::Result<Server> {
     let (relay, relay_jobs) = bounded(2 * queue.relay_workers);
     let (reports, results) = unbounded();
     let local_lane = Arc::new(LocalDelivery::new(&settings, Arc::clone(&router)));
-    let relay_lane = Arc::new(Relay::new(&settings));
+    let (orders, manager_orders) = bounded(16);
+    let relay_lane = Arc::new(Relay::new(&settings).with_orders(orders.clone()));
     process::release_start();
     pool::start("local", queue.local_workers, &local_lane, &local_jobs, &reports)?;
     pool::start("relay", queue.relay_workers, &relay_lane, &relay_jobs, &reports)?;
     let mut dispatcher = Dispatcher::new(local, relay, queue.relay_workers, queue.retry.clone());
-    let (orders, manager_orders) = bounded(16);
     if let Err(error) = watch_network(orders.clone()) {
         log::info!("the kernel does not tell of the network, which is tried now and then: {error}");
         dispatcher = dispatcher.with_network_pause(UNWATCHED_NETWORK_PAUSE);

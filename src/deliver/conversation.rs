@@ -10,13 +10,17 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use crate::deliver::login::Account;
 use crate::deliver::stream::Stream;
 use crate::deliver::tls::hello::ServerHello;
 use crate::deliver::tls::{Protection, Security, TlsError, TlsPeer};
 use crate::mail::address::DomainName;
-use crate::smtp::client::{Action, Awaited, Client, Ending, RecipientResult, Transaction};
+use crate::smtp::client::{
+    Action, Awaited, Client, Ending, LoginError, RecipientResult, Transaction,
+};
 use crate::smtp::dot_stuffing::DotStuffing;
 use crate::smtp::reply_parser::{PeerReply, ReplyError, ReplyParser};
+use crate::smtp::sasl::Mechanism;
 
 /// How much of the content is read and sent at once, in octets.
 const BLOCK: usize = 64 * 1024;
@@ -34,7 +38,8 @@ const SLOWEST_OCTETS_PER_SECOND: u64 = 2048;
 pub struct Timeouts {
     /// For the greeting (§4.5.3.2.1).
     pub greeting: Duration,
-    /// For EHLO, STARTTLS, MAIL, RCPT and RSET (§4.5.3.2.2 and .3).
+    /// For EHLO, STARTTLS, MAIL, RCPT and RSET (§4.5.3.2.2 and .3), and for each line of AUTH as
+    /// for all of them together.
     pub command: Duration,
     /// For the whole of a TLS handshake; no RFC names a time.
     pub handshake: Duration,
@@ -89,6 +94,7 @@ impl Timeouts {
             Awaited::Greeting => self.greeting,
             Awaited::Ehlo | Awaited::Helo | Awaited::StartTls | Awaited::Reset => self.command,
             Awaited::Mail | Awaited::Recipient(_) => self.command,
+            Awaited::Auth => self.command,
             Awaited::Data => self.data,
             Awaited::Content => self.content,
             Awaited::Quit => self.quit,
@@ -184,6 +190,7 @@ impl fmt::Display for Cause {
             Self::Ended(Ending::OutOfStep(awaited, reply)) => {
                 write!(f, "gave an answer to {awaited} that makes no sense: {reply}")
             }
+            Self::Ended(Ending::Login(error)) => error.fmt(f),
             Self::Ended(Ending::Quit) => f.write_str("ended the session"),
             Self::Content(error) => write!(f, "got no message, since it cannot be read: {error}"),
         }
@@ -201,6 +208,8 @@ pub struct SmtpConnection<S> {
     transaction_end: Option<Instant>,
     /// Whom the handshake behind STARTTLS is with.
     start_tls_with: Option<TlsPeer>,
+    /// Who logs in.
+    account: Option<Account>,
     is_content_sent: bool,
     is_broken: bool,
 }
@@ -229,6 +238,21 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
         timeouts: Timeouts,
         security: Security,
     ) -> Result<Self, ConnectionError> {
+        Self::open_as(stream, helo_name, timeouts, security, None)
+    }
+
+    /// The same, logged in to `account` where there is one: a server that does not let us is
+    /// an error.
+    ///
+    /// # Errors
+    /// [`ConnectionError`]; the stream is closed.
+    pub fn open_as(
+        stream: S,
+        helo_name: &DomainName,
+        timeouts: Timeouts,
+        security: Security,
+        account: Option<Account>,
+    ) -> Result<Self, ConnectionError> {
         let mut connection = Self {
             stream: Stream::new(stream, timeouts.tick()),
             client: Client::new(helo_name),
@@ -236,9 +260,13 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
             timeouts,
             transaction_end: None,
             start_tls_with: None,
+            account,
             is_content_sent: false,
             is_broken: false,
         };
+        if let Some(account) = &connection.account {
+            connection.client = connection.client.with_login(account.mechanisms());
+        }
         match security {
             Security::None => {}
             Security::IfOffered(peer) => {
@@ -257,7 +285,10 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
     }
 
     fn greet(mut self) -> Result<Self, ConnectionError> {
-        match self.run(&mut io::empty(), 0) {
+        let ended = self.run(&mut io::empty(), 0);
+        // The secret is of no more use.
+        (self.transaction_end, self.account) = (None, None);
+        match ended {
             Ok(None) => Ok(self),
             Ok(Some(ending)) => {
                 // RFC 5321 §3.1: a server that refuses us still waits for QUIT. It is not
@@ -366,6 +397,7 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
                     self.client.on_reply(reply);
                 }
                 Action::StartTls => self.start_tls()?,
+                Action::LogIn(mechanism) => self.log_in(mechanism),
                 Action::SendContent => self.send_content(content, size_octets)?,
                 Action::Ready => return Ok(None),
                 Action::Close(ending) => return Ok(Some(ending)),
@@ -452,6 +484,20 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
         self.handshake(&peer)?;
         self.client.on_handshake();
         Ok(())
+    }
+
+    /// Answers the machine's wish for a login. Only here it is known whether the connection is
+    /// encrypted.
+    fn log_in(&mut self, mechanism: Mechanism) {
+        let is_encrypted = matches!(self.stream, Stream::Tls { .. });
+        let exchange = match &self.account {
+            Some(account) => account.exchange(mechanism, is_encrypted),
+            None => Err(LoginError::NotOffered),
+        };
+        self.client.log_in(exchange);
+        // A server must not hold us by one challenge after the other.
+        let end = Instant::now().checked_add(self.timeouts.command);
+        self.transaction_end = self.transaction_end.or(end);
     }
 
     fn handshake(&mut self, peer: &TlsPeer) -> Result<(), Cause> {

@@ -3,16 +3,18 @@
 //!
 //! A destination that cannot be reached rests as a whole and is probed with one job. Where a
 //! session broke in the middle of a message, the message may be to blame: the destination rests
-//! only when another one fares the same. Where this host has no network, all that needs one
-//! waits for it, and no destination is thought the worse of.
+//! only when another one fares the same. Where it refuses our login, it rests as long as whoever
+//! tried says, and until a login went well it is tried with one job at a time. Where this host has
+//! no network, all that needs one waits for it, and no destination is thought the worse of.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, TrySendError};
 
 use crate::deliver::job::{Job, Report};
-use crate::deliver::outcome::{Fault, Outcome};
+use crate::deliver::outcome::{Failure, Fault, Outcome};
 use crate::route::next_hop::NextHop;
 use crate::spool::id::QueueId;
 use crate::spool::schedule;
@@ -30,6 +32,8 @@ pub struct Dispatcher {
     local_ready: VecDeque<Job>,
     relay: Sender<Job>,
     destinations: HashMap<NextHop, Destination>,
+    /// Where a login is needed and went well the last time.
+    logged_in: HashSet<NextHop>,
     /// Jobs handed out and not reported yet.
     running: usize,
     /// Whose turn it is, among destinations with something ready.
@@ -42,12 +46,21 @@ pub struct Dispatcher {
 }
 
 /// Why and until when nothing is tried at a destination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rest {
     /// The end.
     pub until: Instant,
     /// Whether it is for want of a network, and ends when there is one.
     pub is_for_network: bool,
+    /// The refused login that it is for, if it is; then it ends when there is another password.
+    pub refused_login: Option<Arc<Failure>>,
+}
+
+impl Rest {
+    /// A rest for a trouble that only time may mend.
+    pub const fn until(until: Instant) -> Self {
+        Self { until, is_for_network: false, refused_login: None }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -76,6 +89,7 @@ impl Dispatcher {
             relay,
             running: 0,
             destinations: HashMap::new(),
+            logged_in: HashSet::new(),
             turns: VecDeque::new(),
             max_per_destination: relay_workers.saturating_sub(1).max(1),
             pauses,
@@ -140,11 +154,12 @@ impl Dispatcher {
     /// that turned out to be out of reach: they are not worth a try now.
     pub fn finished(&mut self, report: &Report, now: Instant) -> Vec<Job> {
         self.running = self.running.saturating_sub(1);
+        let verdict = Verdict::of(&report.outcomes);
+        self.note_login(&report.next_hop, verdict);
         let Some(destination) = self.destinations.get_mut(&report.next_hop) else {
             return Vec::new();
         };
         destination.running = destination.running.saturating_sub(1);
-        let verdict = Verdict::of(&report.outcomes);
         let is_down = match verdict {
             Verdict::Reached => {
                 (destination.failures, destination.rest) = (0, None);
@@ -152,19 +167,21 @@ impl Dispatcher {
                 false
             }
             Verdict::Broken => destination.is_second_break(report.id, now),
-            Verdict::OutOfReach | Verdict::NoNetwork => true,
+            Verdict::OutOfReach | Verdict::NoNetwork | Verdict::LoginRefused(_) => true,
             Verdict::Unknown => false,
         };
         if is_down {
             let is_for_network = verdict == Verdict::NoNetwork;
             // Tries that ran side by side tell of one and the same trouble.
             if destination.rest_at(now).is_none() {
-                let pause = match is_for_network {
-                    true => self.network_pause,
-                    false => destination.next_pause(&self.pauses),
+                let pause = match verdict {
+                    Verdict::NoNetwork => self.network_pause,
+                    Verdict::LoginRefused(pause) => pause,
+                    _ => destination.next_pause(&self.pauses),
                 };
                 let until = schedule::after(now, pause);
-                destination.rest = Some(Rest { until, is_for_network });
+                let refused_login = refused_login(report);
+                destination.rest = Some(Rest { until, is_for_network, refused_login });
             }
             self.turns.retain(|next_hop| *next_hop != report.next_hop);
             return destination.ready.drain(..).collect();
@@ -201,7 +218,14 @@ impl Dispatcher {
     /// Lets those destinations be tried again at once that rest for want of a network.
     pub fn end_network_rests(&mut self) {
         for destination in self.destinations.values_mut() {
-            destination.rest = destination.rest.filter(|rest| !rest.is_for_network);
+            destination.rest.take_if(|rest| rest.is_for_network);
+        }
+    }
+
+    /// Lets those destinations be tried again at once that refused our login.
+    pub fn end_login_rests(&mut self) {
+        for destination in self.destinations.values_mut() {
+            destination.rest.take_if(|rest| rest.refused_login.is_some());
         }
     }
 
@@ -215,7 +239,7 @@ impl Dispatcher {
     /// Forgets the destinations that have rested for long and are wanted by nobody.
     pub fn forget_rested(&mut self, now: Instant) {
         self.destinations.retain(|_, destination| {
-            let rested = destination.rest.map(|rest| rest.until);
+            let rested = destination.rest.as_ref().map(|rest| rest.until);
             let last = rested.max(destination.suspect.map(|(_, at)| at));
             destination.running > 0
                 || !destination.ready.is_empty()
@@ -223,11 +247,29 @@ impl Dispatcher {
         });
     }
 
+    /// Notes whether a login went well, where one is needed.
+    fn note_login(&mut self, next_hop: &NextHop, verdict: Verdict) {
+        match verdict {
+            Verdict::Reached if needs_login(next_hop) && !self.logged_in.contains(next_hop) => {
+                self.logged_in.insert(next_hop.clone());
+            }
+            Verdict::LoginRefused(_) => {
+                self.logged_in.remove(next_hop);
+            }
+            _ => {}
+        }
+    }
+
     /// Gives the relay lane jobs of one destination; `false` when the lane is full.
     fn hand_out_relay(&mut self, next_hop: &NextHop) -> bool {
         let Some(destination) = self.destinations.get_mut(next_hop) else { return true };
-        // A destination that failed before is probed with one job.
-        let most = if destination.failures > 0 { 1 } else { self.max_per_destination };
+        // A destination that failed before is probed with one job, and so is a login: a wrong
+        // password is not to be said by all threads at once.
+        let is_probed = needs_login(next_hop) && !self.logged_in.contains(next_hop);
+        let most = match is_probed || destination.failures > 0 {
+            true => 1,
+            false => self.max_per_destination,
+        };
         while destination.running < most {
             let Some(job) = destination.ready.pop_front() else { return true };
             match self.relay.try_send(job) {
@@ -248,7 +290,7 @@ impl Dispatcher {
 
 impl Destination {
     fn rest_at(&self, now: Instant) -> Option<Rest> {
-        self.rest.filter(|rest| rest.until > now)
+        self.rest.clone().filter(|rest| rest.until > now)
     }
 
     /// How long it rests after one more failure in a row.
@@ -280,6 +322,8 @@ enum Verdict {
     OutOfReach,
     /// A session broke in the middle of a message.
     Broken,
+    /// It refused our login, which rests so long.
+    LoginRefused(Duration),
     /// This host has no network.
     NoNetwork,
     /// Nothing: the trouble was ours.
@@ -288,6 +332,10 @@ enum Verdict {
 
 impl Verdict {
     fn of(outcomes: &[(usize, Outcome)]) -> Self {
+        let refused = outcomes.iter().find_map(|(_, outcome)| match fault_of(outcome) {
+            Fault::Login(pause) => Some(Self::LoginRefused(pause)),
+            _ => None,
+        });
         let has = |fault| outcomes.iter().any(|(_, outcome)| fault_of(outcome) == fault);
         // The first of these that any recipient met with.
         [
@@ -299,6 +347,7 @@ impl Verdict {
         ]
         .into_iter()
         .find_map(|(fault, verdict)| has(fault).then_some(verdict))
+        .or(refused)
         .unwrap_or(Self::Unknown)
     }
 }
@@ -310,3 +359,21 @@ fn fault_of(outcome: &Outcome) -> Fault {
         _ => Fault::Mail,
     }
 }
+
+/// The refused login that a report tells of.
+fn refused_login(report: &Report) -> Option<Arc<Failure>> {
+    report.outcomes.iter().find_map(|(_, outcome)| match outcome {
+        Outcome::Deferred(failure) if matches!(failure.fault, Fault::Login(_)) => {
+            Some(Arc::new(failure.clone()))
+        }
+        _ => None,
+    })
+}
+
+/// Whether mail goes there with a login only.
+fn needs_login(next_hop: &NextHop) -> bool {
+    matches!(next_hop, NextHop::Smarthost(smarthost) if smarthost.login.is_some())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! What became of one recipient at one try.
 
+use std::time::Duration;
+
 use crate::mail::address::Mailbox;
 use crate::mail::status::Status;
 
@@ -63,6 +65,8 @@ pub enum Fault {
     /// With the destination or the message: the session broke in the middle of it. Another
     /// message shows which.
     DestinationOrMail,
+    /// With our login at the destination, which was refused: it has to rest so long.
+    Login(Duration),
     /// With the network: this host has none at the moment, so nothing was tried. Or with its
     /// clock, without which no certificate can be judged; that, too, is set by the network.
     Network,

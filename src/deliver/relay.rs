@@ -11,11 +11,15 @@
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Sender;
+
 use crate::config::settings::{HostPort, Settings};
 use crate::deliver::connections::{Connection, Connections};
 use crate::deliver::conversation::{Cause, ConnectionError, SmtpConnection, Timeouts};
 use crate::deliver::encryption::{self, Encryption};
 use crate::deliver::job::{Job, Recipient};
+use crate::deliver::login::Account;
+use crate::deliver::logins::{Logins, Pace};
 use crate::deliver::outcome::{Failure, Fault, Outcome, RemoteReply};
 use crate::deliver::pool::Deliver;
 use crate::deliver::tls::{Protection, Security, TlsError};
@@ -26,8 +30,11 @@ use crate::route::mx::{MxError, mail_hosts};
 use crate::route::next_hop::NextHop;
 use crate::smtp::client::{self, Awaited, Ending, RecipientResult, Transaction};
 use crate::spool::envelope::{Body, Envelope};
+use crate::spool::manager::Order;
 use crate::sys::dns::{DnsError, Resolver};
 use crate::sys::{clock, network};
+
+mod login;
 
 /// How long a connection may take to be made, for each address.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -54,8 +61,10 @@ pub struct Relay {
     resolver: Resolver,
     connections: Connections,
     encryption: Encryption,
+    logins: Logins,
     timeouts: Timeouts,
     mx_port: u16,
+    orders: Option<Sender<Order>>,
 }
 
 impl Deliver for Relay {
@@ -74,9 +83,11 @@ impl Deliver for Relay {
         outcomes
     }
 
-    /// Closes connections that were idle for too long.
+    /// Closes connections that were idle for too long, and looks whether a password that was
+    /// refused has changed.
     fn rest(&self) -> bool {
-        self.connections.close_idle()
+        let has_connections = self.connections.close_idle();
+        self.look_for_passwords() || has_connections
     }
 }
 
@@ -93,8 +104,10 @@ impl Relay {
             resolver,
             connections: Connections::default(),
             encryption: Encryption::default(),
+            logins: Logins::default(),
             timeouts: Timeouts::default(),
             mx_port: SMTP_PORT,
+            orders: None,
         }
     }
 
@@ -106,6 +119,16 @@ impl Relay {
     /// The same relay with other time-outs than those of RFC 5321.
     pub fn with_timeouts(self, timeouts: Timeouts) -> Self {
         Self { timeouts, ..self }
+    }
+
+    /// The same relay, telling the queue manager when a password that was refused has changed.
+    pub fn with_orders(self, orders: Sender<Order>) -> Self {
+        Self { orders: Some(orders), ..self }
+    }
+
+    /// The same relay, trying refused logins at another pace.
+    pub fn with_login_pace(self, pace: Pace) -> Self {
+        Self { logins: Logins::with_pace(pace), ..self }
     }
 
     /// One outcome for each recipient in their order, or a failure of them all.
@@ -192,11 +215,12 @@ impl Relay {
         }
     }
 
-    fn connect(
+    fn connect_as(
         &self,
         next_hop: &NextHop,
         host: &HostPort,
         address: SocketAddr,
+        account: Option<Account>,
     ) -> Result<Connection, Trouble> {
         let remote = remote_name(&host.host, address);
         let security = self.encryption.security(next_hop, &host.host, &remote);
@@ -204,12 +228,12 @@ impl Relay {
             failure: Failure::new(Status::new(4, 3, 5), error.to_string()),
             is_of_host: false,
         })?;
-        let opened = match self.open(address, security, self.timeouts) {
+        let opened = match self.open(address, security, self.timeouts, account.clone()) {
             Err(Unopened::Session(error))
                 if self.encryption.gives_way(next_hop, &error.cause, &remote) =>
             {
                 log::info!("{remote} {}: it gets mail without TLS for now", error.cause);
-                self.open(address, Security::None, self.timeouts)
+                self.open(address, Security::None, self.timeouts, account)
             }
             Err(Unopened::Session(error)) => {
                 Err(Unopened::Session(self.with_certificate(next_hop, host, address, error)))
@@ -225,6 +249,9 @@ impl Relay {
                 Err(Trouble { failure: unreachable(&remote, &error), is_of_host: true })
             }
             Err(Unopened::Session(error)) => {
+                if let Some(trouble) = self.login_trouble(next_hop, host, &remote, &error) {
+                    return Err(trouble);
+                }
                 let is_wrong = clock::is_plainly_wrong();
                 Err(Trouble::at_opening(&remote, &error, next_hop, is_wrong))
             }
@@ -236,13 +263,14 @@ impl Relay {
         address: SocketAddr,
         security: Security,
         timeouts: Timeouts,
+        account: Option<Account>,
     ) -> Result<SmtpConnection<TcpStream>, Unopened> {
         let stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT.min(timeouts.greeting))
             .map_err(Unopened::Unreachable)?;
         // Each write is a whole group of commands or a block; waiting to fill a segment would
         // only add a round trip.
         stream.set_nodelay(true).map_err(Unopened::Unreachable)?;
-        SmtpConnection::open_with(stream, &self.hostname, timeouts, security)
+        SmtpConnection::open_as(stream, &self.hostname, timeouts, security, account)
             .map_err(Unopened::Session)
     }
 
@@ -258,7 +286,7 @@ impl Relay {
         let Some(look) = self.encryption.look(next_hop, &host.host, &error.cause) else {
             return error;
         };
-        match self.open(address, look, self.timeouts.at_most(LOOK_TIME)) {
+        match self.open(address, look, self.timeouts.at_most(LOOK_TIME), None) {
             Err(Unopened::Session(seen)) if seen.is_about_certificate() => seen,
             _ => error,
         }
@@ -341,7 +369,7 @@ impl Failures {
 const fn weight(failure: &Failure) -> u8 {
     match failure.fault {
         Fault::Network => 0,
-        Fault::Here | Fault::Destination => 1,
+        Fault::Here | Fault::Destination | Fault::Login(_) => 1,
         // There is a host that takes sessions.
         Fault::Mail | Fault::DestinationOrMail => 2,
     }

@@ -4,13 +4,14 @@
 //! [`Client::on_reply`], until the action is [`Action::Ready`] or [`Action::Close`]:
 //!
 //! ```text
-//! greeting -> EHLO (or HELO) -> Ready
+//! greeting -> EHLO (or HELO) [-> AUTH] -> Ready
 //! begin()  -> [RSET] MAIL RCPT... DATA -> content -> Ready, with results()
 //! quit()   -> QUIT -> Close
 //! ```
 //!
 //! Where STARTTLS is wanted (RFC 3207) it comes between the first EHLO and a second one. Where it
-//! is required, a server that has it not is left before anything is said about the mail.
+//! is required, a server that has it not is left before anything is said about the mail. So is one
+//! that does not let us log in where a login is needed: AUTH (RFC 4954) comes after the last EHLO.
 //!
 //! Each command that is sent joins the queue of those awaiting a reply, and replies are
 //! matched to them by counting (RFC 2920 §3.1). Where the server offers PIPELINING the whole
@@ -23,13 +24,18 @@ use std::sync::Arc;
 
 use self::envelope::Envelope;
 use self::extensions::Extensions;
+use self::login::{Line, Login, Offer};
 use crate::mail::address::{DomainName, Mailbox, ReversePath};
 use crate::mail::dsn_request::{MessageRequest, RecipientRequest};
 use crate::mail::status::Status;
 use crate::smtp::reply_parser::PeerReply;
+use crate::smtp::sasl::Mechanism;
 
 mod envelope;
 mod extensions;
+mod login;
+
+pub use self::login::LoginError;
 
 /// The most commands sent before their replies are read. RFC 2920 §3.1 wants a group to fit
 /// into the TCP window, so that both sides never wait to send: 100 replies are a few KiB.
@@ -45,6 +51,9 @@ pub enum Action {
     /// Make sure that nothing came behind the last reply, run the TLS handshake, and call
     /// [`Client::on_handshake`].
     StartTls,
+    /// Log in by this mechanism: give an exchange to [`Client::log_in`], or say why not. A
+    /// password must not go over a connection that is not encrypted unless somebody wants that.
+    LogIn(Mechanism),
     /// Send the content, dot-stuffed, up to and with the lone dot.
     SendContent,
     /// Nothing is under way: look at the results, begin a transaction, or quit.
@@ -64,6 +73,8 @@ pub enum Awaited {
     Helo,
     /// STARTTLS.
     StartTls,
+    /// AUTH, or a response within it.
+    Auth,
     /// RSET.
     Reset,
     /// MAIL.
@@ -86,6 +97,7 @@ impl fmt::Display for Awaited {
             Self::Ehlo => "EHLO",
             Self::Helo => "HELO",
             Self::StartTls => "STARTTLS",
+            Self::Auth => "AUTH",
             Self::Reset => "RSET",
             Self::Mail => "MAIL",
             Self::Recipient(_) => "RCPT",
@@ -108,6 +120,8 @@ pub enum Ending {
     NoStartTls,
     /// The server refused STARTTLS though it offered it.
     StartTlsRefused(PeerReply),
+    /// A login is needed and did not come about.
+    Login(LoginError),
     /// We said QUIT.
     Quit,
 }
@@ -193,6 +207,10 @@ enum Phase {
     StartTls,
     /// 220 came: the handshake is next.
     Handshake,
+    /// The login needs an exchange by this mechanism.
+    LogIn(Mechanism),
+    /// This line of the login is next.
+    Say(Line),
     /// Between transactions.
     Ready,
     /// Commands of the envelope are left, or replies to them.
@@ -224,6 +242,9 @@ pub struct Client {
     helo_name: String,
     phase: Phase,
     start_tls: StartTls,
+    /// A login must come before any mail does, and has not come yet.
+    login: Option<Login>,
+    offer: Option<Offer>,
     extensions: Extensions,
     awaiting: VecDeque<Awaited>,
     envelope: Envelope,
@@ -239,6 +260,8 @@ impl Client {
             helo_name: helo_name.to_string(),
             phase: Phase::Greeting,
             start_tls: StartTls::No,
+            login: None,
+            offer: None,
             extensions: Extensions::default(),
             awaiting: VecDeque::from([Awaited::Greeting]),
             envelope: Envelope::default(),
@@ -286,7 +309,11 @@ impl Client {
         if let Some(&awaited) = self.awaiting.front() {
             return Action::Read(awaited);
         }
+        if let Phase::Say(line) = &self.phase {
+            return self.send_line(&line.clone());
+        }
         match self.phase {
+            Phase::LogIn(mechanism) => Action::LogIn(mechanism),
             Phase::Ehlo => self.send(Awaited::Ehlo, &format!("EHLO {}\r\n", self.helo_name)),
             Phase::Helo => self.send(Awaited::Helo, &format!("HELO {}\r\n", self.helo_name)),
             Phase::StartTls => self.send(Awaited::StartTls, "STARTTLS\r\n"),
@@ -345,6 +372,7 @@ impl Client {
             Awaited::Greeting => self.on_greeting(reply.clone()),
             Awaited::Ehlo | Awaited::Helo => self.on_hello(awaited, reply.clone()),
             Awaited::StartTls => self.on_start_tls(reply.clone()),
+            Awaited::Auth => self.on_auth(reply.clone()),
             Awaited::Data => self.on_data(reply.clone()),
             _ if !(reply.is_success() || reply.is_failure()) => {
                 self.close(Ending::OutOfStep(awaited, reply.clone()));
@@ -371,8 +399,9 @@ impl Client {
             if awaited == Awaited::Ehlo {
                 self.extensions = Extensions::offered_in(&reply);
             }
+            let offer = Offer::in_reply(&reply).filter(|_| awaited == Awaited::Ehlo);
             match (self.start_tls, self.extensions.start_tls) {
-                (StartTls::No, _) | (StartTls::IfOffered, false) => self.phase = Phase::Ready,
+                (StartTls::No, _) | (StartTls::IfOffered, false) => self.on_greeted(offer),
                 (_, true) => self.phase = Phase::StartTls,
                 (StartTls::Required, false) => self.close(Ending::NoStartTls),
             }

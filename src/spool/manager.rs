@@ -64,6 +64,8 @@ pub enum Order {
     RetryAll,
     /// Try what waits for a network: there may be one again.
     RetryForNetwork,
+    /// Try what waits for another password: there may be one.
+    RetryForLogin,
     /// Read the record of this message again, and do what it says: try it now, leave it alone
     /// or return it.
     LookAgain(QueueId),
@@ -163,6 +165,7 @@ impl Manager {
                 recv(orders) -> order => match order {
                     Ok(Order::RetryAll) => self.retry_all(),
                     Ok(Order::RetryForNetwork) => self.retry_for_network(),
+                    Ok(Order::RetryForLogin) => self.retry_for_login(),
                     Ok(Order::LookAgain(id)) => self.look_again(id),
                     Ok(Order::LetGo(id)) => self.let_go(id),
                     Ok(Order::Stop) => self.is_stopping = true,
@@ -329,7 +332,7 @@ impl Manager {
             } else if let Some(rest) = self.dispatcher.rest(&next_hop, now)
                 && !round.is_urgent
             {
-                round.rest(rest, &recipients);
+                round.rest(&rest, &recipients);
             } else {
                 self.dispatcher.add(round.job(next_hop, recipients));
             }
@@ -361,9 +364,8 @@ impl Manager {
         let id = job.message.envelope().id;
         let Some(round) = self.rounds.get_mut(&id) else { return };
         round.put_back();
-        let over = Rest { until: now, is_for_network: false };
-        let rest = self.dispatcher.rest(&job.next_hop, now).unwrap_or(over);
-        round.rest(rest, &job.recipients);
+        let rest = self.dispatcher.rest(&job.next_hop, now).unwrap_or(Rest::until(now));
+        round.rest(&rest, &job.recipients);
         if round.is_idle() {
             self.settle(id);
         }
@@ -441,16 +443,16 @@ impl Manager {
         let pauses =
             Pauses { retry: &self.settings.queue.retry, network: self.dispatcher.network_pause() };
         let due = round.next_try(&pauses, now, latest);
-        let (is_postponed, waits_for_network) = (round.is_postponed, round.waits_for_network());
+        let (is_postponed, awaited) = (round.is_postponed, round.awaits());
         round.note_age(age, self.timekeeper.now());
         // A message that was only left alone again need not be written to flash again.
         if round.is_changed || !round.has_record {
             self.record(id, round.progress);
         }
-        match (is_postponed, waits_for_network) {
+        match (is_postponed, awaited) {
             (true, _) => self.lanes.park(Lane::Relay, id),
-            (false, true) => self.schedule.insert_for_network(id, due),
-            (false, false) => self.schedule.insert(id, due),
+            (false, Some(event)) => self.schedule.insert_for(event, id, due),
+            (false, None) => self.schedule.insert(id, due),
         }
         // A delivery thread may still be letting go of its job.
         round.message.unlock();

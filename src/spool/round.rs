@@ -20,7 +20,7 @@ use crate::spool::envelope;
 use crate::spool::lanes::Lane;
 use crate::spool::message::StoredMessage;
 use crate::spool::progress::{Known, Progress, RecipientState, State, Try};
-use crate::spool::schedule;
+use crate::spool::schedule::{self, Event};
 use crate::sys::clock;
 
 /// The most recipients of a message with all that aliases add.
@@ -89,6 +89,8 @@ pub(super) struct Round {
     known: Option<Known>,
     /// Whether anybody waits for a network.
     waits_for_network: bool,
+    /// Whether anybody waits for another password.
+    waits_for_login: bool,
     /// Those whom nobody tried since the start, nor their destination: they do not expire.
     untried: HashSet<usize>,
     /// The end of the rest of a destination that was left alone.
@@ -114,6 +116,7 @@ impl Round {
             has_copies: false,
             known: None,
             waits_for_network: false,
+            waits_for_login: false,
             untried: HashSet::new(),
             rest_until: None,
             began: Instant::now(),
@@ -192,11 +195,28 @@ impl Round {
     }
 
     /// Leaves recipients alone until their destination has rested.
-    pub(super) fn rest(&mut self, rest: Rest, recipients: &[Recipient]) {
+    pub(super) fn rest(&mut self, rest: &Rest, recipients: &[Recipient]) {
         self.rest_until = self.rest_until.max(Some(rest.until));
         if rest.is_for_network {
             self.waits_for_network = true;
             self.untried.extend(recipients.iter().map(|recipient| recipient.index));
+        }
+        if let Some(failure) = &rest.refused_login {
+            self.waits_for_login = true;
+            recipients.iter().for_each(|recipient| self.note_reason(recipient.index, failure));
+        }
+    }
+
+    /// Notes why somebody waits who was not tried himself, unless that is known: a login may be
+    /// refused for long, and whoever looks at the queue should see it.
+    fn note_reason(&mut self, index: usize, failure: &Failure) {
+        let last = self.progress.recipients.get(index).map(|recipient| &recipient.last_try);
+        let is_known = last.is_some_and(|last| {
+            last.as_ref().is_some_and(|last| last.status == failure.status && last.host.is_none())
+        });
+        if !is_known {
+            self.is_changed = true;
+            self.progress.note_try(index, tried(failure.clone()));
         }
     }
 
@@ -206,9 +226,13 @@ impl Round {
         self.untried.extend(recipients.iter().map(|recipient| recipient.index));
     }
 
-    /// Whether anybody waits for a network.
-    pub(super) const fn waits_for_network(&self) -> bool {
-        self.waits_for_network
+    /// What may end the wait of somebody before its time.
+    pub(super) const fn awaits(&self) -> Option<Event> {
+        match (self.waits_for_network, self.waits_for_login) {
+            (true, _) => Some(Event::Network),
+            (false, true) => Some(Event::Login),
+            (false, false) => None,
+        }
     }
 
     /// Notes that a job came back untried.
@@ -230,6 +254,9 @@ impl Round {
                 Outcome::Deferred(failure) if failure.fault == Fault::Network => {
                     self.waits_for_network = true;
                     self.untried.insert(index);
+                }
+                Outcome::Deferred(failure) if matches!(failure.fault, Fault::Login(_)) => {
+                    (self.waits_for_login, self.was_tried) = (true, true);
                 }
                 _ => self.was_tried = true,
             }

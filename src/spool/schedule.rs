@@ -1,6 +1,6 @@
 //! When each waiting message is due.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use crate::spool::id::QueueId;
@@ -48,6 +48,15 @@ const fn mix(number: u64) -> u64 {
     number ^ (number >> 31)
 }
 
+/// What may end a wait before its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// There is a network again.
+    Network,
+    /// There is another password for a login that was refused.
+    Login,
+}
+
 /// The messages that wait, by the moment at which they are due. Memory: two small entries a
 /// message; what the message is about stays on disk.
 #[derive(Debug)]
@@ -56,8 +65,8 @@ pub struct Schedule {
     epoch: Instant,
     by_time: BTreeSet<(u64, QueueId)>,
     due: HashMap<QueueId, u64>,
-    /// Those that wait for a network, too, and are due when there is one.
-    for_network: HashSet<QueueId>,
+    /// Those that wait for something else, too, and are due when it happens.
+    for_event: HashMap<QueueId, Event>,
 }
 
 impl Default for Schedule {
@@ -66,7 +75,7 @@ impl Default for Schedule {
             epoch: Instant::now(),
             by_time: BTreeSet::new(),
             due: HashMap::new(),
-            for_network: HashSet::new(),
+            for_event: HashMap::new(),
         }
     }
 }
@@ -79,13 +88,13 @@ impl Schedule {
             self.by_time.remove(&(before, id));
         }
         self.by_time.insert((due, id));
-        self.for_network.remove(&id);
+        self.for_event.remove(&id);
     }
 
-    /// Lets `id` wait until `due` or until there is a network.
-    pub fn insert_for_network(&mut self, id: QueueId, due: Instant) {
+    /// Lets `id` wait until `due` or until that happens.
+    pub fn insert_for(&mut self, event: Event, id: QueueId, due: Instant) {
         self.insert(id, due);
-        self.for_network.insert(id);
+        self.for_event.insert(id, event);
     }
 
     /// Takes out the message that is due longest, if one is due at `now`.
@@ -96,7 +105,7 @@ impl Schedule {
         }
         self.by_time.remove(&(due, id));
         self.due.remove(&id);
-        self.for_network.remove(&id);
+        self.for_event.remove(&id);
         Some(id)
     }
 
@@ -115,12 +124,13 @@ impl Schedule {
         let now = self.at(now);
         self.by_time = self.due.keys().map(|id| (now, *id)).collect();
         self.due.values_mut().for_each(|due| *due = now);
-        self.for_network.clear();
+        self.for_event.clear();
     }
 
-    /// Makes those messages due at `now` that wait for a network.
-    pub fn make_due_for_network(&mut self, now: Instant) {
-        for id in std::mem::take(&mut self.for_network) {
+    /// Makes those messages due at `now` that wait for that.
+    pub fn make_due_for(&mut self, event: Event, now: Instant) {
+        let due: Vec<_> = self.for_event.extract_if(|_, awaited| *awaited == event).collect();
+        for (id, _) in due {
             self.insert(id, now);
         }
     }
@@ -164,18 +174,22 @@ mod tests {
     }
 
     #[test]
-    fn a_network_wakes_those_that_wait_for_it() {
+    fn an_event_wakes_those_that_wait_for_it() {
         let mut schedule = Schedule::default();
         let (now, later) = (Instant::now(), Instant::now() + Duration::from_secs(60));
-        let ids: Vec<_> = (0..3).map(|_| QueueId::generate(0, 0)).collect();
-        schedule.insert_for_network(ids[0], later);
+        let ids: Vec<_> = (0..4).map(|_| QueueId::generate(0, 0)).collect();
+        schedule.insert_for(Event::Network, ids[0], later);
         schedule.insert(ids[1], later);
-        schedule.insert_for_network(ids[2], later);
+        schedule.insert_for(Event::Network, ids[2], later);
         schedule.insert(ids[2], later);
-        schedule.make_due_for_network(now);
+        schedule.insert_for(Event::Login, ids[3], later);
+        schedule.make_due_for(Event::Network, now);
         assert_eq!(schedule.pop_due(now), Some(ids[0]));
         assert_eq!(schedule.pop_due(now), None);
-        assert_eq!((schedule.for_network.len(), schedule.due.len()), (0, 2));
+        assert_eq!((schedule.for_event.len(), schedule.due.len()), (1, 3));
+        schedule.make_due_for(Event::Login, now);
+        assert_eq!(schedule.pop_due(now), Some(ids[3]));
+        assert_eq!(schedule.pop_due(now), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The operating system: users and identities, signals, files, the network, the DNS, the clock.
 
 pub mod clock;
+pub mod command;
 pub mod disk;
 pub mod dns;
 pub mod filelock;

@@ -1,5 +1,6 @@
 //! Random numbers of the kernel: for what must not repeat or be guessed.
 
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -23,4 +24,16 @@ pub fn number() -> u64 {
     supplied.pop().unwrap_or_else(|| {
         COUNTER.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     })
+}
+
+/// Octets that nobody can guess, for a challenge or a key.
+///
+/// # Errors
+/// When the kernel has none to give.
+pub fn octets<const N: usize>() -> io::Result<[u8; N]> {
+    let mut octets = [0; N];
+    match rustix::rand::getrandom(&mut octets[..], rustix::rand::GetRandomFlags::empty())? {
+        count if count == N => Ok(octets),
+        _ => Err(io::Error::other("the kernel gave too few random numbers")),
+    }
 }

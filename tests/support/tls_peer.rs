@@ -4,6 +4,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use openssl::ssl::{HandshakeError, SslAcceptor, SslMethod, SslVerifyMode, SslVer
 use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
 use openssl::x509::{X509, X509Name, X509NameRef};
 
+use crate::auth_desk::Desk;
 use crate::sessions::{Record, Sessions, read_content};
 
 /// A certificate and its key.
@@ -161,6 +163,8 @@ pub(crate) struct Manners {
     pub(crate) wants_client_certificate: bool,
     /// The answer to the first message; then the server closes, without a word of TLS.
     pub(crate) last_words: Option<&'static str>,
+    /// Who answers encrypted lines first.
+    pub(crate) desk: Option<Arc<Desk>>,
     /// The number of the session that ends so.
     pub(crate) last_words_in: usize,
 }
@@ -176,6 +180,7 @@ impl Manners {
             version: SslVersion::TLS1_3,
             wants_client_certificate: false,
             last_words: None,
+            desk: None,
             last_words_in: 0,
         }
     }
@@ -309,6 +314,11 @@ impl Server<'_> {
                 "QUIT" => "221 bye\r\n",
                 _ => "250 ok\r\n",
             };
+            let desk = self.manners.desk.as_ref().filter(|_| is_secured);
+            if let Some(answer) = desk.and_then(|desk| desk.answer(self.record.number, &line)) {
+                stream.get_mut().write_all(answer.as_bytes())?;
+                continue;
+            }
             stream.get_mut().write_all(reply.as_bytes())?;
             match verb {
                 "QUIT" => return Ok(false),

@@ -8,6 +8,7 @@ use crate::deliver::dispatch::Rest;
 use crate::spool::id::QueueId;
 use crate::spool::message::StoredMessage;
 use crate::spool::progress::Progress;
+use crate::spool::schedule::Event;
 
 impl Manager {
     pub(super) fn retry_all(&mut self) {
@@ -17,7 +18,13 @@ impl Manager {
 
     pub(super) fn retry_for_network(&mut self) {
         self.dispatcher.end_network_rests();
-        self.schedule.make_due_for_network(Instant::now());
+        self.schedule.make_due_for(Event::Network, Instant::now());
+    }
+
+    pub(super) fn retry_for_login(&mut self) {
+        log::info!("there is another password; trying what waits for it");
+        self.dispatcher.end_login_rests();
+        self.schedule.make_due_for(Event::Login, Instant::now());
     }
 
     /// Has a message loaded at once. One that is parked or open already needs nothing more: its
@@ -35,7 +42,7 @@ impl Manager {
         let until = Instant::now() + LOCK_PAUSE;
         for job in self.dispatcher.withdraw(id) {
             round.put_back();
-            round.rest(Rest { until, is_for_network: false }, &job.recipients);
+            round.rest(&Rest::until(until), &job.recipients);
         }
         if round.is_idle() {
             self.settle(id);
