@@ -71,6 +71,15 @@ fn each_crate_is_named_in_its_own_places_only() {
         ("trust_dns_resolver", &["src/sys/dns"][..]),
         ("tokio", &["src/sys/dns"]),
         ("native_tls", &["src/deliver/tls.rs"]),
+        (
+            "openssl::",
+            &[
+                "src/receive/tls/",
+                "src/receive/logins",
+                "src/smtp/sasl/",
+                "src/deliver/",
+            ],
+        ),
         ("ini::", &["src/config/"]),
         ("env_logger", &["src/report/log_format.rs"]),
         ("signal_hook", &["src/sys/signals.rs"]),

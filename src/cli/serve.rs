@@ -24,6 +24,7 @@ use crate::receive::logins::Logins;
 use crate::receive::queue_runs::QueueRuns;
 use crate::receive::slots::Slots;
 use crate::receive::threads::SessionThreads;
+use crate::receive::tls::Certificates;
 use crate::report::log_format;
 use crate::route::local::LocalRouter;
 use crate::spool::manager::{Manager, Order};
@@ -84,10 +85,12 @@ fn start(settings: Settings) -> io::Result<Server> {
     process::raise_file_limit();
     let requests = Requests::new()?;
     let listeners = bind(&settings)?;
+    let certificates = Certificates::new(&settings);
     drop_privileges(&settings)?;
     let settings = Arc::new(settings);
     let spool = Spool::open(&settings.server.spool)?;
     log_addresses(&listeners, &settings);
+    certificates.prepare();
     let queued = spool.found()?;
     let router = Arc::new(LocalRouter::new(&settings));
 
@@ -133,6 +136,7 @@ fn start(settings: Settings) -> io::Result<Server> {
         spool,
         router,
         logins,
+        certificates,
         intake,
         queue_runs,
         threads,
@@ -158,8 +162,9 @@ impl Server {
                     let _ = self.orders.send(Order::RetryAll);
                 }
                 Request::Reload => {
+                    self.reception.certificates.reload();
                     log::warn!(
-                        "aliases and users are read again whenever they change; the configuration needs a restart"
+                        "the certificate was read again; aliases and users are whenever they change; the configuration needs a restart"
                     );
                 }
             }

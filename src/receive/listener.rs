@@ -139,7 +139,7 @@ impl BoundListener {
             && !self.settings.networks.iter().any(|network| network.contains(&remote))
         {
             log::info!("{peer}: refused, not in the listener's networks");
-            return turn_away(socket, &NOT_FOR_YOU);
+            return self.turn_away(socket, &NOT_FOR_YOU);
         }
         let slot = match reception.slots.take(&peer) {
             Ok(slot) => slot,
@@ -149,7 +149,7 @@ impl BoundListener {
                     NoSlot::TooMany => FULL,
                     NoSlot::TooManyOfClient => FULL_OF_CLIENT,
                 };
-                return turn_away(socket, &reply);
+                return self.turn_away(socket, &reply);
             }
         };
         let (of_session, listener) = (Arc::clone(reception), Arc::clone(&self.settings));
@@ -165,6 +165,13 @@ impl BoundListener {
         if let Err(error) = reception.threads.run(Box::new(work)) {
             // The socket went with the closure; the client sees a closed connection.
             log::error!("{peer}: no thread for the session: {error}");
+        }
+    }
+
+    /// Says why and closes. Where TLS comes first nothing can be said without a handshake.
+    fn turn_away(&self, socket: Socket, reply: &Reply) {
+        if self.settings.tls != ListenerTls::Implicit {
+            say_without_waiting(socket, reply);
         }
     }
 }
@@ -183,8 +190,8 @@ fn is_of_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Says why, without waiting for the client, and closes.
-fn turn_away(socket: Socket, reply: &Reply) {
+/// Says something without waiting for the client, and closes.
+fn say_without_waiting(socket: Socket, reply: &Reply) {
     let mut wire = Vec::new();
     reply.write_to(&mut wire);
     // The reply fits into any socket's buffer; a client that is gone does not matter.

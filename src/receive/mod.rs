@@ -10,6 +10,7 @@ pub mod session;
 pub mod slots;
 pub mod stream;
 pub mod threads;
+pub mod tls;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -19,6 +20,7 @@ use crate::receive::logins::Logins;
 use crate::receive::queue_runs::QueueRuns;
 use crate::receive::slots::Slots;
 use crate::receive::threads::SessionThreads;
+use crate::receive::tls::Certificates;
 use crate::route::local::LocalRouter;
 use crate::spool::manager::Intake;
 use crate::spool::store::Spool;
@@ -34,6 +36,8 @@ pub struct Reception {
     pub router: Arc<LocalRouter>,
     /// Who may log in.
     pub logins: Logins,
+    /// The certificate of the listeners with TLS.
+    pub certificates: Certificates,
     /// Where kept messages are announced.
     pub intake: Intake,
     /// Where clients have the queue tried.

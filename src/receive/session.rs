@@ -13,6 +13,8 @@ use crate::receive::message::IncomingMessage;
 use crate::receive::peer::Peer;
 use crate::receive::policy::SessionPolicy;
 use crate::receive::stream::{DeadlineStream, Socket};
+use crate::receive::tls::Acceptor;
+use crate::receive::tls::secured::Encryption;
 use crate::smtp::reply::Reply;
 use crate::smtp::server::{Action, DataError, Limits, Session};
 
@@ -27,6 +29,11 @@ const DATA_READ: usize = 32 << 10;
 /// Replies to pipelined commands are gathered up to this many octets.
 const MAX_GATHERED: usize = 4 << 10;
 
+/// How long a TLS handshake may take, if the configured time-out is not shorter.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The beginning of a TLS record with a handshake (RFC 8446 §5.1): no command begins so.
+const TLS_RECORD: [u8; 2] = [0x16, 0x03];
+
 /// The octets, and how long for them, that a client may still send once it is sent away.
 const MAX_DROPPED: usize = 1 << 20;
 const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -36,6 +43,8 @@ const STOPPING: Reply =
     Reply::new(421, Status::new(4, 3, 2), "The server is stopping; try again later");
 const NO_CERTIFICATE: Reply =
     Reply::new(454, Status::new(4, 7, 0), "TLS is not available now; try again later");
+const TLS_TOO_EARLY: Reply =
+    Reply::new(554, Status::new(5, 5, 1), "TLS does not begin here by itself; closing");
 const ENDLESS: Reply =
     Reply::new(552, Status::new(5, 3, 4), "The message is far too large; closing");
 
@@ -78,8 +87,14 @@ struct Conversation<'a> {
 impl Conversation<'_> {
     fn run(&mut self) -> io::Result<()> {
         let mut session = Session::new(self.limits());
+        if self.listener.tls == ListenerTls::Implicit && !self.secure(&mut session) {
+            return Ok(());
+        }
         session.greeting().write_to(&mut self.output);
         loop {
+            if self.input.starts_with(&TLS_RECORD) {
+                return self.refuse_early_tls();
+            }
             let user = session.user().cloned();
             let mut policy = policy(self.reception, self.peer, &mut self.exchange, user);
             let action = session.next(&self.input, &mut policy);
@@ -109,16 +124,72 @@ impl Conversation<'_> {
                     self.note_refusal(&reply);
                     reply.write_to(&mut self.output);
                 }
-                Action::StartTls(..) => self.close(&NO_CERTIFICATE)?,
+                Action::StartTls(go_ahead, used) => {
+                    self.input.drain(..used);
+                    if !self.start_tls(&mut session, &go_ahead)? {
+                        return Ok(());
+                    }
+                }
                 // Whoever says QUIT says nothing more, so there is nothing to wait for.
                 Action::Close(reply) if reply.is_positive() => {
-                    reply.write_to(&mut self.output);
-                    return self.send();
+                    return self.say_bye(&reply);
                 }
                 Action::Close(reply) => {
                     self.note_refusal(&reply);
                     return self.close(&reply);
                 }
+            }
+        }
+    }
+
+    /// What protects the session; `None` in the clear.
+    fn encryption(&self) -> Option<Encryption> {
+        self.stream.encryption()
+    }
+
+    /// Answers STARTTLS (RFC 3207 §4); `false` when the session is over.
+    #[inline(never)]
+    fn start_tls(&mut self, session: &mut Session, go_ahead: &Reply) -> io::Result<bool> {
+        let minimum = self.listener.tls_minimum;
+        let Some(acceptor) = self.reception.certificates.acceptor(minimum) else {
+            self.note_refusal(&NO_CERTIFICATE);
+            NO_CERTIFICATE.write_to(&mut self.output);
+            return Ok(true);
+        };
+        go_ahead.write_to(&mut self.output);
+        self.send()?;
+        Ok(self.handshake(session, &acceptor))
+    }
+
+    /// Begins a session that is encrypted from its beginning (RFC 8314 §3.3); `false` when it
+    /// is over already.
+    #[inline(never)]
+    fn secure(&mut self, session: &mut Session) -> bool {
+        match self.reception.certificates.acceptor(self.listener.tls_minimum) {
+            Some(acceptor) => self.handshake(session, &acceptor),
+            None => {
+                log::info!("{}: closed, there is no certificate for TLS to show", self.peer);
+                false
+            }
+        }
+    }
+
+    fn handshake(&mut self, session: &mut Session, acceptor: &Acceptor) -> bool {
+        let timeout = self.reception.settings.server.session_timeout.min(HANDSHAKE_TIMEOUT);
+        match self.stream.secure(acceptor, Instant::now() + timeout) {
+            Ok(encryption) => {
+                log::debug!("{}: {encryption}", self.peer);
+                // What came in the clear behind STARTTLS was taken for part of the handshake,
+                // which failed by it; a login begun in the clear is none here.
+                self.exchange = None;
+                self.input.clear();
+                session.secured();
+                true
+            }
+            Err(failure) => {
+                log::info!("{}: the TLS handshake failed: {failure}", self.peer);
+                let _ = self.stream.finish(MAX_DROPPED, FINISH_TIMEOUT);
+                false
             }
         }
     }
@@ -223,6 +294,28 @@ impl Conversation<'_> {
         let result = self.stream.write_all(&self.output);
         self.output.clear();
         result
+    }
+
+    /// Ends a session whose client begins TLS where it must not. Without this its octets would
+    /// be taken for lines, and both sides wait for each other.
+    #[inline(never)]
+    fn refuse_early_tls(&mut self) -> io::Result<()> {
+        log::info!(
+            "{}: the client begins TLS at once, where [listen.{}] begins in the clear; have it use \
+             STARTTLS, or another port with tls = implicit",
+            self.peer,
+            self.listener.name
+        );
+        self.close(&TLS_TOO_EARLY)
+    }
+
+    /// Answers QUIT. Behind it comes at most the end of TLS, which must not be left unread.
+    fn say_bye(&mut self, reply: &Reply) -> io::Result<()> {
+        if self.encryption().is_some() {
+            return self.close(reply);
+        }
+        reply.write_to(&mut self.output);
+        self.send()
     }
 
     /// Sends the client away with a reply that it can read whatever it is just sending.

@@ -1,9 +1,14 @@
-//! A session's socket, with a deadline on every read and write.
+//! A session's socket, with a deadline on every read and write, in the clear or encrypted.
 
 use std::io::{self, Read, Write};
+use std::mem;
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
+
+use crate::receive::tls::Acceptor;
+use crate::receive::tls::handshake::HandshakeFailure;
+use crate::receive::tls::secured::{Encryption, Secured};
 
 /// The longest that one read waits before the deadline is looked at again. The usual
 /// deadlines are all further away, so that most reads need no system call but their own.
@@ -21,6 +26,21 @@ pub enum Socket {
 /// A socket whose reads end at a deadline, however slowly octets drip in.
 #[derive(Debug)]
 pub struct DeadlineStream {
+    wire: Wire,
+    /// How long a write may make no progress.
+    timeout: Duration,
+}
+
+#[derive(Debug)]
+enum Wire {
+    Plain(PlainSocket),
+    Tls(Box<Secured>),
+    /// There was no memory for the encryption.
+    Closed,
+}
+
+#[derive(Debug)]
+struct PlainSocket {
     socket: Socket,
     /// What the socket has; zero before the first read.
     read_timeout: Duration,
@@ -38,7 +58,36 @@ impl DeadlineStream {
             Socket::Tcp(_) => {}
             Socket::Unix(socket) => socket.set_write_timeout(Some(timeout))?,
         }
-        Ok(Self { socket, read_timeout: Duration::ZERO })
+        let plain = PlainSocket { socket, read_timeout: Duration::ZERO };
+        Ok(Self { wire: Wire::Plain(plain), timeout })
+    }
+
+    /// Encrypts the stream: the server's part of a handshake, which ends by `deadline`.
+    ///
+    /// # Errors
+    /// Why it failed; then only [`Self::finish`] is of use.
+    pub fn secure(
+        &mut self,
+        acceptor: &Acceptor,
+        deadline: Instant,
+    ) -> Result<Encryption, HandshakeFailure> {
+        let Wire::Plain(plain) = mem::replace(&mut self.wire, Wire::Closed) else {
+            return Err(HandshakeFailure::Other("the stream is encrypted already".to_owned()));
+        };
+        let secured = Secured::new(acceptor, plain.socket)
+            .map_err(|error| HandshakeFailure::Other(error.to_string()))?;
+        let mut secured = Box::new(secured);
+        let result = secured.handshake(deadline).map(|()| secured.encryption());
+        self.wire = Wire::Tls(secured);
+        result
+    }
+
+    /// What protects the stream; `None` in the clear.
+    pub fn encryption(&self) -> Option<Encryption> {
+        match &self.wire {
+            Wire::Tls(secured) => Some(secured.encryption()),
+            Wire::Plain(_) | Wire::Closed => None,
+        }
     }
 
     /// Reads what is there, waiting for something until `deadline`.
@@ -46,6 +95,68 @@ impl DeadlineStream {
     /// # Errors
     /// [`io::ErrorKind::TimedOut`] when the deadline has come; else the socket's own.
     pub fn read_until(&mut self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
+        match &mut self.wire {
+            Wire::Plain(plain) => plain.read_until(buffer, deadline),
+            Wire::Tls(secured) => secured.read_until(buffer, deadline),
+            Wire::Closed => Ok(0),
+        }
+    }
+
+    /// Writes all of `octets`.
+    ///
+    /// # Errors
+    /// When the peer takes nothing for the time given to [`DeadlineStream::new`], or is gone.
+    pub fn write_all(&mut self, octets: &[u8]) -> io::Result<()> {
+        match &mut self.wire {
+            Wire::Plain(plain) => match &mut plain.socket {
+                Socket::Tcp(socket) => socket.write_all(octets),
+                Socket::Unix(socket) => socket.write_all(octets),
+            },
+            Wire::Tls(secured) => secured.write_all(octets, self.timeout),
+            Wire::Closed => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    /// Ends our side, then drops what the peer still sends until it closes, `octets` came or
+    /// `patience` is over. A socket closed with input unread makes the system reset the
+    /// connection, and the last reply may be lost with it.
+    ///
+    /// # Errors
+    /// When the peer is gone or does not close.
+    pub fn finish(&mut self, octets: usize, patience: Duration) -> io::Result<()> {
+        let socket = match &mut self.wire {
+            Wire::Plain(plain) => &plain.socket,
+            Wire::Tls(secured) => {
+                secured.say_end();
+                secured.socket()
+            }
+            Wire::Closed => return Ok(()),
+        };
+        match socket {
+            Socket::Tcp(socket) => socket.shutdown(Shutdown::Write)?,
+            Socket::Unix(socket) => socket.shutdown(Shutdown::Write)?,
+        }
+        let deadline = Instant::now() + patience;
+        let mut left = octets;
+        // Not on the stack, which every session would pay for.
+        let mut buffer = vec![0; 4096];
+        while left > 0 {
+            let count = match &mut self.wire {
+                Wire::Plain(plain) => plain.read_until(&mut buffer, deadline)?,
+                Wire::Tls(secured) => secured.read_below(&mut buffer, deadline)?,
+                Wire::Closed => 0,
+            };
+            match count {
+                0 => return Ok(()),
+                count => left = left.saturating_sub(count),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl PlainSocket {
+    fn read_until(&mut self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -61,41 +172,6 @@ impl DeadlineStream {
                 _ => return result,
             }
         }
-    }
-
-    /// Writes all of `octets`.
-    ///
-    /// # Errors
-    /// When the peer takes nothing for the time given to [`DeadlineStream::new`], or is gone.
-    pub fn write_all(&mut self, octets: &[u8]) -> io::Result<()> {
-        match &mut self.socket {
-            Socket::Tcp(socket) => socket.write_all(octets),
-            Socket::Unix(socket) => socket.write_all(octets),
-        }
-    }
-
-    /// Ends our side, then drops what the peer still sends until it closes, `octets` came or
-    /// `patience` is over. A socket closed with input unread makes the system reset the
-    /// connection, and the last reply may be lost with it.
-    ///
-    /// # Errors
-    /// When the peer is gone or does not close.
-    pub fn finish(&mut self, octets: usize, patience: Duration) -> io::Result<()> {
-        match &self.socket {
-            Socket::Tcp(socket) => socket.shutdown(Shutdown::Write)?,
-            Socket::Unix(socket) => socket.shutdown(Shutdown::Write)?,
-        }
-        let deadline = Instant::now() + patience;
-        let mut left = octets;
-        // Not on the stack, which every session would pay for.
-        let mut buffer = vec![0; 4096];
-        while left > 0 {
-            match self.read_until(&mut buffer, deadline)? {
-                0 => return Ok(()),
-                count => left = left.saturating_sub(count),
-            }
-        }
-        Ok(())
     }
 
     /// Makes sure that the next read returns when `left` is over, or soon after.

@@ -113,6 +113,11 @@ impl Identity {
         Ok(Self { uid: account.uid, gid: account.gid, groups })
     }
 
+    /// That of root, who owns what nobody else may read.
+    pub const fn root() -> Self {
+        Self { uid: 0, gid: 0, groups: Vec::new() }
+    }
+
     /// Takes this identity for the files that the calling thread touches, until the guard is
     /// dropped. A process that may not change identities keeps its own, if that is the one.
     ///
