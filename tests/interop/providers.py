@@ -24,12 +24,6 @@ TRANSPORTS = ("plain", "starttls", "implicit")
 TOKEN_KEY = b"the key that tokens are signed with"
 
 
-def as_root(test):
-    """Marks a test whose programs change to accounts of their own."""
-    test.as_root = True
-    return test
-
-
 def unpacked(path):
     """A program out of a package that is unpacked, not installed."""
     found = TOOLS / path

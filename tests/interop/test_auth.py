@@ -1,0 +1,189 @@
+"""Logging in badly: wrong, endless, cancelled, and ten thousand times (RFC 4954)."""
+
+import base64
+import contextlib
+import threading
+import time
+
+from accounts import Accounts, encoded, plain
+from harness import Client, Closed, loopback, wait_for
+
+FAILURES = 10_000
+ATTACKERS = 8
+GROWTH = 4 << 20
+
+
+def settled(server):
+    """Threads and memory once a login has been served and nobody is connected."""
+    server.logged_in().__exit__()
+    time_of = time.monotonic()
+    last = server.threads()
+    while time.monotonic() < time_of + 3:
+        last = min(last, server.threads())
+        time.sleep(0.05)
+    return last, server.memory("Pss")
+
+
+def test_refusals():
+    """What is no response is 501, an unknown mechanism 504, a cancelled login 501, a second one
+    503, one in the middle of a transaction 503; the session goes on after each."""
+    with Accounts() as server, server.connect("implicit") as client:
+        client.command("AUTH PLAIN ====", 501)
+        client.command("AUTH PLAIN a", 501)
+        client.command("AUTH NONSENSE", 504)
+        client.command("AUTH GSSAPI", 504)
+        client.command("AUTH", 501)
+        client.command("AUTH PLAIN", 334)
+        client.command("*", 501)
+        client.command("AUTH LOGIN", 334)
+        client.command(encoded("ann"), 334)
+        client.command("*", 501)
+        client.command("AUTH PLAIN", 334)
+        client.command("not base64!", 501)
+        client.command("AUTH PLAIN " + plain("ann", "secret"), 235)
+        client.command("AUTH PLAIN " + plain("ann", "secret"), 503)
+        client.command("MAIL FROM:<ann@mx.test>", 250)
+        client.command("AUTH PLAIN " + plain("ann", "secret"), 503)
+        client.command("RCPT TO:<zoe@mx.test>", 250)
+
+
+def test_hostile_responses():
+    """NUL bytes, controls, bad UTF-8 and a megabyte in a response are refused with a reply or
+    the end of the session, and cost nothing; the log stays one line of text for each event."""
+    responses = [b"\0", b"\0\0", b"\0" * 100, b"\0ann\0", b"\0\0secret", b"ann\0ann\0se\0cret",
+                 b"\0an\0n\0secret", b"\0\xff\xfe\0\xff", b"\0ann\r\nINFO forged\0x",
+                 b"\0" + b"a" * 3000 + b"\0" + b"b" * 3000, b"\x1b[2J\0\x1b[2J\0\x07"]
+    with Accounts({"auth": {"auth_failures": "100"}}) as server:
+        threads, memory = settled(server)
+        for response in responses:
+            for first in (True, False):
+                with server.connect("implicit", source=loopback(3)) as client:
+                    with contextlib.suppress(Closed, OSError):
+                        if first:
+                            client.command("AUTH PLAIN " + encoded(response), 535, 501, 500)
+                        else:
+                            client.command("AUTH PLAIN", 334)
+                            client.command(encoded(response), 535, 501, 500)
+        mega = base64.b64encode(b"\0ann\0" + b"x" * (1 << 20))
+        for begin in ("AUTH PLAIN ", "AUTH PLAIN\r\n", "AUTH LOGIN\r\n", "AUTH SCRAM-SHA-256\r\n"):
+            with server.connect("implicit", source=loopback(4)) as client:
+                with contextlib.suppress(Closed, OSError):
+                    client.send(begin.encode() + mega + b"\r\n")
+                    while reply := client.reply():
+                        assert reply.code in (334, 500, 501, 421, 535), reply
+                        if reply.code != 334:
+                            break
+        with server.connect("implicit", source=loopback(5)) as client:
+            with contextlib.suppress(Closed, OSError):
+                client.send(b"AUTH PLAIN\r\n")
+                for _ in range(16):
+                    client.send(b"A" * 65536)
+                client.expect(334)
+                client.expect(500, 501, 421)
+        server.logged_in().__exit__()
+        wait_for("the threads", lambda: server.threads() <= threads + 1)
+        grown = server.memory("Pss") - memory
+        assert grown < GROWTH, f"{grown} octets more"
+        raw = set(server.log_path.read_bytes())
+        assert not [c for c in raw if (c < 32 and c != 10) or c == 127], raw
+        assert "\nINFO forged" not in server.log()
+
+
+def test_five_failures():
+    """After `auth_failures` wrong passwords the session ends with 421; the mail of others, and
+    their logins, go on."""
+    with Accounts() as server:
+        with server.connect("implicit", source=loopback(2)) as client:
+            codes = []
+            with contextlib.suppress(Closed):
+                for _ in range(6):
+                    codes.append(client.command("AUTH PLAIN " + plain("ann", "wrong")).code)
+            assert codes[:4] == [535] * 4 and codes[4] in (535, 421), codes
+            assert client.is_closed()
+        server.logged_in().__exit__()
+        server.wait_log(loopback(2).replace(".", r"\.") + ".*ann")
+
+
+def test_unknown_as_wrong():
+    """An unknown name and a wrong password get the same reply after the same time."""
+    with Accounts({"auth": {"auth_failures": "100"}}) as server:
+        replies, times = {}, {"ann": [], "nobody-here": []}
+        for round_ in range(5):
+            for number, user in enumerate(times):
+                source = loopback(10 + 2 * round_ + number)
+                with server.connect("implicit", source=source) as client:
+                    begin = time.monotonic()
+                    reply = client.command("AUTH PLAIN " + plain(user, "wrong"), 535)
+                    times[user].append(time.monotonic() - begin)
+                    replies[user] = reply.text
+        assert len(set(replies.values())) == 1, replies
+        known, unknown = (sorted(t)[2] for t in times.values())
+        assert abs(known - unknown) < 0.1 + max(known, unknown) / 3, times
+
+
+def test_ten_thousand_failures():
+    """Ten thousand failing logins from several addresses cost no memory and no thread that stays,
+    and others log in and submit meanwhile."""
+    with Accounts() as server:
+        threads, memory = settled(server)
+        # Each attacker gets refusals in the end, so what is counted is attempts.
+        left, lock, answers = [FAILURES], threading.Lock(), {}
+
+        def attack(number):
+            source = loopback(20 + number)
+            while True:
+                with lock:
+                    if left[0] <= 0:
+                        return
+                with contextlib.suppress(OSError, Closed, AssertionError):
+                    with Client(server.host, server.ports["plain"], source) as client:
+                        failing(client, number)
+
+        def failing(client, number):
+            while True:
+                with lock:
+                    left[0] -= 1
+                    attempt = left[0]
+                    if attempt < 0:
+                        return
+                code = None
+                try:
+                    if not client.buffer and not hasattr(client, "greeted"):
+                        code = client.reply().code
+                        client.greeted = True
+                        if code != 220:
+                            return
+                        client.command("EHLO bad.test", 250)
+                    user = ("ann", "nobody")[attempt % 2]
+                    code = client.command("AUTH PLAIN " + plain(user, f"guess{attempt}")).code
+                    assert code != 235, "let in"
+                    if code == 421:
+                        return
+                finally:
+                    with lock:
+                        answers[code] = answers.get(code, 0) + 1
+
+        attackers = [threading.Thread(target=attack, args=(n,)) for n in range(ATTACKERS)]
+        begin = time.monotonic()
+        for attacker in attackers:
+            attacker.start()
+        slowest, count = 0.0, 0
+        while any(a.is_alive() for a in attackers):
+            before = time.monotonic()
+            with server.logged_in() as client:
+                client.send_message("ann@mx.test", ["zoe@mx.test"], b"Subject: on\r\n\r\n")
+                client.command("QUIT", 221)
+            count += 1
+            slowest = max(slowest, time.monotonic() - before)
+            time.sleep(0.5)
+        seconds = time.monotonic() - begin
+        for attacker in attackers:
+            attacker.join()
+        server.wait_mail("zoe", count)
+        wait_for("the threads", lambda: server.threads() <= threads + 1)
+        grown = server.memory("Pss") - memory
+        print(f"note: {FAILURES} failing logins in {seconds:.0f} s, answers {answers}; {count} "
+              f"messages of others, the slowest after {slowest:.1f} s; {grown >> 10} KiB more")
+        assert 235 not in answers and answers.get(535, 0) >= 5, answers
+        assert slowest < 15, slowest
+        assert grown < GROWTH, f"{grown} octets more"
