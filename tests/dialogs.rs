@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::bounded;
 use mailwren::config;
-use mailwren::config::settings::{ListenerTls, Settings, Vrfy};
+use mailwren::config::settings::{ListenerTls, Protocol, Settings, Vrfy};
 use mailwren::deliver::dispatch::Dispatcher;
 use mailwren::receive::logins::Logins;
 use mailwren::receive::peer::Peer;
@@ -109,6 +109,7 @@ fn in_memory() {
                 intake,
                 queue_runs,
                 peer,
+                protocol: settings.listeners[0].protocol,
                 logins,
                 exchange,
                 user,
@@ -133,6 +134,8 @@ fn limits(settings: &Settings) -> Limits {
         max_recipients: settings.server.max_recipients,
         offers_expn: settings.server.vrfy != Vrfy::No,
         bare_newline: settings.listeners[0].bare_newline,
+        submission_origin: (settings.listeners[0].protocol == Protocol::Submission)
+            .then(|| settings.server.domains.origin().clone()),
         offers_start_tls: settings.listeners[0].tls == ListenerTls::StartTls,
         auth: settings.listeners[0].auth,
         auth_without_tls: settings.listeners[0].auth_without_tls,

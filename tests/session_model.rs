@@ -237,9 +237,9 @@ fn refusal() -> Reply {
 }
 
 impl Policy for Picky {
-    fn sender(&mut self, reverse_path: &ReversePath, _: Option<u64>) -> Result<(), Reply> {
+    fn sender(&mut self, reverse_path: ReversePath, _: Option<u64>) -> Result<ReversePath, Reply> {
         let is_refused = reverse_path.mailbox().is_some_and(|m| m.local_part().as_str() == "no");
-        if is_refused { Err(refusal()) } else { Ok(()) }
+        if is_refused { Err(refusal()) } else { Ok(reverse_path) }
     }
 
     fn recipient(&mut self, forward_path: &ForwardPath) -> Result<Mailbox, Reply> {
@@ -290,6 +290,7 @@ fn session() -> MemorySession<Picky> {
         max_recipients: MAX_RECIPIENTS,
         offers_expn: false,
         bare_newline: BareNewline::Reject,
+        submission_origin: None,
         offers_start_tls: false,
         auth: AuthRule::None,
         auth_without_tls: false,

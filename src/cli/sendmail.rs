@@ -241,7 +241,7 @@ fn read(options: &Options, server: &Server, sender: &Mailbox) -> Result<Submissi
     }
     let now = clock::since_1970();
     let surroundings = Surroundings {
-        sender,
+        sender: Some(sender),
         full_name: options.full_name.as_deref(),
         date: &clock::date_field(now.as_secs()).to_string(),
         unique: &QueueId::generate(now.as_micros() as u64, random::number()).to_string(),

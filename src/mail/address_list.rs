@@ -1,15 +1,58 @@
 //! The addresses in a header field such as To (RFC 5322 §3.4): display names, comments,
 //! groups, quoted strings and folds, read leniently, since people and scripts write them.
 
+use std::ops::Range;
+
 use crate::mail::address::{AddressError, Domain, DomainName, LocalPart, Mailbox};
 
-/// The address specs of a field body, in their order, without names and comments: `ann` or
-/// `ann@example.org`, neither checked nor completed. Octets that are not UTF-8 stand as `?`.
-pub fn specs(body: &[u8]) -> Vec<String> {
+/// An address in a field body, neither checked nor completed: `ann` or `ann@example.org`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    /// The address without name, comments, blanks and folds. Octets that are not UTF-8 stand as
+    /// U+FFFD.
+    pub text: String,
+    /// From its first octet in the body up to behind its last one.
+    pub span: Range<usize>,
+}
+
+/// The addresses of a field body.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AddressList {
+    /// In their order.
+    pub specs: Vec<Spec>,
+    /// Whether every reader must find the same ones: nothing is open at the end, nothing stands
+    /// behind an angle bracket, no address is torn apart or told as a name for another.
+    pub is_certain: bool,
+}
+
+/// Reads a field body.
+pub fn read(body: &[u8]) -> AddressList {
     let mut scanner = Scanner::default();
-    String::from_utf8_lossy(body).chars().for_each(|c| scanner.take(c));
+    let mut at = 0;
+    for chunk in body.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            let start = at;
+            at += c.len_utf8();
+            scanner.take(c, start..at);
+        }
+        let start = at;
+        at += chunk.invalid().len();
+        if at > start {
+            scanner.take(char::REPLACEMENT_CHARACTER, start..at);
+        }
+    }
+    let is_open = scanner.in_quotes || scanner.in_angle || scanner.comments > 0;
     scanner.end_of_address();
-    scanner.specs
+    let Scanner { specs, is_doubtful, .. } = scanner;
+    let is_whole = |spec: &Spec| body.get(spec.span.clone()) == Some(spec.text.as_bytes());
+    let is_certain = !is_open && !is_doubtful && specs.iter().all(is_whole);
+    AddressList { specs, is_certain }
+}
+
+/// The address specs of a field body, in their order, without names and comments: `ann` or
+/// `ann@example.org`, neither checked nor completed.
+pub fn specs(body: &[u8]) -> Vec<String> {
+    read(body).specs.into_iter().map(|spec| spec.text).collect()
 }
 
 /// The mailbox that a spec means; `origin` is the domain of one that has none.
@@ -29,72 +72,115 @@ pub fn complete(spec: &str, origin: &DomainName) -> Result<Mailbox, AddressError
 /// Where in a field body the scanner is.
 #[derive(Debug, Default)]
 struct Scanner {
-    specs: Vec<String>,
+    specs: Vec<Spec>,
     /// What stands outside of angle brackets and comments.
-    plain: String,
+    plain: Kept,
     /// What stands in angle brackets, if there were any.
-    angle: Option<String>,
+    angle: Option<Kept>,
     in_angle: bool,
     in_quotes: bool,
     is_escaped: bool,
     comments: u32,
+    /// Readers may disagree about what was read so far.
+    is_doubtful: bool,
+}
+
+/// Characters that belong together, and where the first and the last one stood.
+#[derive(Debug, Default)]
+struct Kept {
+    text: String,
+    span: Range<usize>,
+    /// Whether there is an `@` outside of quotes.
+    has_at: bool,
+}
+
+impl Kept {
+    fn push(&mut self, c: char, at: Range<usize>) {
+        if self.text.is_empty() {
+            self.span.start = at.start;
+        }
+        self.text.push(c);
+        self.span.end = at.end;
+    }
 }
 
 impl Scanner {
-    fn take(&mut self, c: char) {
+    fn take(&mut self, c: char, at: Range<usize>) {
         if self.is_escaped {
             self.is_escaped = false;
-            return self.keep(c);
+            return self.keep(c, at);
         }
         match c {
             '\\' if self.in_quotes || self.comments > 0 => {
                 self.is_escaped = true;
-                self.keep(c);
+                self.keep(c, at);
             }
             '"' if self.comments == 0 => {
                 self.in_quotes = !self.in_quotes;
-                self.keep(c);
+                self.keep(c, at);
             }
             _ if self.in_quotes => {
                 // A fold within quotes is no part of them (RFC 5322 §3.2.4).
                 if !matches!(c, '\r' | '\n') {
-                    self.keep(c);
+                    self.keep(c, at);
                 }
             }
             '(' => self.comments = self.comments.saturating_add(1),
-            ')' => self.comments = self.comments.saturating_sub(1),
+            ')' => {
+                self.is_doubtful |= self.comments == 0;
+                self.comments = self.comments.saturating_sub(1);
+            }
             _ if self.comments > 0 => {}
             '<' => {
+                self.is_doubtful |= self.angle.is_some();
                 self.in_angle = true;
-                self.angle = Some(String::new());
+                self.angle = Some(Kept::default());
             }
-            '>' => self.in_angle = false,
+            '>' => {
+                self.is_doubtful |= !self.in_angle;
+                self.in_angle = false;
+            }
             ',' | ';' if !self.in_angle => self.end_of_address(),
             // `group: ann, bob;` begins anew behind its name, a source route behind itself.
-            ':' if !is_in_literal(&self.plain) && !self.in_angle => self.plain.clear(),
-            ':' if self.angle.as_ref().is_some_and(|path| ends_route(path)) => {
-                self.angle = Some(String::new());
+            ':' if !is_in_literal(&self.plain.text) && !self.in_angle => {
+                self.is_doubtful |= self.plain.has_at || self.angle.is_some();
+                self.plain = Kept::default();
+            }
+            ':' if self.angle.as_ref().is_some_and(|path| ends_route(&path.text)) => {
+                self.angle = Some(Kept::default());
             }
             _ if c.is_whitespace() => {}
-            _ => self.keep(c),
+            _ => self.keep(c, at),
         }
     }
 
-    fn keep(&mut self, c: char) {
+    fn keep(&mut self, c: char, at: Range<usize>) {
         if self.comments > 0 {
             return;
         }
-        match &mut self.angle {
-            Some(path) if self.in_angle => path.push(c),
-            _ => self.plain.push(c),
-        }
+        let is_behind = self.angle.is_some() && !self.in_angle;
+        self.is_doubtful |= is_behind;
+        let kept = match &mut self.angle {
+            Some(path) if self.in_angle => path,
+            _ => &mut self.plain,
+        };
+        kept.has_at |= c == '@' && !self.in_quotes;
+        kept.push(c, at);
     }
 
     fn end_of_address(&mut self) {
         let plain = std::mem::take(&mut self.plain);
-        let spec = self.angle.take().unwrap_or(plain);
-        if !spec.is_empty() {
-            self.specs.push(spec);
+        let spec = match self.angle.take() {
+            Some(angle) => {
+                // `ann@example.org <ann@example.org>` is common, and says nothing false.
+                let is_same = plain.text.eq_ignore_ascii_case(&angle.text);
+                self.is_doubtful |= plain.has_at && !is_same;
+                angle
+            }
+            None => plain,
+        };
+        if !spec.text.is_empty() {
+            self.specs.push(Spec { text: spec.text, span: spec.span });
         }
         self.in_angle = false;
     }
@@ -143,6 +229,47 @@ mod tests {
     }
 
     #[test]
+    fn an_address_stands_where_it_is_said_to_stand() {
+        let body = " ann, \u{c4}nn <bob> , Carl (c) <\"d e\"> (x)\r\n\t,f(g)".as_bytes();
+        let list = read(body);
+        assert!(list.is_certain);
+        let found: Vec<_> = list.specs.iter().map(|spec| &body[spec.span.clone()]).collect();
+        assert_eq!(found, [&b"ann"[..], b"bob", b"\"d e\"", b"f"]);
+        let latin = b"J\xf6rg <ann>, J\xf6rg Ann";
+        assert_eq!(read(latin).specs[0].span, 6..9);
+        assert!(!read(latin).is_certain);
+    }
+
+    #[test]
+    fn what_readers_may_understand_in_two_ways_is_doubtful() {
+        for (body, is_certain) in [
+            ("", true),
+            ("Ann B. <ann@a.test>, (x) bob@b.test (Bob)", true),
+            ("\"ann@a.test, x\" <bob@b.test>", true),
+            ("ANN@a.test <ann@a.test>", true),
+            ("staff: ann@a.test, Bob <bob@b.test>;", true),
+            ("<@r.test:ann@a.test>", true),
+            ("a@[IPv6:::1]", true),
+            ("bob@b.test <ann@a.test>", false),
+            ("<bob@b.test> <ann@a.test>", false),
+            ("<ann@a.test> bob@b.test", false),
+            ("<ann@a.test> \"x\"", false),
+            ("bob@b.test: ann@a.test", false),
+            ("<bob@b.test>: ann@a.test", false),
+            ("a nn@a.test", false),
+            ("Bob ann@a.test", false),
+            ("ann@a.test (x, bob@b.test", false),
+            ("ann@a.test) bob", false),
+            ("ann@a.test>", false),
+            ("<ann@a.test", false),
+            ("\"ann@a.test", false),
+            ("ann\u{a0}@a.test", false),
+        ] {
+            assert_eq!(read(body.as_bytes()).is_certain, is_certain, "{body:?}");
+        }
+    }
+
+    #[test]
     fn a_name_without_domain_is_completed() {
         let origin = "home.test".parse().unwrap();
         assert_eq!(complete("root", &origin).unwrap().to_string(), "root@home.test");
@@ -154,8 +281,11 @@ mod tests {
     proptest! {
         #[test]
         fn random_bodies_never_panic(body in any::<Vec<u8>>(), near in "[a@,;:<>()\"\\\\\\[\\] ]{0,30}") {
-            specs(&body);
-            specs(near.as_bytes());
+            for body in [body.as_slice(), near.as_bytes()] {
+                for spec in read(body).specs {
+                    prop_assert!(body.get(spec.span).is_some_and(|octets| !octets.is_empty()));
+                }
+            }
         }
     }
 }

@@ -224,7 +224,7 @@ pub fn encode_xtext(text: &str) -> String {
 
 /// Decodes xtext. `None` when it is none, or hides what is not printable ASCII or a blank: both
 /// parameters may hold nothing else (RFC 3461 §4.2 and §4.4), and a line end would end a field.
-fn decode_xtext(text: &str) -> Option<String> {
+pub fn decode_xtext(text: &str) -> Option<String> {
     let mut decoded = String::with_capacity(text.len());
     let mut octets = text.bytes();
     while let Some(octet) = octets.next() {

@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod address_list;
+pub mod completion;
 pub mod date;
 pub mod dsn;
 pub mod dsn_request;

@@ -10,8 +10,8 @@ use crate::mail::header::{self, Field};
 /// What the command was told, and what it knows of its surroundings.
 #[derive(Clone, Debug)]
 pub struct Surroundings<'a> {
-    /// The sender's address, for a missing From.
-    pub sender: &'a Mailbox,
+    /// The sender's address, for a missing From. Without one there is none either.
+    pub sender: Option<&'a Mailbox>,
     /// The sender's full name, for a missing From.
     pub full_name: Option<&'a str>,
     /// Now, as RFC 5322 §3.3 writes it, for a missing Date.
@@ -84,11 +84,12 @@ fn without_from_line(message: &[u8]) -> &[u8] {
     memchr::memchr(b'\n', message).map_or(&[][..], |end| &message[end + 1..])
 }
 
-fn missing_fields(fields: &[Field<'_>], surroundings: &Surroundings<'_>) -> String {
+/// The fields that a message must have and `fields` lacks (RFC 5322 §3.6), and Message-ID.
+pub(super) fn missing_fields(fields: &[Field<'_>], surroundings: &Surroundings<'_>) -> String {
     let Surroundings { sender, full_name, date, unique, origin } = surroundings;
     let has = |name: &str| fields.iter().any(|field| field.is_named(name));
     let mut missing = String::new();
-    if !has("From") {
+    if let Some(sender) = sender.filter(|_| !has("From")) {
         match full_name.map(quoted_phrase) {
             Some(name) => missing.push_str(&format!("From: {name} <{sender}>\r\n")),
             None => missing.push_str(&format!("From: <{sender}>\r\n")),
@@ -145,7 +146,7 @@ mod tests {
     fn submit(message: &str) -> Submission {
         let (sender, origin) = ("ann@home.test".parse().unwrap(), "home.test".parse().unwrap());
         let surroundings = Surroundings {
-            sender: &sender,
+            sender: Some(&sender),
             full_name: Some("Ann \"A\" \u{c4}"),
             date: "Sun, 22 Nov 2026 03:46:52 +0000",
             unique: "u",

@@ -1,22 +1,23 @@
 //! One message on its way in: from the socket through the decoder into the spool, never more
-//! of it in memory than a buffer.
+//! of it in memory than a buffer, and where it is submitted its header section.
 
 use std::io;
 use std::time::Instant;
 
-use crate::config::settings::{BareNewline, Settings};
+use crate::config::settings::Settings;
 use crate::mail::hops::HopCounter;
 use crate::mail::status::Status;
 use crate::receive::Reception;
-use crate::receive::peer::Peer;
+use crate::receive::held_header::HeldHeader;
 use crate::receive::policy::{self, USUAL_SIZE};
+use crate::receive::provenance::Provenance;
 use crate::report::complaint::Complaint;
 use crate::report::station;
 use crate::route;
 use crate::route::next_hop::NextHop;
 use crate::smtp::data::{DataDecoder, Progress};
 use crate::smtp::reply::Reply;
-use crate::smtp::server::{DataError, Introduction, Transaction};
+use crate::smtp::server::{DataError, Transaction};
 use crate::spool::envelope::{Envelope, Recipient};
 use crate::spool::id::QueueId;
 use crate::spool::store::{Draft, Receipt};
@@ -37,9 +38,13 @@ static DISK_FAILS_TOLD: Complaint = Complaint::new();
 #[derive(Debug)]
 pub struct IncomingMessage<'a> {
     reception: &'a Reception,
+    provenance: Provenance<'a>,
     draft: Draft,
     decoder: DataDecoder,
     hops: HopCounter,
+    /// What is looked at before it is written, if it has not been.
+    header: Option<HeldHeader<'a>>,
+    refusal: Option<Reply>,
     content_octets: u64,
     disk_error: Option<io::Error>,
     began: Instant,
@@ -50,29 +55,33 @@ impl<'a> IncomingMessage<'a> {
     /// (RFC 5321 §4.4).
     pub fn begin(
         reception: &'a Reception,
-        peer: &Peer,
-        introduction: Option<&Introduction>,
-        transaction: &Transaction,
-        bare_newline: BareNewline,
+        provenance: &Provenance<'a>,
+        transaction: &'a Transaction,
     ) -> Self {
         let now = clock::since_1970();
         let id = reception.spool.new_id(now);
-        let trace = trace_field(reception, peer, introduction, transaction, id, now.as_secs());
+        let trace = trace_field(reception, provenance, transaction, id, now.as_secs());
         let draft = reception.spool.draft(Envelope {
             id,
             received_at: now.as_secs(),
-            client: peer.to_string(),
+            client: provenance.client(),
             reverse_path: transaction.reverse_path.clone(),
             recipients: transaction.recipients.clone(),
             body: transaction.body,
             request: transaction.request.clone(),
         });
-        let decoder = DataDecoder::new(bare_newline);
+        let decoder = DataDecoder::new(provenance.listener.bare_newline);
+        let Reception { settings, router, .. } = reception;
+        let sender = transaction.reverse_path.mailbox();
+        let header = HeldHeader::begin(settings, router, *provenance, sender, id);
         let mut message = Self {
             reception,
+            provenance: *provenance,
             draft,
             decoder,
             hops: HopCounter::default(),
+            header,
+            refusal: None,
             content_octets: 0,
             disk_error: None,
             began: Instant::now(),
@@ -84,7 +93,8 @@ impl<'a> IncomingMessage<'a> {
     /// Takes the next octets from the wire, and says how many were used if the data ended
     /// with them.
     pub fn feed(&mut self, wire: &[u8]) -> Option<usize> {
-        let Self { reception, draft, decoder, hops, content_octets, disk_error, .. } = self;
+        let Self { reception, draft, decoder, hops, content_octets, .. } = self;
+        let Self { header, refusal, disk_error, .. } = self;
         let limit = reception.settings.server.max_message_size;
         let progress = decoder.decode(wire, |content| {
             let before = *content_octets;
@@ -92,7 +102,7 @@ impl<'a> IncomingMessage<'a> {
             hops.feed(content);
             if disk_error.is_none() && *content_octets <= limit {
                 *disk_error = check_room_again(reception, before, *content_octets)
-                    .and_then(|()| draft.write(content))
+                    .and_then(|()| write(draft, header, refusal, content))
                     .err();
             }
         });
@@ -111,7 +121,7 @@ impl<'a> IncomingMessage<'a> {
     ///
     /// # Errors
     /// What the client is told instead of 250. Nothing of the message is left then.
-    pub fn finish(self) -> Result<Receipt, DataError> {
+    pub fn finish(mut self) -> Result<Receipt, DataError> {
         if let Some(fault) = self.decoder.fault() {
             return Err(DataError::Fault(fault));
         }
@@ -120,6 +130,17 @@ impl<'a> IncomingMessage<'a> {
         }
         if self.hops.hops() >= MAX_HOPS {
             return Err(DataError::Refused(LOOP));
+        }
+        if let Some(header) = self.header.take() {
+            // A message without a body.
+            let written = header.finish().map(|header| self.draft.write(&header));
+            match written {
+                Ok(written) => self.disk_error = self.disk_error.or(written.err()),
+                Err(refusal) => self.refusal = Some(refusal),
+            }
+        }
+        if let Some(refusal) = self.refusal {
+            return Err(DataError::Refused(refusal));
         }
         let id = self.draft.envelope().id;
         self.keep().map_err(|error| {
@@ -135,12 +156,35 @@ impl<'a> IncomingMessage<'a> {
         }
         let Reception { settings, intake, .. } = self.reception;
         let sealed = self.draft.seal()?;
-        station::received(sealed.message(), self.began.elapsed());
+        let user = self.provenance.user.map(|user| &**user);
+        let client = self.provenance.peer.to_string();
+        station::received(sealed.message(), &client, user, self.began.elapsed());
         let patience = settings.queue.direct;
         if !patience.is_zero() && may_be_direct(settings, sealed.message().envelope()) {
             intake.deliver_or_store(sealed, patience)
         } else {
             intake.store(sealed)
+        }
+    }
+}
+
+/// Writes what came: the header section, if it is held, when it is whole.
+fn write(
+    draft: &mut Draft,
+    header: &mut Option<HeldHeader<'_>>,
+    refusal: &mut Option<Reply>,
+    content: &[u8],
+) -> io::Result<()> {
+    let Some(held) = header else {
+        return if refusal.is_some() { Ok(()) } else { draft.write(content) };
+    };
+    let Some(whole) = held.feed(content) else { return Ok(()) };
+    *header = None;
+    match whole {
+        Ok(octets) => draft.write(&octets),
+        Err(reply) => {
+            *refusal = Some(reply);
+            Ok(())
         }
     }
 }
@@ -176,23 +220,22 @@ fn disk_reply(error: &io::Error) -> (Reply, &'static Complaint) {
 /// only where there is one, so that nobody learns of a blind copy.
 fn trace_field(
     reception: &Reception,
-    peer: &Peer,
-    introduction: Option<&Introduction>,
+    provenance: &Provenance<'_>,
     transaction: &Transaction,
     id: QueueId,
     now: u64,
 ) -> String {
+    let introduction = provenance.introduction;
     let client = introduction.map_or("unknown", |introduction| introduction.name.as_str());
-    let is_extended = introduction.is_some_and(|introduction| introduction.is_extended);
-    let protocol = if is_extended { "ESMTP" } else { "SMTP" };
     let recipient = match transaction.recipients.as_slice() {
         [only] => format!("\r\n\tfor <{}>", only.mailbox),
         _ => String::new(),
     };
     format!(
-        "Received: from {client} {}\r\n\tby {} with {protocol} id {id}{recipient};\r\n\t{}\r\n",
-        peer.trace(),
+        "Received: from {client} {}\r\n\tby {} with {} id {id}{recipient};\r\n\t{}\r\n",
+        provenance.peer.trace(),
         reception.settings.server.hostname,
+        provenance.with(),
         clock::date_field(now),
     )
 }

@@ -1,11 +1,14 @@
 //! The first room: sockets, session threads, and the policy that says yes or no.
 
+pub mod held_header;
 pub mod listener;
 pub mod logins;
 pub mod message;
 pub mod peer;
 pub mod policy;
+pub mod provenance;
 pub mod queue_runs;
+pub mod sender;
 pub mod session;
 pub mod slots;
 pub mod stream;

@@ -1,16 +1,19 @@
 //! Who may send what to whom: local domains for anybody, other domains only for those who
-//! may relay (RFC 5321 §7.9 leaves the choice to us; RFC 2505 says why it is made so).
+//! may relay (RFC 5321 §7.9 leaves the choice to us; RFC 2505 says why it is made so). Where mail
+//! is submitted, only a login counts (RFC 6409 §4.3).
 
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::settings::{Settings, Vrfy};
+use crate::config::settings::{Protocol, Settings, Vrfy};
 use crate::mail::address::{Domain, ForwardPath, LocalPart, Mailbox, ReversePath};
 use crate::mail::status::Status;
 use crate::receive::logins::{Exchange, Logins};
 use crate::receive::peer::Peer;
+use crate::receive::provenance::bound_user;
 use crate::receive::queue_runs::QueueRuns;
+use crate::receive::sender::{Owner, qualified};
 use crate::report::complaint::Complaint;
 use crate::route::local::{LocalRouter, Resolution};
 use crate::smtp::command::EtrnNode;
@@ -44,6 +47,8 @@ const JUST_STARTED: Reply =
     Reply::new(458, Status::new(4, 3, 2), "The queue was started a moment ago; try again later");
 const NO_LOGIN: Reply =
     Reply::new(503, Status::new(5, 5, 1), "There is no login to go on with; say AUTH again");
+const CANNOT_TELL: Reply =
+    Reply::new(451, Status::new(4, 3, 0), "Cannot look this user up now; try again later");
 const NOT_AN_ADDRESS: Reply =
     Reply::new(553, Status::new(5, 1, 3), "This is no address or user name");
 
@@ -62,6 +67,8 @@ pub struct SessionPolicy<'a> {
     pub queue_runs: &'a QueueRuns,
     /// The client.
     pub peer: Peer,
+    /// What is spoken with it.
+    pub protocol: Protocol,
     /// Who may log in.
     pub logins: &'a Logins,
     /// The login that is under way.
@@ -76,6 +83,7 @@ impl SessionPolicy<'_> {
         match self.peer {
             _ if self.user.is_some() => true,
             Peer::Account { .. } => true,
+            Peer::Host { .. } if self.protocol == Protocol::Submission => false,
             Peer::Host { remote, .. } => {
                 self.settings.relay_networks.iter().any(|network| network.contains(&remote))
             }
@@ -96,8 +104,28 @@ impl SessionPolicy<'_> {
                 (Domain::Literal(literal), Peer::Host { local, .. }) if *literal == local => {
                     Ok(Mailbox::new(mailbox.local_part().clone(), origin()))
                 }
+                _ if self.protocol == Protocol::Submission => {
+                    let status = Status::new(5, 1, 2);
+                    qualified(self.settings, mailbox.clone())
+                        .map_err(|domain| not_qualified(status, &domain))
+                }
                 _ => Ok(mailbox.clone()),
             },
+        }
+    }
+
+    /// Whether the client may send as `mailbox`.
+    fn check_sender(&self, mailbox: &Mailbox) -> Result<(), Reply> {
+        let Some(user) = bound_user(self.peer, self.user.as_ref(), self.settings) else {
+            return Ok(());
+        };
+        match Owner::new(self.settings, self.router, user).owns(mailbox) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(not_yours(mailbox, user)),
+            Err(failure) => {
+                log::warn!("MAIL {mailbox}: {}", failure.text);
+                Err(CANNOT_TELL)
+            }
         }
     }
 
@@ -127,13 +155,26 @@ impl SessionPolicy<'_> {
 }
 
 impl Policy for SessionPolicy<'_> {
-    fn sender(&mut self, _: &ReversePath, size: Option<u64>) -> Result<(), Reply> {
+    fn sender(
+        &mut self,
+        reverse_path: ReversePath,
+        size: Option<u64>,
+    ) -> Result<ReversePath, Reply> {
         check_room(self.settings, self.spool, self.intake, size.unwrap_or(USUAL_SIZE)).map_err(
             |error| match error.kind() {
                 io::ErrorKind::StorageFull => NO_SPACE,
                 _ => SPOOL_AWAY,
             },
-        )
+        )?;
+        // RFC 6409 §3.2: the null path is good for anybody.
+        let ReversePath::Mailbox(mailbox) = reverse_path else { return Ok(reverse_path) };
+        let mailbox = match self.protocol {
+            Protocol::Smtp => mailbox,
+            Protocol::Submission => qualified(self.settings, mailbox)
+                .map_err(|domain| not_qualified(Status::new(5, 1, 8), &domain))?,
+        };
+        self.check_sender(&mailbox)?;
+        Ok(ReversePath::Mailbox(mailbox))
     }
 
     fn recipient(&mut self, forward_path: &ForwardPath) -> Result<Mailbox, Reply> {
@@ -148,11 +189,7 @@ impl Policy for SessionPolicy<'_> {
             Resolution::Unknown => Err(no_such_user(&mailbox)),
             Resolution::Failed(failure) => {
                 log::warn!("RCPT {mailbox}: {}", failure.text);
-                Err(Reply::new(
-                    451,
-                    Status::new(4, 3, 0),
-                    "Cannot look this user up now; try again later",
-                ))
+                Err(CANNOT_TELL)
             }
         }
     }
@@ -268,6 +305,21 @@ pub fn check_room(
 fn found(mailboxes: &[Mailbox]) -> Reply {
     let lines: Vec<_> = mailboxes.iter().map(|mailbox| format!("<{mailbox}>")).collect();
     Reply::with_text(250, Status::new(2, 1, 5), lines.join("\n"))
+}
+
+/// RFC 6409 §4.2.
+fn not_qualified(status: Status, domain: &Domain) -> Reply {
+    let text =
+        format!("{domain} is no full domain name; write it out, as in user@{domain}.example");
+    Reply::with_text(554, status, text)
+}
+
+fn not_yours(mailbox: &Mailbox, user: &str) -> Reply {
+    let text = format!(
+        "<{mailbox}> is no address of {user}, who is logged in; send from your own, or have an \
+         alias or `[auth] sender = any` set"
+    );
+    Reply::with_text(553, Status::new(5, 7, 1), text)
 }
 
 fn no_such_user(mailbox: &Mailbox) -> Reply {

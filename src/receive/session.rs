@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::config::settings::{Listener, ListenerTls, Vrfy};
+use crate::config::settings::{AuthRule, Listener, ListenerTls, Protocol, Vrfy};
 use crate::mail::status::Status;
 use crate::receive::Reception;
 use crate::receive::logins::Exchange;
 use crate::receive::message::IncomingMessage;
 use crate::receive::peer::Peer;
 use crate::receive::policy::SessionPolicy;
+use crate::receive::provenance::Provenance;
 use crate::receive::stream::{DeadlineStream, Socket};
 use crate::receive::tls::Acceptor;
 use crate::receive::tls::secured::Encryption;
@@ -96,7 +97,8 @@ impl Conversation<'_> {
                 return self.refuse_early_tls();
             }
             let user = session.user().cloned();
-            let mut policy = policy(self.reception, self.peer, &mut self.exchange, user);
+            let mut policy =
+                policy(self.reception, self.listener, self.peer, &mut self.exchange, user);
             let action = session.next(&self.input, &mut policy);
             match action {
                 Action::Read => {
@@ -196,14 +198,20 @@ impl Conversation<'_> {
 
     fn limits(&self) -> Limits {
         let server = &self.reception.settings.server;
+        let is_submission = self.listener.protocol == Protocol::Submission;
         Limits {
             hostname: server.hostname.to_string(),
             max_message_size: server.max_message_size,
             max_recipients: server.max_recipients,
             offers_expn: server.vrfy != Vrfy::No,
             bare_newline: self.listener.bare_newline,
+            submission_origin: is_submission.then(|| server.domains.origin().clone()),
             offers_start_tls: self.listener.tls == ListenerTls::StartTls,
-            auth: self.listener.auth,
+            auth: match (self.peer, self.listener.auth) {
+                // RFC 6409 §4.3: the system has authenticated it already.
+                (Peer::Account { .. }, AuthRule::Required) => AuthRule::Optional,
+                (_, rule) => rule,
+            },
             auth_without_tls: self.listener.auth_without_tls,
             max_login_failures: self.reception.settings.auth.auth_failures,
         }
@@ -242,14 +250,15 @@ impl Conversation<'_> {
         let Some(transaction) = session.transaction() else {
             return Err(io::Error::other("data without a transaction"));
         };
-        let introduction = session.introduction();
-        let mut message = IncomingMessage::begin(
-            self.reception,
-            &self.peer,
-            introduction,
-            transaction,
-            self.listener.bare_newline,
-        );
+        let provenance = Provenance {
+            peer: self.peer,
+            introduction: session.introduction(),
+            is_secured: session.is_secured(),
+            encryption: None,
+            user: session.user(),
+            listener: self.listener,
+        };
+        let mut message = IncomingMessage::begin(self.reception, &provenance, transaction);
         let timeout = self.reception.settings.server.session_timeout;
         let began = Instant::now();
         let mut total = 0;
@@ -346,10 +355,22 @@ impl Conversation<'_> {
 
 fn policy<'a>(
     reception: &'a Reception,
+    listener: &Listener,
     peer: Peer,
     exchange: &'a mut Option<Exchange>,
     user: Option<Arc<str>>,
 ) -> SessionPolicy<'a> {
     let Reception { settings, spool, router, logins, intake, queue_runs, .. } = reception;
-    SessionPolicy { settings, spool, router, intake, queue_runs, peer, logins, exchange, user }
+    SessionPolicy {
+        settings,
+        spool,
+        router,
+        intake,
+        queue_runs,
+        peer,
+        protocol: listener.protocol,
+        logins,
+        exchange,
+        user,
+    }
 }

@@ -128,7 +128,7 @@ impl Notification<'_> {
         draft.write(report.tail().as_bytes())?;
         let (_, message) = draft.commit()?;
         station::reported(self.original.envelope().id, self.to, recipients, id);
-        station::received(&message, Duration::ZERO);
+        station::received(&message, &message.envelope().client, None, Duration::ZERO);
         Ok(message)
     }
 

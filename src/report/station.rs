@@ -13,8 +13,8 @@ use crate::spool::message::StoredMessage;
 /// Recipients that a `received` line names; the rest are counted.
 const MAX_NAMED: usize = 10;
 
-/// A message is in the spool.
-pub fn received(message: &StoredMessage, took: Duration) {
+/// A message from `client`, which logged in as `user`, is in the spool.
+pub fn received(message: &StoredMessage, client: &str, user: Option<&str>, took: Duration) {
     if !log::log_enabled!(log::Level::Info) {
         return;
     }
@@ -25,13 +25,13 @@ pub fn received(message: &StoredMessage, took: Duration) {
         0 => String::new(),
         more => format!(",+{more}"),
     };
+    let user = user.map_or_else(String::new, |user| format!(" user={user:?}"));
     log::info!(
-        "{}: received from={} to={}{more} size={} client={:?} took={}",
+        "{}: received from={} to={}{more} size={} client={client:?}{user} took={}",
         envelope.id,
         envelope.reverse_path,
         named.join(","),
         message.size_octets(),
-        envelope.client,
         milliseconds(took),
     );
 }

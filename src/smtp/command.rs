@@ -191,11 +191,12 @@ pub fn syntax(verb: &str) -> Option<&'static str> {
 }
 
 impl Command {
-    /// Reads a command line without its CRLF.
+    /// Reads a command line without its CRLF. `origin` is the domain of addresses that have
+    /// none; without it such an address is refused.
     ///
     /// # Errors
     /// Why it is no command; the session goes on.
-    pub fn parse(line: &[u8]) -> Result<Self, CommandError> {
+    pub fn parse(line: &[u8], origin: Option<&DomainName>) -> Result<Self, CommandError> {
         let is_printable = line.iter().all(|b| (b' '..=b'~').contains(b));
         let line = match std::str::from_utf8(line) {
             Ok(line) if is_printable => line.trim_end_matches(' '),
@@ -215,8 +216,8 @@ impl Command {
         match verb.to_ascii_uppercase().as_str() {
             "HELO" => argument.parse().map(Self::Helo).map_err(|_| syntax_error),
             "EHLO" => argument.parse().map(Self::Ehlo).map_err(|_| syntax_error),
-            "MAIL" => parse_mail(argument, syntax_error),
-            "RCPT" => parse_rcpt(argument, syntax_error),
+            "MAIL" => parse_mail(argument, origin, syntax_error),
+            "RCPT" => parse_rcpt(argument, origin, syntax_error),
             "VRFY" if !argument.is_empty() => Ok(Self::Vrfy(argument.to_owned())),
             "EXPN" if !argument.is_empty() => Ok(Self::Expn(argument.to_owned())),
             "ETRN" => argument.parse().map(Self::Etrn).map_err(|_| syntax_error),
@@ -239,20 +240,41 @@ fn parse_auth(argument: &str) -> Option<Command> {
     words.next().is_none().then_some(Command::Auth { mechanism, initial })
 }
 
-fn parse_mail(argument: &str, syntax_error: CommandError) -> Result<Command, CommandError> {
+fn parse_mail(
+    argument: &str,
+    origin: Option<&DomainName>,
+    syntax_error: CommandError,
+) -> Result<Command, CommandError> {
     let path = behind_keyword(argument, "FROM:").ok_or(syntax_error)?;
     let (path, parameters) = split_path(path)?;
-    let reverse_path = path.parse().map_err(CommandError::Address)?;
+    let reverse_path = parse_path(path, origin).map_err(CommandError::Address)?;
     let parameters = MailParameters::parse(parameters).map_err(CommandError::Parameter)?;
     Ok(Command::Mail(reverse_path, parameters))
 }
 
-fn parse_rcpt(argument: &str, syntax_error: CommandError) -> Result<Command, CommandError> {
+fn parse_rcpt(
+    argument: &str,
+    origin: Option<&DomainName>,
+    syntax_error: CommandError,
+) -> Result<Command, CommandError> {
     let path = behind_keyword(argument, "TO:").ok_or(syntax_error)?;
     let (path, parameters) = split_path(path)?;
-    let forward_path = path.parse().map_err(CommandError::Address)?;
+    let forward_path = parse_path(path, origin).map_err(CommandError::Address)?;
     let request = parse_rcpt_parameters(parameters).map_err(CommandError::Parameter)?;
     Ok(Command::Rcpt(forward_path, request))
+}
+
+/// Reads a path; `<ann>` as one at `origin`, where there is one.
+fn parse_path<P: FromStr<Err = AddressError>>(
+    path: &str,
+    origin: Option<&DomainName>,
+) -> Result<P, AddressError> {
+    match (path.parse(), origin, path.strip_suffix('>')) {
+        (Err(AddressError::NoDomain), Some(origin), Some(bare)) => {
+            format!("{bare}@{origin}>").parse()
+        }
+        (parsed, ..) => parsed,
+    }
 }
 
 /// What stands behind `FROM:` or `TO:`. RFC 5321 §3.3 allows no blank there; devices send
@@ -279,7 +301,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn mail(path: &str, size: Option<u64>, body: Body) -> Result<Command, CommandError> {
-        let parameters = MailParameters { size, body, request: Default::default() };
+        let parameters =
+            MailParameters { size, body, request: Default::default(), has_auth: false };
         Ok(Command::Mail(path.parse().unwrap(), parameters))
     }
 
@@ -313,7 +336,7 @@ mod tests {
             ("HELP", Ok(Command::Help(None))),
             ("HELP mail", Ok(Command::Help(Some("mail".into())))),
         ] {
-            assert_eq!(Command::parse(line.as_bytes()), command, "{line:?}");
+            assert_eq!(Command::parse(line.as_bytes(), None), command, "{line:?}");
         }
     }
 
@@ -359,9 +382,35 @@ mod tests {
             ("RCPT TO:<a@b> NOTIFY=NONE", 501),
             ("RCPT TO:<a@b> FOO=1", 555),
         ] {
-            let reply = Command::parse(line.as_bytes()).unwrap_err().reply();
+            let reply = Command::parse(line.as_bytes(), None).unwrap_err().reply();
             assert_eq!(reply.code(), code, "{line:?}: {reply}");
             assert!(reply.status().is_some_and(Status::is_permanent), "{line:?}: {reply}");
+        }
+    }
+
+    #[test]
+    fn an_address_without_domain_is_completed_where_it_may() {
+        let origin = "home.test".parse().unwrap();
+        for (line, printed) in [
+            ("MAIL FROM:<ann>", "MAIL <ann@home.test>"),
+            ("MAIL FROM:<\"a>n\">", "MAIL <\"a>n\"@home.test>"),
+            ("MAIL FROM:<>", "MAIL <>"),
+            ("MAIL FROM:<ann@x.test>", "MAIL <ann@x.test>"),
+            ("MAIL FROM:<@r.test:ann>", "MAIL <ann@home.test>"),
+            ("MAIL FROM:<ann@>", "553"),
+            ("MAIL FROM:<a b>", "553"),
+            ("MAIL FROM:ann", "501"),
+            ("RCPT TO:<bob>", "RCPT <bob@home.test>"),
+            ("RCPT TO:<postmaster>", "RCPT <postmaster>"),
+            ("RCPT TO:<>", "553"),
+        ] {
+            let found = match Command::parse(line.as_bytes(), Some(&origin)) {
+                Ok(Command::Mail(path, _)) => format!("MAIL {path}"),
+                Ok(Command::Rcpt(path, _)) => format!("RCPT {path}"),
+                Ok(command) => panic!("{command:?}"),
+                Err(error) => error.reply().code().to_string(),
+            };
+            assert_eq!(found, printed, "{line}");
         }
     }
 
@@ -369,7 +418,7 @@ mod tests {
         #[test]
         fn random_bytes_never_panic(line in any::<Vec<u8>>(), near in "(MAIL FROM|RCPT TO|HELP|EHLO)[: <>@a\"\\\\=]{0,12}") {
             for line in [line.as_slice(), near.as_bytes()] {
-                if let Err(error) = Command::parse(line) {
+                if let Err(error) = Command::parse(line, None) {
                     prop_assert!((500..=555).contains(&error.reply().code()));
                 }
             }

@@ -1,13 +1,15 @@
 //! The parameters behind a path: `SIZE=1000 BODY=8BITMIME` (RFC 5321 §4.1.2, RFC 1870,
-//! RFC 6152), and what is asked about reports (RFC 3461 §4).
+//! RFC 6152), what is asked about reports (RFC 3461 §4), and AUTH (RFC 4954 §5).
 
 use std::str::FromStr;
 
-use crate::mail::dsn_request::{MessageRequest, NotOfTheForm, RecipientRequest};
+use crate::mail::address::Mailbox;
+use crate::mail::dsn_request::{MessageRequest, NotOfTheForm, RecipientRequest, decode_xtext};
 use crate::spool::envelope::Body;
 
 const ENVID_FORM: &str = "ENVID is up to 100 characters of xtext";
 const NOTIFY_FORM: &str = "NOTIFY is NEVER, or a list of SUCCESS, FAILURE and DELAY";
+const AUTH_FORM: &str = "AUTH is <>, or a mailbox as xtext";
 const ORCPT_FORM: &str = "ORCPT is an address type, a semicolon and xtext";
 
 /// What MAIL said about the message to come.
@@ -19,6 +21,9 @@ pub struct MailParameters {
     pub body: Body,
     /// `RET=` and `ENVID=` (RFC 3461 §4.3 and §4.4).
     pub request: MessageRequest,
+    /// Whether `AUTH=` was there. Whom it names is not kept: no client is trusted to say who
+    /// wrote a message, so each value means `<>` (RFC 4954 §5).
+    pub has_auth: bool,
 }
 
 /// Why parameters were refused.
@@ -39,6 +44,7 @@ impl MailParameters {
     /// The first parameter that cannot be taken.
     pub fn parse(text: &str) -> Result<Self, ParameterError> {
         let (mut size, mut body, mut request) = (None, None, MessageRequest::default());
+        let mut auth = None;
         for parameter in each(text) {
             let (keyword, value) = parameter?;
             match keyword.to_ascii_uppercase().as_str() {
@@ -46,10 +52,12 @@ impl MailParameters {
                 "BODY" => set(&mut body, body_value(value)?)?,
                 "RET" => set(&mut request.ret, read(value, "RET is FULL or HDRS")?)?,
                 "ENVID" => set(&mut request.envelope_id, read(value, ENVID_FORM)?)?,
+                "AUTH" => set(&mut auth, check_auth(value)?)?,
                 _ => return Err(ParameterError::Unknown(keyword.to_owned())),
             }
         }
-        Ok(Self { size, body: body.unwrap_or(Body::SevenBit), request })
+        let has_auth = auth.is_some();
+        Ok(Self { size, body: body.unwrap_or(Body::SevenBit), request, has_auth })
     }
 }
 
@@ -116,6 +124,16 @@ fn read<T: FromStr<Err = NotOfTheForm>>(
     value.and_then(|value| value.parse().ok()).ok_or(ParameterError::BadValue(form))
 }
 
+/// `<>`, or a mailbox in xtext (RFC 4954 §5).
+fn check_auth(value: Option<&str>) -> Result<(), ParameterError> {
+    let is_mailbox =
+        |value| decode_xtext(value).is_some_and(|mailbox| mailbox.parse::<Mailbox>().is_ok());
+    match value {
+        Some(value) if value == "<>" || is_mailbox(value) => Ok(()),
+        _ => Err(ParameterError::BadValue(AUTH_FORM)),
+    }
+}
+
 fn body_value(value: Option<&str>) -> Result<Body, ParameterError> {
     match value {
         Some(value) if value.eq_ignore_ascii_case("7BIT") => Ok(Body::SevenBit),
@@ -131,13 +149,22 @@ mod tests {
     #[test]
     fn known_parameters_are_read_in_any_case() {
         let request = MessageRequest::default();
-        let none = MailParameters { size: None, body: Body::SevenBit, request: request.clone() };
+        let (size, body, has_auth) = (None, Body::SevenBit, false);
+        let none = MailParameters { size, body, request: request.clone(), has_auth };
         assert_eq!(MailParameters::parse(""), Ok(none.clone()));
         assert_eq!(MailParameters::parse("  "), Ok(none));
-        let both = MailParameters { size: Some(1000), body: Body::EightBitMime, request };
+        let (size, body) = (Some(1000), Body::EightBitMime);
+        let both = MailParameters { size, body, request, has_auth };
         assert_eq!(MailParameters::parse(" size=1000  Body=8BitMime"), Ok(both));
         let huge = MailParameters::parse("SIZE=99999999999999999999").unwrap();
         assert_eq!(huge.size, Some(u64::MAX));
+    }
+
+    #[test]
+    fn the_submitter_is_read_and_forgotten() {
+        for text in ["AUTH=<>", "auth=ann@x.test", "AUTH=e+3Dmc2@example.com"] {
+            assert!(MailParameters::parse(text).unwrap().has_auth, "{text}");
+        }
     }
 
     #[test]
@@ -162,7 +189,13 @@ mod tests {
             ("SIZE=1 SIZE=1", Malformed),
             ("S\tZE=1", Malformed),
             ("FOO", Unknown("FOO".into())),
-            ("AUTH=<>", Unknown("AUTH".into())),
+            ("AUTH", BadValue(AUTH_FORM)),
+            ("AUTH=ann", BadValue(AUTH_FORM)),
+            ("AUTH=<ann@x.test>", BadValue(AUTH_FORM)),
+            ("AUTH=a+2", BadValue(AUTH_FORM)),
+            ("AUTH=a+0D+0Ab@x.test", BadValue(AUTH_FORM)),
+            ("AUTH=e=mc2@x.test", Malformed),
+            ("AUTH=<> AUTH=<>", Malformed),
             ("SIZE", BadValue("SIZE takes a number of octets")),
             ("SIZE=-1", BadValue("SIZE takes a number of octets")),
             ("SIZE=100000000000000000000", BadValue("SIZE takes a number of octets")),

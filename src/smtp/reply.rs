@@ -6,9 +6,16 @@ use std::borrow::Cow;
 use std::fmt;
 
 use crate::mail::status::Status;
+use crate::smtp::line::MAX_LOGIN_LINE;
 
 /// The longest line that a reply may take, with its CRLF (RFC 5321 §4.5.3.1.5).
 pub const MAX_REPLY_LINE: usize = 512;
+
+/// The longest challenge of a login in base64 (RFC 4954 §4): as long as a response may be.
+pub const MAX_CHALLENGE: usize = MAX_LOGIN_LINE - "334 \r\n".len();
+
+/// What a challenge is sent with.
+const CHALLENGE: u16 = 334;
 
 /// A reply that the server sends: a code, its enhanced code where one belongs, and at least
 /// one line of printable text.
@@ -32,9 +39,15 @@ impl Reply {
     }
 
     /// A reply that carries no enhanced code: the greeting, the answers to HELO and EHLO,
-    /// and the intermediate 354 (RFC 2034 §3).
+    /// and the intermediate 354 (RFC 2034 §3). Challenges are made by [`Reply::challenge`].
     pub fn without_status(code: u16, text: impl Into<String>) -> Self {
         Self { code, status: None, text: Cow::Owned(printable(text.into())) }
+    }
+
+    /// A challenge of a login: base64 of up to [`MAX_CHALLENGE`] octets, which other than
+    /// text is never cut.
+    pub fn challenge(base64: String) -> Self {
+        Self { code: CHALLENGE, status: None, text: Cow::Owned(printable(base64)) }
     }
 
     /// The three digits.
@@ -57,8 +70,10 @@ impl Reply {
         self.code < 400
     }
 
-    /// Appends the reply as it goes over the wire. Lines over [`MAX_REPLY_LINE`] are cut.
+    /// Appends the reply as it goes over the wire. Lines over [`MAX_REPLY_LINE`] are cut, but
+    /// for challenges.
     pub fn write_to(&self, wire: &mut Vec<u8>) {
+        let max_line = if self.code == CHALLENGE { MAX_LOGIN_LINE } else { MAX_REPLY_LINE };
         let mut lines = self.text.split('\n').peekable();
         while let Some(line) = lines.next() {
             let start = wire.len();
@@ -68,7 +83,7 @@ impl Reply {
                 wire.extend_from_slice(format!("{status} ").as_bytes());
             }
             wire.extend_from_slice(line.as_bytes());
-            wire.truncate(start + MAX_REPLY_LINE - 2);
+            wire.truncate(start + max_line - 2);
             wire.extend_from_slice(b"\r\n");
         }
     }
@@ -125,5 +140,12 @@ mod tests {
     fn a_line_is_cut_at_512_octets() {
         let reply = Reply::with_text(550, Status::new(5, 1, 1), "x".repeat(2000));
         assert_eq!(wire(&reply).len(), MAX_REPLY_LINE);
+    }
+
+    #[test]
+    fn a_challenge_is_not_cut() {
+        let longest = "x".repeat(MAX_CHALLENGE);
+        assert_eq!(wire(&Reply::challenge(longest.clone())), format!("334 {longest}\r\n"));
+        assert_eq!(wire(&Reply::challenge(String::new())), "334 \r\n");
     }
 }

@@ -9,13 +9,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::config::settings::{AuthRule, BareNewline};
-use crate::mail::address::{ForwardPath, Mailbox, ReversePath};
+use crate::mail::address::{DomainName, ForwardPath, Mailbox, ReversePath};
 use crate::mail::dsn_request::{MessageRequest, RecipientRequest};
 use crate::mail::status::Status;
-use crate::smtp::command::{self, Command, EtrnNode, HeloName};
+use crate::smtp::command::{self, Command, CommandError, EtrnNode, HeloName};
 use crate::smtp::data::DataFault;
 use crate::smtp::line::{Framed, MAX_COMMAND_LINE, MAX_LOGIN_LINE, first_line};
-use crate::smtp::parameters::MailParameters;
+use crate::smtp::parameters::{MailParameters, ParameterError};
 use crate::smtp::reply::Reply;
 use crate::smtp::sasl::Mechanism;
 use crate::spool::envelope::{Body, Recipient};
@@ -27,6 +27,7 @@ const MAX_REFUSALS: u32 = 120;
 
 const OK: Status = Status::new(2, 0, 0);
 const BAD_SEQUENCE: Status = Status::new(5, 5, 1);
+const BAD_ADDRESS: Status = Status::new(5, 1, 3);
 
 const SEND_HELO: Reply = Reply::new(503, BAD_SEQUENCE, "Send EHLO or HELO first");
 const SEND_MAIL: Reply = Reply::new(503, BAD_SEQUENCE, "Send MAIL first");
@@ -63,11 +64,16 @@ pub use login::LoginStep;
 
 /// Who decides what a client may do. Each refusal is the reply that the client gets.
 pub trait Policy {
-    /// Whether mail from `reverse_path` is taken now. `size` is what MAIL declared.
+    /// Whether mail from `reverse_path` is taken now, and the path that it means. `size` is
+    /// what MAIL declared.
     ///
     /// # Errors
     /// The reply that refuses it.
-    fn sender(&mut self, reverse_path: &ReversePath, size: Option<u64>) -> Result<(), Reply>;
+    fn sender(
+        &mut self,
+        reverse_path: ReversePath,
+        size: Option<u64>,
+    ) -> Result<ReversePath, Reply>;
 
     /// Whether mail for `forward_path` is taken, and the mailbox that it means.
     ///
@@ -111,6 +117,9 @@ pub struct Limits {
     pub offers_expn: bool,
     /// Whether a bare LF ends a command line.
     pub bare_newline: BareNewline,
+    /// Where mail is submitted (RFC 6409), the domain of addresses that come without one.
+    /// There is no ETRN then (§7).
+    pub submission_origin: Option<DomainName>,
     /// Whether STARTTLS is offered (RFC 3207).
     pub offers_start_tls: bool,
     /// Who has to log in (RFC 4954).
@@ -282,7 +291,7 @@ impl Session {
         is_last: bool,
         policy: &mut dyn Policy,
     ) -> Action {
-        let reply = match Command::parse(text) {
+        let reply = match Command::parse(text, self.limits.submission_origin.as_ref()) {
             Ok(Command::Quit) => return Action::Close(BYE),
             Ok(Command::Data) => match self.data() {
                 Ok(go_ahead) => return Action::ReadData(go_ahead, consumed),
@@ -297,9 +306,24 @@ impl Session {
                 Err(refusal) => refusal,
             },
             Ok(command) => self.obey(command, policy),
-            Err(error) => error.reply(),
+            Err(error) => self.malformed(&error),
         };
         self.answer(reply, consumed)
+    }
+
+    fn malformed(&self, error: &CommandError) -> Reply {
+        let reply = error.reply();
+        match error {
+            // RFC 6409 §5.1: 501 for an improper address, where RFC 5321 has 553.
+            CommandError::Address(_) if self.is_submission() => {
+                Reply::with_text(501, reply.status().unwrap_or(BAD_ADDRESS), reply.text())
+            }
+            _ => reply,
+        }
+    }
+
+    const fn is_submission(&self) -> bool {
+        self.limits.submission_origin.is_some()
     }
 
     /// Sends a reply, or the client away where it has had too many that refuse.
@@ -323,6 +347,8 @@ impl Session {
             {
                 self.log_in_first()
             }
+            // RFC 6409 §7: ETRN must not be there.
+            Command::Etrn(_) if self.is_submission() => CommandError::NotImplemented.reply(),
             Command::Auth { mechanism, initial } => {
                 self.auth(&mechanism, initial.as_deref(), policy)
             }
@@ -335,9 +361,9 @@ impl Session {
                 RESET
             }
             Command::Vrfy(text) => policy.verify(&text),
-            Command::Expn(text) => policy
-                .expand(&text)
-                .unwrap_or_else(|| command::CommandError::NotImplemented.reply()),
+            Command::Expn(text) => {
+                policy.expand(&text).unwrap_or_else(|| CommandError::NotImplemented.reply())
+            }
             Command::Etrn(node) => self.etrn(&node, policy),
             Command::Help(topic) => self.help(topic.as_deref()),
             Command::Noop | Command::Data | Command::StartTls | Command::Quit => NOOP,
@@ -358,7 +384,7 @@ impl Session {
                 text.push_str("\nSTARTTLS");
             }
             text.push_str(&self.auth_keyword(policy));
-            text.push_str("\nETRN\nHELP");
+            text.push_str(if self.is_submission() { "\nHELP" } else { "\nETRN\nHELP" });
         }
         self.introduction = Some(Introduction { name, is_extended });
         Reply::without_status(250, text)
@@ -380,9 +406,13 @@ impl Session {
         if parameters.size.is_some_and(|size| size > self.limits.max_message_size) {
             return TOO_LARGE;
         }
-        if let Err(refusal) = policy.sender(&reverse_path, parameters.size) {
-            return refusal;
+        if parameters.has_auth && !self.offers_auth(policy) {
+            return CommandError::Parameter(ParameterError::Unknown("AUTH".to_owned())).reply();
         }
+        let reverse_path = match policy.sender(reverse_path, parameters.size) {
+            Ok(reverse_path) => reverse_path,
+            Err(refusal) => return refusal,
+        };
         self.transaction = Some(Transaction {
             reverse_path,
             recipients: Vec::new(),
@@ -429,7 +459,7 @@ impl Session {
         match self {
             Self { is_secured: true, .. } => Err(SECURED_ALREADY),
             Self { limits: Limits { offers_start_tls: false, .. }, .. } => {
-                Err(command::CommandError::NotImplemented.reply())
+                Err(CommandError::NotImplemented.reply())
             }
             Self { introduction: None, .. } => Err(SEND_HELO),
             _ => Ok(GO_AHEAD),

@@ -11,6 +11,8 @@ pub mod network;
 pub mod process;
 pub mod random;
 pub mod remembered;
+pub mod secret_file;
 pub mod signals;
+pub mod terminal;
 pub mod users;
 pub mod watched;

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct WatchedFile<T> {
     path: PathBuf,
     max_octets: u64,
+    is_secret: bool,
     last: Mutex<Option<(Stamp, Arc<T>)>>,
 }
 
@@ -34,7 +35,13 @@ impl Stamp {
 impl<T> WatchedFile<T> {
     /// Watches the file at `path`. One with more than `max_octets` is not read.
     pub fn new(path: PathBuf, max_octets: u64) -> Self {
-        Self { path, max_octets, last: Mutex::new(None) }
+        Self { path, max_octets, is_secret: false, last: Mutex::new(None) }
+    }
+
+    /// The same for a file with secrets: it is not read while others than its owner and its group
+    /// may read it, or others than its owner may write it.
+    pub fn secret(path: PathBuf, max_octets: u64) -> Self {
+        Self { is_secret: true, ..Self::new(path, max_octets) }
     }
 
     /// Where the file is.
@@ -46,7 +53,8 @@ impl<T> WatchedFile<T> {
     /// and what the version before meant.
     ///
     /// # Errors
-    /// When the file is missing, unreadable, too large or no regular file.
+    /// When the file is missing, unreadable, too large, no regular file, or a secret that is none;
+    /// the text of the last names the remedy.
     pub fn load(&self, parse: impl FnOnce(&[u8], Option<Arc<T>>) -> Arc<T>) -> io::Result<Arc<T>> {
         let stamp = Stamp::of(&fs::metadata(&self.path)?);
         let last = self.last().clone();
@@ -66,6 +74,9 @@ impl<T> WatchedFile<T> {
         if !metadata.is_file() {
             return Err(io::Error::other("it is no regular file"));
         }
+        if self.is_secret {
+            check_secret(&metadata, &self.path)?;
+        }
         let mut octets = Vec::new();
         file.by_ref().take(self.max_octets + 1).read_to_end(&mut octets)?;
         if octets.len() as u64 > self.max_octets {
@@ -81,9 +92,19 @@ impl<T> WatchedFile<T> {
     }
 }
 
+fn check_secret(file: &Metadata, path: &Path) -> io::Result<()> {
+    let what = match file.mode() {
+        mode if mode & 0o004 != 0 => "everybody can read it",
+        mode if mode & 0o022 != 0 => "others than its owner can write it",
+        _ => return Ok(()),
+    };
+    Err(io::Error::other(format!("{what}; run: chmod o-rwx,g-w {}", path.display())))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     fn load(file: &WatchedFile<String>) -> io::Result<String> {
         let parse = |octets: &[u8], before: Option<Arc<String>>| {
@@ -91,6 +112,32 @@ mod tests {
             Arc::new(format!("{before}[{}]", String::from_utf8_lossy(octets)))
         };
         file.load(parse).map(|value| value.to_string())
+    }
+
+    #[test]
+    fn a_secret_that_others_can_read_or_write_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        fs::write(&path, "x").unwrap();
+        let file = WatchedFile::secret(path.clone(), 8);
+        for (mode, expected) in [
+            (0o600, None),
+            (0o604, Some("everybody can read it")),
+            (0o640, None),
+            (0o660, Some("others than its owner can write it")),
+            (0o602, Some("others than its owner can write it")),
+            (0o400, None),
+            (0o644, Some("chmod o-rwx,g-w /")),
+        ] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let error = load(&file).err().map(|error| error.to_string());
+            let is_right = match (expected, &error) {
+                (None, None) => true,
+                (Some(part), Some(error)) => error.contains(part),
+                _ => false,
+            };
+            assert!(is_right, "{mode:o}: {error:?}");
+        }
     }
 
     #[test]

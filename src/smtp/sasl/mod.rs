@@ -1,7 +1,46 @@
 //! SASL mechanisms (RFC 4422) as SMTP carries them (RFC 4954): what goes over the wire, with no
-//! socket and no account in it.
+//! socket and no account in it. Octets in, octets out: base64 and lines are left to the SMTP
+//! machines, random numbers and accounts come from outside.
+//!
+//! [`server::Exchange`] is one login as the server sees it, [`client::ClientExchange`] as the
+//! client does, and [`keys`] is what a server keeps instead of a password.
 
 use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+pub mod client;
+pub mod keys;
+mod md5;
+pub mod prepare;
+mod scram;
+pub mod server;
+
+/// The longest name or password, in octets.
+pub const MAX_SECRET: usize = 1024;
+
+/// The longest token, in octets: what fits into a line of 12288 in base64, with the rest of the
+/// response.
+pub const MAX_TOKEN: usize = 6144;
+
+/// What makes one exchange different from every other: random printable characters.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Nonce(String);
+
+impl Nonce {
+    /// A nonce of octets that nobody can guess.
+    pub fn new(random: &[u8; 18]) -> Self {
+        Self(STANDARD.encode(random))
+    }
+}
+
+/// It is no secret once it was sent, and of no use to a reader.
+impl fmt::Debug for Nonce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Nonce")
+    }
+}
 
 /// A way to log in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,3 +116,6 @@ impl fmt::Display for Mechanism {
         f.write_str(self.name())
     }
 }
+
+#[cfg(test)]
+mod tests;

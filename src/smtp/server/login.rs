@@ -10,8 +10,9 @@ use super::{BAD_SEQUENCE, IN_TRANSACTION, Policy, SEND_HELO, Session};
 use crate::config::settings::AuthRule;
 use crate::mail::status::Status;
 use crate::smtp::command::CommandError;
-use crate::smtp::reply::Reply;
+use crate::smtp::reply::{MAX_CHALLENGE, Reply};
 use crate::smtp::sasl::Mechanism;
+use crate::smtp::sasl::server::Refusal;
 
 const ACCEPTED: Reply = Reply::new(235, Status::new(2, 7, 0), "Authentication succeeded");
 const LOGGED_IN_ALREADY: Reply = Reply::new(503, BAD_SEQUENCE, "You are logged in already");
@@ -21,6 +22,18 @@ const NOT_IN_THE_CLEAR: Reply =
     Reply::new(538, Status::new(5, 7, 11), "Encryption required; say STARTTLS first");
 const NOT_BASE64: Reply = Reply::new(501, Status::new(5, 5, 2), "This is no base64");
 const CANCELLED: Reply = Reply::new(501, Status::new(5, 7, 0), "Authentication cancelled");
+const WRONG: Reply = Reply::new(535, Status::new(5, 7, 8), "User name or password is wrong");
+const NONSENSE: Reply =
+    Reply::new(501, Status::new(5, 5, 2), "This response is none of the mechanism");
+const SERVER_FIRST: Reply =
+    Reply::new(501, Status::new(5, 7, 0), "This mechanism has no initial response");
+const UNAVAILABLE: Reply =
+    Reply::new(454, Status::new(4, 7, 0), "Accounts cannot be looked up now; try again later");
+const CHALLENGE_TOO_LONG: Reply = Reply::new(
+    454,
+    Status::new(4, 7, 0),
+    "The challenge is longer than a line may be; try another mechanism",
+);
 const AUTH_REQUIRED: Reply = Reply::new(530, Status::new(5, 7, 0), "Authentication required");
 const TLS_REQUIRED: Reply = Reply::new(530, Status::new(5, 7, 0), "Say STARTTLS and log in first");
 /// The answer to a response that has no end.
@@ -39,6 +52,19 @@ pub enum LoginStep {
     Refused(Reply),
 }
 
+/// The reply by which a login is refused (RFC 4954 §6).
+impl From<Refusal> for Reply {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Credentials => WRONG,
+            Refusal::Malformed => NONSENSE,
+            Refusal::ServerFirst => SERVER_FIRST,
+            Refusal::NotOffered => UNKNOWN_MECHANISM,
+            Refusal::Unavailable => UNAVAILABLE,
+        }
+    }
+}
+
 impl Session {
     /// The line of EHLO that offers AUTH, where it can be used.
     pub(super) fn auth_keyword(&self, policy: &mut dyn Policy) -> String {
@@ -47,6 +73,12 @@ impl Session {
         }
         let names: Vec<_> = policy.mechanisms().into_iter().map(Mechanism::name).collect();
         if names.is_empty() { String::new() } else { format!("\nAUTH {}", names.join(" ")) }
+    }
+
+    /// Whether AUTH can be used on this connection, or was: MAIL may have `AUTH=` then, from
+    /// whomever (RFC 4954 §5).
+    pub(super) fn offers_auth(&self, policy: &mut dyn Policy) -> bool {
+        self.user.is_some() || !self.auth_keyword(policy).is_empty()
     }
 
     /// The answer to AUTH.
@@ -73,7 +105,7 @@ impl Session {
             None => None,
         };
         let step = policy.begin_login(mechanism, initial.as_deref());
-        self.take(step)
+        self.take(step, policy)
     }
 
     /// The answer to a response.
@@ -86,7 +118,7 @@ impl Session {
         match response {
             Ok(response) => {
                 let step = policy.continue_login(&response);
-                self.take(step)
+                self.take(step, policy)
             }
             Err(refusal) => {
                 policy.cancel_login();
@@ -115,11 +147,17 @@ impl Session {
         self.is_secured || self.limits.auth_without_tls
     }
 
-    fn take(&mut self, step: LoginStep) -> Reply {
+    fn take(&mut self, step: LoginStep, policy: &mut dyn Policy) -> Reply {
         match step {
             LoginStep::Challenge(challenge) => {
+                let challenge = STANDARD.encode(challenge);
+                // Half a challenge would be another one.
+                if challenge.len() > MAX_CHALLENGE {
+                    policy.cancel_login();
+                    return CHALLENGE_TOO_LONG;
+                }
                 self.is_in_login = true;
-                Reply::without_status(334, STANDARD.encode(challenge))
+                Reply::challenge(challenge)
             }
             LoginStep::Accepted(user) => {
                 self.user = Some(user);

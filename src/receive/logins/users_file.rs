@@ -1,0 +1,306 @@
+//! The users file: `name:HASH[:KEYS…]`, one account a line, in the form that
+//! mailwren-users(5) tells.
+//!
+//! PLAIN and LOGIN are checked by HASH. The further fields are in any order: each mechanism that
+//! needs more has keys of its own, named by the scheme in braces before them. A field without
+//! anything but digits means nothing, so that lines of /etc/shadow can be copied whole.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use super::hash::PasswordHash;
+use crate::smtp::sasl::Mechanism;
+use crate::smtp::sasl::keys::{CramMd5Keys, ScramHash, ScramKeys};
+
+/// The most octets of the file.
+pub const MAX_OCTETS: u64 = 4 << 20;
+/// The most octets of a line.
+const MAX_LINE: usize = 4096;
+/// The most octets of a name.
+const MAX_NAME: usize = 255;
+/// The schemes of other servers' password files that say what the hash itself says again.
+const HASH_SCHEMES: [&str; 7] = [
+    "{ARGON2ID}",
+    "{ARGON2I}",
+    "{CRYPT}",
+    "{SHA512-CRYPT}",
+    "{SHA256-CRYPT}",
+    "{BLF-CRYPT}",
+    "{YESCRYPT}",
+];
+/// The iterations that a made-up key has where the file has none to go by: RFC 5802 §5.1.
+const USUAL_ITERATIONS: u32 = 4096;
+
+/// An account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Its name, as the file spells it.
+    pub name: Arc<str>,
+    /// Where it stands, counted from 1.
+    pub line: usize,
+    /// What its password is checked with. `None`: it has none, or is locked.
+    pub hash: Option<PasswordHash>,
+    /// Whether it is locked, by `!` or `*` before the hash or in its place.
+    pub is_locked: bool,
+    /// For SCRAM-SHA-256.
+    pub scram_sha_256: Option<ScramKeys>,
+    /// For SCRAM-SHA-1.
+    pub scram_sha_1: Option<ScramKeys>,
+    /// For CRAM-MD5.
+    pub cram_md5: Option<CramMd5Keys>,
+}
+
+impl Account {
+    /// Its keys for SCRAM with this hash function.
+    pub const fn scram(&self, hash: ScramHash) -> Option<&ScramKeys> {
+        match hash {
+            ScramHash::Sha256 => self.scram_sha_256.as_ref(),
+            ScramHash::Sha1 => self.scram_sha_1.as_ref(),
+        }
+    }
+
+    /// Whether one can log in to it by this mechanism.
+    pub const fn allows(&self, mechanism: Mechanism) -> bool {
+        match mechanism {
+            _ if self.is_locked => false,
+            Mechanism::Plain | Mechanism::Login => self.hash.is_some(),
+            Mechanism::ScramSha256 => self.scram_sha_256.is_some(),
+            Mechanism::ScramSha1 => self.scram_sha_1.is_some(),
+            Mechanism::CramMd5 => self.cram_md5.is_some(),
+            Mechanism::External | Mechanism::OauthBearer | Mechanism::Xoauth2 => false,
+        }
+    }
+}
+
+/// As a line of the file, without its end.
+impl fmt::Display for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.name)?;
+        if self.is_locked {
+            f.write_str("!")?;
+        }
+        if let Some(hash) = &self.hash {
+            write!(f, "{hash}")?;
+        }
+        for keys in [&self.scram_sha_256, &self.scram_sha_1].into_iter().flatten() {
+            write!(f, ":{keys}")?;
+        }
+        match &self.cram_md5 {
+            Some(keys) => write!(f, ":{keys}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A line that is no account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadLine {
+    /// The line, counted from 1.
+    pub line: usize,
+    /// What is wrong, and what to do. Tells nothing of what stands there but a name.
+    pub text: String,
+}
+
+/// The accounts of one version of the file.
+#[derive(Debug, Default)]
+pub struct UsersFile {
+    /// By name in lower case.
+    accounts: HashMap<String, Account>,
+    bad_lines: Vec<BadLine>,
+    /// A hash such as most accounts have.
+    decoy: Option<PasswordHash>,
+    /// The iterations that most keys have, for SHA-256 and SHA-1.
+    iterations: [u32; 2],
+}
+
+impl UsersFile {
+    /// Reads a file. What is no account is passed over and told of by [`Self::bad_lines`].
+    pub fn parse(octets: &[u8]) -> Self {
+        let mut file = Self::default();
+        for (index, octets) in octets.split(|&octet| octet == b'\n').enumerate() {
+            let line = index + 1;
+            let account = match parse_line(line, octets) {
+                Ok(None) => continue,
+                Ok(Some(account)) => file.admit(account),
+                Err(text) => Err(text),
+            };
+            if let Err(text) = account {
+                file.bad_lines.push(BadLine { line, text });
+            }
+        }
+        file.decoy = file.usual_hash();
+        file.iterations = [ScramHash::Sha256, ScramHash::Sha1].map(|hash| file.usual(hash));
+        file
+    }
+
+    fn admit(&mut self, account: Account) -> Result<(), String> {
+        let key = account.name.to_ascii_lowercase();
+        if let Some(first) = self.accounts.get(&key) {
+            let (name, line) = (&account.name, first.line);
+            return Err(format!(
+                "{name:?} stands in line {line} already, which counts; remove one of the two"
+            ));
+        }
+        self.accounts.insert(key, account);
+        Ok(())
+    }
+
+    /// The account of this name, in any case.
+    pub fn find(&self, name: &str) -> Option<&Account> {
+        self.accounts.get(&name.to_ascii_lowercase())
+    }
+
+    /// The accounts, in no order.
+    pub fn accounts(&self) -> impl Iterator<Item = &Account> {
+        self.accounts.values()
+    }
+
+    /// The lines that are no accounts.
+    pub fn bad_lines(&self) -> &[BadLine] {
+        &self.bad_lines
+    }
+
+    /// Whether somebody can log in by this mechanism.
+    pub fn allows(&self, mechanism: Mechanism) -> bool {
+        self.accounts().any(|account| account.allows(mechanism))
+    }
+
+    /// A hash of the kind that most accounts have, to spend the time on a name that is not known.
+    pub const fn decoy(&self) -> Option<&PasswordHash> {
+        self.decoy.as_ref()
+    }
+
+    /// The iterations of a made-up key.
+    pub const fn usual_iterations(&self, hash: ScramHash) -> u32 {
+        match hash {
+            ScramHash::Sha256 => self.iterations[0],
+            ScramHash::Sha1 => self.iterations[1],
+        }
+    }
+
+    fn usual_hash(&self) -> Option<PasswordHash> {
+        let mut hashes: Vec<_> =
+            self.accounts().filter_map(|account| account.hash.as_ref()).collect();
+        // The same file gives the same one, whatever the order of the table.
+        hashes.sort_unstable_by_key(|hash| hash.to_string());
+        let most = most_frequent(hashes.iter().map(|hash| hash.class()))?;
+        hashes.into_iter().find(|hash| hash.class() == most).cloned()
+    }
+
+    fn usual(&self, hash: ScramHash) -> u32 {
+        let iterations = |account: &Account| Some(account.scram(hash)?.iterations());
+        let mut all: Vec<_> = self.accounts().filter_map(iterations).collect();
+        all.sort_unstable();
+        most_frequent(all.into_iter()).unwrap_or(USUAL_ITERATIONS)
+    }
+}
+
+/// What comes most often; of equals the last.
+fn most_frequent<T: std::hash::Hash + Eq + Copy + Ord>(
+    values: impl Iterator<Item = T>,
+) -> Option<T> {
+    let mut counts = HashMap::new();
+    values.for_each(|value| *counts.entry(value).or_insert(0) += 1);
+    counts.into_iter().map(|(value, count): (T, u32)| (count, value)).max().map(|(_, value)| value)
+}
+
+/// The name of an account, if a line may begin with it.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_name(name: &str) -> Result<(), String> {
+    if name.is_empty() || name.len() > MAX_NAME {
+        return Err(format!("a name has 1 to {MAX_NAME} characters"));
+    }
+    let is_good = |octet: u8| octet.is_ascii_graphic() && octet != b':';
+    if name.starts_with('#') || !name.bytes().all(is_good) {
+        return Err(format!(
+            "{name:?} is no name: it has visible ASCII characters only, no blank and no colon, \
+             and no # in front"
+        ));
+    }
+    Ok(())
+}
+
+/// The name that a line of the file begins with, if it is one with a name.
+pub fn name_of(line: &str) -> Option<&str> {
+    let line = line.trim();
+    if line.starts_with('#') {
+        return None;
+    }
+    line.split_once(':').map(|(name, _)| name)
+}
+
+/// Reads a line; `None` for one without an account.
+fn parse_line(line: usize, octets: &[u8]) -> Result<Option<Account>, String> {
+    if octets.len() > MAX_LINE {
+        return Err(format!("the line has more than {MAX_LINE} octets"));
+    }
+    let text = str::from_utf8(octets).map_err(|_| "the line is no UTF-8 text")?.trim();
+    if text.is_empty() || text.starts_with('#') {
+        return Ok(None);
+    }
+    let Some((name, fields)) = text.split_once(':') else {
+        // Not shown: it may be a password.
+        return Err("there is no colon: write `name:HASH`, or run `mailwren passwd NAME`".into());
+    };
+    check_name(name)?;
+    let mut account = Account {
+        name: name.into(),
+        line,
+        hash: None,
+        is_locked: false,
+        scram_sha_256: None,
+        scram_sha_1: None,
+        cram_md5: None,
+    };
+    for (at, field) in fields.split(':').enumerate() {
+        read_field(&mut account, at == 0, field).map_err(|reason| {
+            format!("{name:?}, field {}: {reason}; run `mailwren passwd {name}`", at + 2)
+        })?;
+    }
+    let has_keys = [account.scram_sha_256.is_some(), account.scram_sha_1.is_some()].contains(&true)
+        || account.cram_md5.is_some();
+    if account.hash.is_none() && !account.is_locked && !has_keys {
+        return Err(format!("{name:?} has no password; run `mailwren passwd {name}`"));
+    }
+    Ok(Some(account))
+}
+
+fn read_field(account: &mut Account, is_first: bool, field: &str) -> Result<(), String> {
+    let scheme = field.split_inclusive('}').next().unwrap_or_default().to_ascii_uppercase();
+    match scheme.as_str() {
+        "{SCRAM-SHA-256}" => set(&mut account.scram_sha_256, keys(field)?),
+        "{SCRAM-SHA-1}" => set(&mut account.scram_sha_1, keys(field)?),
+        "{CRAM-MD5}" => set(&mut account.cram_md5, keys(field)?),
+        _ if !is_first && field.bytes().all(|octet| octet.is_ascii_digit()) => Ok(()),
+        _ if !is_first => Err("this is no key of a known kind".to_owned()),
+        _ => {
+            let hash = if HASH_SCHEMES.contains(&scheme.as_str()) {
+                &field[scheme.len()..]
+            } else {
+                field
+            };
+            let rest = hash.trim_start_matches(['!', '*']);
+            account.is_locked = rest.len() < hash.len();
+            if !rest.is_empty() {
+                let hash: PasswordHash =
+                    rest.parse().map_err(|error: super::hash::HashError| error.to_string())?;
+                account.hash = Some(hash);
+            }
+            Ok(())
+        }
+    }
+}
+
+fn keys<T: std::str::FromStr>(field: &str) -> Result<T, String> {
+    field.parse().map_err(|_| "the keys are damaged".to_owned())
+}
+
+fn set<T>(place: &mut Option<T>, value: T) -> Result<(), String> {
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => Err("these keys are there twice".to_owned()),
+    }
+}

@@ -1,0 +1,128 @@
+//! From whom a message comes, and how: what its session knows when it begins, for the Received
+//! field (RFC 5321 §4.4), the spool and the log.
+
+use std::sync::Arc;
+
+use crate::config::settings::{Listener, SenderRule, Settings};
+use crate::receive::peer::Peer;
+use crate::smtp::server::Introduction;
+
+/// The facts of a session that go on with each of its messages.
+#[derive(Clone, Copy, Debug)]
+pub struct Provenance<'a> {
+    /// The client.
+    pub peer: Peer,
+    /// How it introduced itself.
+    pub introduction: Option<&'a Introduction>,
+    /// Whether the connection is encrypted.
+    pub is_secured: bool,
+    /// Protocol and cipher of the encryption, where they are known: `TLSv1.3 with cipher
+    /// TLS_AES_256_GCM_SHA384`.
+    pub encryption: Option<&'a str>,
+    /// Who logged in.
+    pub user: Option<&'a Arc<str>>,
+    /// Where the client connected to.
+    pub listener: &'a Listener,
+}
+
+impl<'a> Provenance<'a> {
+    /// What the spool says of the client: `192.0.2.1`, or `192.0.2.1 as ann`.
+    pub fn client(&self) -> String {
+        match self.user {
+            Some(user) => format!("{} as {user}", self.peer),
+            None => self.peer.to_string(),
+        }
+    }
+
+    /// What stands behind `with` in a Received field, the encryption as a comment behind it. The
+    /// name of the user is not told: it is nobody's business but the log's.
+    pub fn with(&self) -> String {
+        let keyword = self.transmission_type();
+        match self.encryption {
+            Some(encryption) => format!("{keyword} (using {encryption})"),
+            None => keyword.to_owned(),
+        }
+    }
+
+    /// The keyword for how the message was transmitted (RFC 3848). Who says HELO uses no
+    /// extension; what was encrypted from the beginning counts like what STARTTLS encrypted.
+    fn transmission_type(&self) -> &'static str {
+        let is_extended = self.introduction.is_some_and(|introduction| introduction.is_extended);
+        match (is_extended, self.is_secured, self.user.is_some()) {
+            (false, ..) => "SMTP",
+            (true, false, false) => "ESMTP",
+            (true, false, true) => "ESMTPA",
+            (true, true, false) => "ESMTPS",
+            (true, true, true) => "ESMTPSA",
+        }
+    }
+
+    /// Whose addresses alone the message may have as its sender, if anybody's. Accounts of this
+    /// host may say what they want: nobody could log in for `cron` or `www-data`.
+    pub fn bound_user(&self, settings: &Settings) -> Option<&'a str> {
+        bound_user(self.peer, self.user, settings)
+    }
+}
+
+/// The same for a session that has no message yet.
+pub fn bound_user<'a>(
+    peer: Peer,
+    user: Option<&'a Arc<str>>,
+    settings: &Settings,
+) -> Option<&'a str> {
+    match (peer, settings.auth.sender) {
+        (Peer::Host { .. }, SenderRule::Own) => user.map(|user| &**user),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::settings::{
+        AuthRule, BareNewline, ListenAddress, ListenerTls, Protocol, TlsVersion,
+    };
+
+    #[test]
+    fn the_keyword_says_how_a_message_came() {
+        let listener = Listener {
+            name: "submission".into(),
+            address: ListenAddress::Tcp(([127, 0, 0, 1], 0).into()),
+            protocol: Protocol::Submission,
+            tls: ListenerTls::StartTls,
+            tls_minimum: TlsVersion::V1_2,
+            auth: AuthRule::Required,
+            auth_without_tls: false,
+            networks: Vec::new(),
+            bare_newline: BareNewline::Reject,
+        };
+        let user: Arc<str> = "ann".into();
+        let peer = Peer::Host { remote: [192, 0, 2, 1].into(), local: [192, 0, 2, 2].into() };
+        for (is_extended, is_secured, has_user, keyword) in [
+            (false, false, false, "SMTP"),
+            (false, false, true, "SMTP"),
+            (false, true, false, "SMTP"),
+            (false, true, true, "SMTP"),
+            (true, false, false, "ESMTP"),
+            (true, false, true, "ESMTPA"),
+            (true, true, false, "ESMTPS"),
+            (true, true, true, "ESMTPSA"),
+        ] {
+            let introduction = Introduction { name: "c.test".parse().unwrap(), is_extended };
+            let provenance = Provenance {
+                peer,
+                introduction: Some(&introduction),
+                is_secured,
+                encryption: None,
+                user: has_user.then_some(&user),
+                listener: &listener,
+            };
+            assert_eq!(provenance.with(), keyword);
+            let encryption = Some("TLSv1.3 with cipher TLS_AES_128_GCM_SHA256");
+            let commented = format!("{keyword} (using TLSv1.3 with cipher TLS_AES_128_GCM_SHA256)");
+            assert_eq!(Provenance { encryption, ..provenance }.with(), commented);
+            let client = if has_user { "192.0.2.1 as ann" } else { "192.0.2.1" };
+            assert_eq!(provenance.client(), client);
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The terminal of a person who types a secret.
+
+use std::io::{self, BufRead, IsTerminal, Read, Write};
+
+use rustix::termios::{
+    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr,
+};
+
+/// What Ctrl-C types where it interrupts nothing.
+const INTERRUPT: u8 = 3;
+
+/// Whether standard input is a terminal.
+pub fn is_there() -> bool {
+    io::stdin().is_terminal()
+}
+
+/// Reads a line of at most `max_octets` from standard input, without its end. From a terminal it
+/// is read after `prompt`, and not shown.
+///
+/// # Errors
+/// `Interrupted` after Ctrl-C, `UnexpectedEof` where there is no line, `InvalidData` for one that
+/// is longer or no text.
+pub fn read_secret(prompt: &str, max_octets: usize) -> io::Result<String> {
+    if !is_there() {
+        return line_of(io::stdin().lock(), max_octets);
+    }
+    let stderr = io::stderr();
+    write!(stderr.lock(), "{prompt}")?;
+    let line = {
+        let _silence = Silence::begin()?;
+        line_of(io::stdin().lock(), max_octets)
+    };
+    // The end of the line was not shown either.
+    writeln!(stderr.lock())?;
+    line
+}
+
+fn line_of(input: impl BufRead, max_octets: usize) -> io::Result<String> {
+    let error = |kind, text: &str| io::Error::new(kind, text.to_owned());
+    let mut line = Vec::new();
+    for octet in input.take(max_octets as u64 + 2).bytes() {
+        match octet? {
+            b'\n' => return finished(line, max_octets),
+            INTERRUPT if is_there() => {
+                return Err(error(io::ErrorKind::Interrupted, "interrupted"));
+            }
+            octet => line.push(octet),
+        }
+    }
+    if line.is_empty() {
+        return Err(error(io::ErrorKind::UnexpectedEof, "there was no line to read"));
+    }
+    finished(line, max_octets)
+}
+
+fn finished(mut line: Vec<u8>, max_octets: usize) -> io::Result<String> {
+    if line.last() == Some(&b'\r') {
+        line.pop();
+    }
+    let error = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
+    if line.len() > max_octets {
+        return Err(error(format!("the line has more than {max_octets} octets")));
+    }
+    String::from_utf8(line).map_err(|_| error("the line is no UTF-8 text".to_owned()))
+}
+
+/// A terminal that shows nothing of what is typed, until this is dropped.
+struct Silence(Termios);
+
+impl Silence {
+    fn begin() -> io::Result<Self> {
+        let before = tcgetattr(io::stdin())?;
+        let mut silent = before.clone();
+        // Ctrl-C ends the line instead of the process, which would leave the terminal mute.
+        silent.local_modes -= LocalModes::ECHO | LocalModes::ISIG;
+        silent.special_codes[SpecialCodeIndex::VEOL] = INTERRUPT;
+        tcsetattr(io::stdin(), OptionalActions::Flush, &silent)?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        // There is nothing left to do if the terminal went away.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Drain, &self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_is_read_and_no_more() {
+        let line = |text: &[u8]| line_of(text, 5).map_err(|error| error.kind());
+        assert_eq!(line(b"abc\ndef\n").unwrap(), "abc");
+        assert_eq!(line(b"abc\r\n").unwrap(), "abc");
+        assert_eq!(line(b"abc").unwrap(), "abc");
+        assert_eq!(line(b"\n").unwrap(), "");
+        assert_eq!(line(b"abcde\n").unwrap(), "abcde");
+        assert_eq!(line(b" a \n").unwrap(), " a ");
+        assert_eq!(line(b""), Err(io::ErrorKind::UnexpectedEof));
+        for bad in [&b"abcdef\n"[..], b"abcdef", b"abcdefghijkl", b"\xff\n"] {
+            assert_eq!(line(bad), Err(io::ErrorKind::InvalidData), "{bad:?}");
+        }
+    }
+}
