@@ -90,7 +90,7 @@ fn start(settings: Settings) -> io::Result<Server> {
     let settings = Arc::new(settings);
     let spool = Spool::open(&settings.server.spool)?;
     log_addresses(&listeners, &settings);
-    certificates.prepare();
+    process::apart(|| certificates.prepare());
     let queued = spool.found()?;
     let router = Arc::new(LocalRouter::new(&settings));
 

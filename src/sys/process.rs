@@ -1,10 +1,11 @@
 //! The process itself: its limits, its memory, its name for the host, its exit codes.
 
-#![expect(unsafe_code, reason = "mallopt, malloc_trim and madvise have no safe wrapper")]
+#![expect(unsafe_code, reason = "mallopt, malloc_trim, madvise and fork have no safe wrapper")]
 
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::process::{Pid, Resource, WaitOptions, getrlimit, setrlimit, waitpid};
 
 /// sysexits(3): what a command's exit says to the program that called it.
 pub mod exit {
@@ -57,6 +58,28 @@ pub fn trim_memory() {
     // SAFETY: may be called by any thread at any time.
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+/// Does `work` in a child process and waits for its end, so that what it loads and keeps costs
+/// this process nothing. All that is left of it is what it does to files and says in the log. To be
+/// called while no other thread runs. Where there can be no child, this process does it.
+pub fn apart(work: impl FnOnce()) {
+    // SAFETY: no other thread runs, so that no lock is held in the child by somebody who is not
+    // there.
+    match unsafe { libc::fork() } {
+        0 => {
+            let _ = catch_unwind(AssertUnwindSafe(work));
+            // SAFETY: ends the child, without what this process wants done at its end.
+            unsafe { libc::_exit(0) }
+        }
+        child => match Pid::from_raw(child).filter(|_| child > 0) {
+            Some(child) => {
+                // Nothing hangs on how it ended.
+                let _ = rustix::io::retry_on_intr(|| waitpid(Some(child), WaitOptions::empty()));
+            }
+            None => work(),
+        },
     }
 }
 
