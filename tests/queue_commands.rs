@@ -18,6 +18,8 @@ mod race;
 mod scene;
 #[path = "support/server.rs"]
 mod server;
+#[path = "support/sessions.rs"]
+mod sessions;
 
 use peer::{Answer, Peer, say};
 use scene::{RECEIVED, Scene, deferred, partly_done, wait_for, wait_for_log};

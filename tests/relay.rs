@@ -27,8 +27,12 @@ mod dns;
 mod dns_server;
 #[path = "relay/fault.rs"]
 mod fault;
+#[path = "relay/opportunistic.rs"]
+mod opportunistic;
 #[path = "support/peer.rs"]
 mod peer;
+#[path = "support/sessions.rs"]
+mod sessions;
 #[path = "relay/tls.rs"]
 mod tls;
 #[path = "support/tls_peer.rs"]

@@ -5,6 +5,7 @@ use lexopt::Arg;
 use super::Invocation;
 use super::output::{say, warn};
 use crate::config::settings::Settings;
+use crate::deliver::encryption;
 use crate::mail::address::Mailbox;
 use crate::mail::address_list;
 use crate::route::local::{LocalRouter, Resolution};
@@ -52,15 +53,19 @@ fn explain(settings: &Settings, router: &LocalRouter, first: Mailbox) -> u8 {
     let mut at = 0;
     while let Some(mailbox) = steps.get(at).filter(|_| at < MAX_STEPS).cloned() {
         at += 1;
-        let found = match next_hop(settings, &mailbox) {
+        let next_hop = next_hop(settings, &mailbox);
+        let relayed_to = |whom: &str| {
+            say(format_args!("{mailbox}: relayed to {whom}, {}", encryption::in_words(&next_hop)));
+        };
+        let found = match &next_hop {
             NextHop::Local => router.resolve(&mailbox),
             NextHop::Smarthost(smarthost) => {
                 let hosts: Vec<_> = smarthost.hosts.iter().map(ToString::to_string).collect();
-                say(format_args!("{mailbox}: relayed to the smarthost {}", hosts.join(", then ")));
+                relayed_to(&format!("the smarthost {}", hosts.join(", then ")));
                 continue;
             }
             NextHop::Mx(domain) => {
-                say(format_args!("{mailbox}: relayed to the mail exchangers of {domain}"));
+                relayed_to(&format!("the mail exchangers of {domain}"));
                 continue;
             }
         };

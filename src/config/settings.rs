@@ -279,9 +279,9 @@ pub struct Smarthost {
 
 impl Smarthost {
     /// Hosts that are trusted by the roots of the system, without an account.
-    pub const fn new(hosts: Vec<HostPort>, tls: ClientTls) -> Self {
+    pub fn new(hosts: Vec<HostPort>, tls: ClientTls) -> Self {
         Self {
-            section: String::new(),
+            section: "smarthost".to_owned(),
             hosts,
             tls,
             ca: None,

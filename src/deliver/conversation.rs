@@ -11,7 +11,8 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use crate::deliver::stream::Stream;
-use crate::deliver::tls::{Security, TlsError, TlsPeer};
+use crate::deliver::tls::hello::ServerHello;
+use crate::deliver::tls::{Protection, Security, TlsError, TlsPeer};
 use crate::mail::address::DomainName;
 use crate::smtp::client::{Action, Awaited, Client, Ending, RecipientResult, Transaction};
 use crate::smtp::dot_stuffing::DotStuffing;
@@ -69,6 +70,20 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
+    /// None of them above `most`.
+    pub fn at_most(self, most: Duration) -> Self {
+        Self {
+            greeting: self.greeting.min(most),
+            command: self.command.min(most),
+            handshake: self.handshake.min(most),
+            data: self.data.min(most),
+            block: self.block.min(most),
+            content: self.content.min(most),
+            quit: self.quit.min(most),
+            transaction: self.transaction.min(most),
+        }
+    }
+
     fn reply_to(&self, awaited: Awaited) -> Duration {
         match awaited {
             Awaited::Greeting => self.greeting,
@@ -106,6 +121,13 @@ pub struct ConnectionError {
     /// Whether the server may have the whole message: then trying again at once could deliver
     /// it twice.
     pub is_content_sent: bool,
+}
+
+impl ConnectionError {
+    /// Whether it is the peer's certificate that was not good enough.
+    pub const fn is_about_certificate(&self) -> bool {
+        matches!(self.cause, Cause::Tls(TlsError::Certificate(_)))
+    }
 }
 
 /// What broke a session off.
@@ -196,8 +218,8 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
         Self::open_with(stream, helo_name, timeouts, Security::None)
     }
 
-    /// The same, encrypted as `security` says or not at all: a server that cannot do so or
-    /// cannot prove its name is an error.
+    /// The same, encrypted as `security` says: a server that does not do so, or does not prove
+    /// its name where it has to, is an error.
     ///
     /// # Errors
     /// [`ConnectionError`]; the stream is closed.
@@ -219,6 +241,10 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
         };
         match security {
             Security::None => {}
+            Security::IfOffered(peer) => {
+                connection.client = connection.client.with_start_tls_if_offered();
+                connection.start_tls_with = Some(peer);
+            }
             Security::StartTls(peer) => {
                 connection.client = connection.client.with_start_tls();
                 connection.start_tls_with = Some(peer);
@@ -239,7 +265,18 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
                 let _ = self.write(b"QUIT\r\n", Awaited::Quit, self.timeouts.quit);
                 Err(self.error(Cause::Ended(ending)))
             }
-            Err(cause) => Err(self.error(cause)),
+            Err(cause) => Err(self.error(self.told_late(cause))),
+        }
+    }
+
+    /// In TLS 1.3 a peer that does not like our side of the handshake says so when that has
+    /// ended for us (RFC 8446 §2): then it is the answer to the next EHLO that does not come.
+    fn told_late(&self, cause: Cause) -> Cause {
+        match cause {
+            _ if self.protection() == Protection::None => cause,
+            Cause::Closed(Awaited::Ehlo) => Cause::Tls(TlsError::Closed),
+            Cause::Io(error) => Cause::Tls(TlsError::of_io(&error)),
+            cause => cause,
         }
     }
 
@@ -271,6 +308,26 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
     /// Whether the server knows what senders ask about reports (RFC 3461).
     pub fn offers_dsn(&self) -> bool {
         self.client.offers_dsn()
+    }
+
+    /// What protects what is said in the session. It never changes once the session is open.
+    pub const fn protection(&self) -> Protection {
+        self.stream.protection()
+    }
+
+    /// Whether the session is encrypted, be it that nobody knows by whom.
+    pub fn is_secured(&self) -> bool {
+        self.protection() != Protection::None
+    }
+
+    /// The version of TLS that is spoken; `TLS` where it could not be read, or there is none.
+    pub fn tls_version(&self) -> &'static str {
+        self.hello().map_or("TLS", ServerHello::version)
+    }
+
+    /// What was agreed upon in the TLS handshake, where there was one and it could be read.
+    pub const fn hello(&self) -> Option<ServerHello> {
+        self.stream.hello()
     }
 
     /// Whether another message can be sent, as far as is known without asking the system.

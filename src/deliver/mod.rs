@@ -4,6 +4,7 @@ pub mod connections;
 pub mod conversation;
 pub mod dispatch;
 pub mod dot_lock;
+pub mod encryption;
 pub mod job;
 pub mod lines;
 pub mod local;

@@ -20,6 +20,8 @@ pub enum Outcome {
         reply: String,
         /// Whether it was told what the sender wants to hear (RFC 3461), and so reports itself.
         knows_dsn: bool,
+        /// The version of TLS, such as `TLSv1.3`, by which it went; `None` in the clear.
+        tls: Option<&'static str>,
     },
     /// It was an alias: these take its place.
     Expanded(Vec<Mailbox>),
@@ -61,7 +63,8 @@ pub enum Fault {
     /// With the destination or the message: the session broke in the middle of it. Another
     /// message shows which.
     DestinationOrMail,
-    /// With the network: this host has none at the moment, so nothing was tried.
+    /// With the network: this host has none at the moment, so nothing was tried. Or with its
+    /// clock, without which no certificate can be judged; that, too, is set by the network.
     Network,
 }
 

@@ -11,13 +11,14 @@
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::config::settings::{ClientTls, HostPort, Settings};
+use crate::config::settings::{HostPort, Settings};
 use crate::deliver::connections::{Connection, Connections};
 use crate::deliver::conversation::{Cause, ConnectionError, SmtpConnection, Timeouts};
+use crate::deliver::encryption::{self, Encryption};
 use crate::deliver::job::{Job, Recipient};
 use crate::deliver::outcome::{Failure, Fault, Outcome, RemoteReply};
 use crate::deliver::pool::Deliver;
-use crate::deliver::tls::{Connectors, NoConnector, Security, TlsError, TlsPeer};
+use crate::deliver::tls::{Protection, Security, TlsError};
 use crate::mail::address::{Domain, DomainName};
 use crate::mail::dsn_request::OriginalRecipient;
 use crate::mail::status::Status;
@@ -26,10 +27,12 @@ use crate::route::next_hop::NextHop;
 use crate::smtp::client::{self, Awaited, Ending, RecipientResult, Transaction};
 use crate::spool::envelope::{Body, Envelope};
 use crate::sys::dns::{DnsError, Resolver};
-use crate::sys::network;
+use crate::sys::{clock, network};
 
 /// How long a connection may take to be made, for each address.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long each step may take that leads to a look at a certificate that was refused.
+const LOOK_TIME: Duration = Duration::from_secs(15);
 /// How long addresses are tried, all together; then the rest waits for the next try.
 const SEARCH_TIME: Duration = Duration::from_secs(180);
 /// The most addresses that are tried at one try. RFC 5321 §5.1 wants at least two.
@@ -39,6 +42,8 @@ const MAX_ADDRESSES_OF_HOST: usize = 5;
 /// The most recipients of one transaction; RFC 5321 §4.5.3.1.8 promises only 100, and a server
 /// that takes fewer than these says so with 452.
 const MAX_RECIPIENTS: usize = 1000;
+/// The encryption did not come about (RFC 3463 §3.8).
+const CRYPTOGRAPHIC_FAILURE: Status = Status::new(4, 7, 5);
 /// Where mail exchangers listen (RFC 5321 §4.5.4.2).
 const SMTP_PORT: u16 = 25;
 
@@ -48,7 +53,7 @@ pub struct Relay {
     hostname: DomainName,
     resolver: Resolver,
     connections: Connections,
-    connectors: Connectors,
+    encryption: Encryption,
     timeouts: Timeouts,
     mx_port: u16,
 }
@@ -87,7 +92,7 @@ impl Relay {
             hostname,
             resolver,
             connections: Connections::default(),
-            connectors: Connectors::default(),
+            encryption: Encryption::default(),
             timeouts: Timeouts::default(),
             mx_port: SMTP_PORT,
         }
@@ -187,49 +192,72 @@ impl Relay {
         }
     }
 
-    /// How connections to the host are encrypted. Those to mail exchangers are not yet.
-    fn security(&self, next_hop: &NextHop, host: &Domain) -> Result<Security, NoConnector> {
-        let NextHop::Smarthost(smarthost) = next_hop else { return Ok(Security::None) };
-        let peer = || {
-            let connector = self.connectors.get(smarthost.ca.as_deref())?;
-            let host = match host {
-                Domain::Name(name) => name.to_string(),
-                Domain::Literal(address) => address.to_string(),
-            };
-            Ok(TlsPeer { connector, host })
-        };
-        match smarthost.tls {
-            ClientTls::None | ClientTls::Opportunistic => Ok(Security::None),
-            ClientTls::StartTls => peer().map(Security::StartTls),
-            ClientTls::Implicit => peer().map(Security::Implicit),
-        }
-    }
-
     fn connect(
         &self,
         next_hop: &NextHop,
         host: &HostPort,
         address: SocketAddr,
     ) -> Result<Connection, Trouble> {
-        let security = self.security(next_hop, &host.host).map_err(|error| Trouble {
+        let remote = remote_name(&host.host, address);
+        let security = self.encryption.security(next_hop, &host.host, &remote);
+        let security = security.map_err(|error| Trouble {
             failure: Failure::new(Status::new(4, 3, 5), error.to_string()),
             is_of_host: false,
         })?;
-        let is_secured = !matches!(security, Security::None);
-        let remote = remote_name(&host.host, address);
-        let unreachable =
-            |error| Trouble { failure: unreachable(&remote, &error), is_of_host: true };
-        let stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).map_err(unreachable)?;
-        // Each write is a whole group of commands or a block; waiting to fill a segment would
-        // only add a round trip.
-        stream.set_nodelay(true).map_err(unreachable)?;
-        match SmtpConnection::open_with(stream, &self.hostname, self.timeouts, security) {
+        let opened = match self.open(address, security, self.timeouts) {
+            Err(Unopened::Session(error))
+                if self.encryption.gives_way(next_hop, &error.cause, &remote) =>
+            {
+                log::info!("{remote} {}: it gets mail without TLS for now", error.cause);
+                self.open(address, Security::None, self.timeouts)
+            }
+            Err(Unopened::Session(error)) => {
+                Err(Unopened::Session(self.with_certificate(next_hop, host, address, error)))
+            }
+            opened => opened,
+        };
+        match opened {
             Ok(session) => {
-                let how = if is_secured { "with TLS" } else { "in the clear" };
-                log::debug!("connected to {remote} {how}");
+                log_opened(&session, &remote);
                 Ok(Connection { session, remote, messages: 0 })
             }
-            Err(error) => Err(Trouble::with(&remote, &error, Fault::Destination)),
+            Err(Unopened::Unreachable(error)) => {
+                Err(Trouble { failure: unreachable(&remote, &error), is_of_host: true })
+            }
+            Err(Unopened::Session(error)) => Err(Trouble::at_opening(&remote, &error, next_hop)),
+        }
+    }
+
+    fn open(
+        &self,
+        address: SocketAddr,
+        security: Security,
+        timeouts: Timeouts,
+    ) -> Result<SmtpConnection<TcpStream>, Unopened> {
+        let stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT.min(timeouts.greeting))
+            .map_err(Unopened::Unreachable)?;
+        // Each write is a whole group of commands or a block; waiting to fill a segment would
+        // only add a round trip.
+        stream.set_nodelay(true).map_err(Unopened::Unreachable)?;
+        SmtpConnection::open_with(stream, &self.hostname, timeouts, security)
+            .map_err(Unopened::Session)
+    }
+
+    /// The same error, with the certificate where one was refused and nobody knows what it was:
+    /// a connection of its own has a look, in which nothing is said but what leads to it.
+    fn with_certificate(
+        &self,
+        next_hop: &NextHop,
+        host: &HostPort,
+        address: SocketAddr,
+        error: ConnectionError,
+    ) -> ConnectionError {
+        let Some(look) = self.encryption.look(next_hop, &host.host, &error.cause) else {
+            return error;
+        };
+        match self.open(address, look, self.timeouts.at_most(LOOK_TIME)) {
+            Err(Unopened::Session(seen)) if seen.is_about_certificate() => seen,
+            _ => error,
         }
     }
 
@@ -255,13 +283,32 @@ impl Relay {
                 let fault = fault_of_break(&error.cause);
                 Trouble::with(&connection.remote, &error, fault)
             })?;
-        let knows_dsn = connection.session.offers_dsn();
-        let outcome = |result| outcome(result, &connection.remote, knows_dsn);
-        let outcomes = results.iter().map(outcome).collect();
+        let outcomes = results.iter().map(|result| outcome(result, &connection)).collect();
         connection.messages += 1;
         self.connections.put(&job.next_hop, connection);
         Ok(outcomes)
     }
+}
+
+/// Says how the session is protected.
+fn log_opened(session: &SmtpConnection<TcpStream>, remote: &str) {
+    let how = match session.protection() {
+        Protection::None => return log::debug!("connected to {remote} in the clear"),
+        Protection::Encrypted => "its certificate not looked at",
+        Protection::Checked => "its certificate checked",
+    };
+    match session.hello() {
+        Some(hello) => log::debug!("connected to {remote} with {hello}, {how}"),
+        None => log::debug!("connected to {remote} with TLS, {how}"),
+    }
+}
+
+/// Why there is no session.
+enum Unopened {
+    /// No connection was made.
+    Unreachable(std::io::Error),
+    /// It broke off before it was open.
+    Session(ConnectionError),
 }
 
 /// What went wrong with the hosts tried so far. One that might do later makes it temporary,
@@ -305,6 +352,31 @@ struct Trouble {
 }
 
 impl Trouble {
+    /// For a session that did not come about.
+    fn at_opening(remote: &str, error: &ConnectionError, next_hop: &NextHop) -> Self {
+        let trouble = Self::with(remote, error, Fault::Destination);
+        if encryption::waits_for_clock(&error.cause, clock::is_plainly_wrong()) {
+            return trouble.for_want_of_time();
+        }
+        let mut failure = trouble.failure;
+        failure.text += &encryption::remedy(next_hop, &error.cause);
+        if encryption::would_go_in_the_clear(next_hop, &error.cause) {
+            failure.status = CRYPTOGRAPHIC_FAILURE;
+        }
+        Self { failure, ..trouble }
+    }
+
+    /// No certificate can be judged while the clock is wrong, so nothing of it counts as a try.
+    fn for_want_of_time(self) -> Self {
+        let now = clock::local_time(clock::since_1970().as_secs());
+        let text = format!(
+            "the clock of this host is not set, it shows {now}, so no certificate can be \
+             judged: the mail waits until it is; {}",
+            self.failure.text
+        );
+        Self { failure: Failure { text, ..self.failure }.with_fault(Fault::Network), ..self }
+    }
+
     fn with(remote: &str, error: &ConnectionError, fault: Fault) -> Self {
         let is_ours = matches!(error.cause, Cause::Content(_));
         let failure = Failure {
@@ -327,7 +399,7 @@ fn status_of(cause: &Cause) -> Status {
     match cause {
         Cause::TooSlow(_) | Cause::Closed(_) | Cause::Io(_) => Status::new(4, 4, 2),
         Cause::Tls(TlsError::TooSlow) => Status::new(4, 4, 2),
-        Cause::Tls(_) | Cause::Injected => Status::new(4, 7, 5),
+        Cause::Tls(_) | Cause::Injected => CRYPTOGRAPHIC_FAILURE,
         Cause::Ended(Ending::NoStartTls | Ending::StartTlsRefused(_)) => Status::new(4, 7, 4),
         Cause::NoReply(_) | Cause::Ended(Ending::OutOfStep(..)) => Status::new(4, 5, 0),
         Cause::Ended(Ending::Refused(reply)) if reply.status().is_temporary() => reply.status(),
@@ -338,9 +410,10 @@ fn status_of(cause: &Cause) -> Status {
 
 fn said(cause: &Cause) -> Option<String> {
     match cause {
-        Cause::Ended(
-            Ending::Refused(reply) | Ending::OutOfStep(_, reply) | Ending::StartTlsRefused(reply),
-        ) => Some(reply.to_string()),
+        // A refused STARTTLS is worth more words than the peer's own.
+        Cause::Ended(Ending::Refused(reply) | Ending::OutOfStep(_, reply)) => {
+            Some(reply.to_string())
+        }
         _ => None,
     }
 }
@@ -358,11 +431,16 @@ fn with_request<'a>(recipient: &'a Recipient, envelope: &Envelope) -> client::Re
     client::Recipient { mailbox, request }
 }
 
-fn outcome(result: &RecipientResult, remote: &str, knows_dsn: bool) -> Outcome {
-    let remote = remote.to_owned();
+fn outcome(result: &RecipientResult, connection: &Connection) -> Outcome {
+    let (session, remote) = (&connection.session, connection.remote.clone());
     let failure = match result {
         RecipientResult::Taken(reply) => {
-            return Outcome::Relayed { remote, reply: reply.to_string(), knows_dsn };
+            return Outcome::Relayed {
+                remote,
+                reply: reply.to_string(),
+                knows_dsn: session.offers_dsn(),
+                tls: session.is_secured().then(|| session.tls_version()),
+            };
         }
         RecipientResult::Refused(refusal) => {
             let what = match refusal.command {

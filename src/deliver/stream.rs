@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use rustix::net::RecvFlags;
 use rustix::net::sockopt::{self, Timeout};
 
-use crate::deliver::tls::{Secured, TlsError, TlsPeer};
+use crate::deliver::tls::hello::{self, ServerHello};
+use crate::deliver::tls::{Protection, Secured, TlsError, TlsPeer};
 
 /// A connected socket, in the clear or encrypted.
 #[derive(Debug)]
@@ -19,7 +20,12 @@ pub enum Stream<S> {
     /// In the clear.
     Plain(TimedStream<S>),
     /// Encrypted.
-    Tls(Secured<TimedStream<S>>),
+    Tls {
+        /// What is said.
+        secured: Secured<TimedStream<S>>,
+        /// What was agreed upon, where that could be read.
+        hello: Option<ServerHello>,
+    },
     /// A handshake failed.
     Closed,
 }
@@ -34,7 +40,24 @@ impl<S: Read + Write + AsFd> Stream<S> {
             tick,
             kernel_timeouts: [Duration::ZERO; 2],
             is_at_end: false,
+            first_words: None,
         })
+    }
+
+    /// What protects the stream.
+    pub const fn protection(&self) -> Protection {
+        match self {
+            Self::Tls { secured, .. } => secured.protection(),
+            Self::Plain(_) | Self::Closed => Protection::None,
+        }
+    }
+
+    /// What was agreed upon in the handshake, where there was one and it could be read.
+    pub const fn hello(&self) -> Option<ServerHello> {
+        match self {
+            Self::Tls { hello, .. } => *hello,
+            Self::Plain(_) | Self::Closed => None,
+        }
     }
 
     /// Reading and writing may take until then, and are [`io::ErrorKind::TimedOut`] afterwards.
@@ -47,10 +70,13 @@ impl<S: Read + Write + AsFd> Stream<S> {
     /// # Errors
     /// [`TlsError`]; the stream is closed.
     pub fn secure(&mut self, peer: &TlsPeer) -> Result<(), TlsError> {
-        let Self::Plain(plain) = mem::replace(self, Self::Closed) else {
+        let Self::Plain(mut plain) = mem::replace(self, Self::Closed) else {
             return Err(TlsError::Closed);
         };
-        *self = Self::Tls(peer.handshake(plain)?);
+        plain.first_words = Some(Vec::new());
+        let mut secured = peer.handshake(plain)?;
+        let hello = secured.plain_mut().first_words.take();
+        *self = Self::Tls { secured, hello: hello.and_then(|words| ServerHello::read(&words)) };
         Ok(())
     }
 
@@ -66,7 +92,7 @@ impl<S: Read + Write + AsFd> Stream<S> {
 
     /// Ends the encryption in good order, so that the peer knows that nothing was cut off.
     pub fn say_end(&mut self) {
-        if let Self::Tls(secured) = self {
+        if let Self::Tls { secured, .. } = self {
             // The session is over; nothing depends on whether this arrives.
             let _ = secured.say_end();
         }
@@ -75,7 +101,7 @@ impl<S: Read + Write + AsFd> Stream<S> {
     fn wait_until(&mut self, deadline: Option<Instant>) {
         match self {
             Self::Plain(stream) => stream.deadline = deadline,
-            Self::Tls(secured) => secured.plain_mut().deadline = deadline,
+            Self::Tls { secured, .. } => secured.plain_mut().deadline = deadline,
             Self::Closed => {}
         }
     }
@@ -85,7 +111,7 @@ impl<S: Read + Write + AsFd> Read for Stream<S> {
     fn read(&mut self, octets: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain(stream) => stream.read(octets),
-            Self::Tls(secured) => match secured.read(octets) {
+            Self::Tls { secured, .. } => match secured.read(octets) {
                 // Many a server closes without the alert that TLS wants. Nothing is lost by
                 // it: SMTP's replies have ends of their own.
                 Err(_) if secured.plain_mut().is_at_end => Ok(0),
@@ -100,7 +126,7 @@ impl<S: Read + Write + AsFd> Write for Stream<S> {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(stream) => stream.write(octets),
-            Self::Tls(secured) => secured.write(octets),
+            Self::Tls { secured, .. } => secured.write(octets),
             Self::Closed => Err(io::ErrorKind::BrokenPipe.into()),
         }
     }
@@ -123,9 +149,18 @@ pub struct TimedStream<S> {
     kernel_timeouts: [Duration; 2],
     /// The peer has closed its side.
     is_at_end: bool,
+    /// What the peer said first in a handshake, while there is one.
+    first_words: Option<Vec<u8>>,
 }
 
 impl<S: AsFd> TimedStream<S> {
+    fn note(&mut self, octets: &[u8]) {
+        if let Some(words) = &mut self.first_words {
+            let room = hello::MAX_OCTETS - words.len();
+            words.extend_from_slice(&octets[..octets.len().min(room)]);
+        }
+    }
+
     /// Makes sure that the next call returns by the deadline. Far from it the kernel's
     /// time-out stays as it is, and the caller looks again after a tick.
     fn await_at_most(&mut self, direction: Timeout) -> io::Result<()> {
@@ -159,6 +194,7 @@ impl<S: Read + AsFd> Read for TimedStream<S> {
                 Err(error) if is_worth_a_retry(&error) => {}
                 result => {
                     self.is_at_end = matches!(result, Ok(0));
+                    self.note(&octets[..*result.as_ref().unwrap_or(&0)]);
                     return result;
                 }
             }

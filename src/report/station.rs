@@ -43,8 +43,9 @@ pub fn outcome(id: QueueId, to: &Mailbox, outcome: &Outcome, took: Duration) {
         Outcome::Delivered { place } => {
             log::info!("{id}: delivered to=<{to}> place={place:?} took={took}")
         }
-        Outcome::Relayed { remote, reply, .. } => {
-            log::info!("{id}: relayed to=<{to}> host={remote} reply={reply:?} took={took}");
+        Outcome::Relayed { remote, reply, tls, .. } => {
+            let tls = tls.map(|version| format!(" tls={version}")).unwrap_or_default();
+            log::info!("{id}: relayed to=<{to}> host={remote}{tls} reply={reply:?} took={took}");
         }
         Outcome::Expanded(mailboxes) => expanded(id, to, mailboxes),
         Outcome::DeliveredAnd { place, others } => {

@@ -9,8 +9,8 @@
 //! quit()   -> QUIT -> Close
 //! ```
 //!
-//! Where STARTTLS is required (RFC 3207) it comes between the first EHLO and a second one, and
-//! a server that has it not is left before anything is said about the mail.
+//! Where STARTTLS is wanted (RFC 3207) it comes between the first EHLO and a second one. Where it
+//! is required, a server that has it not is left before anything is said about the mail.
 //!
 //! Each command that is sent joins the queue of those awaiting a reply, and replies are
 //! matched to them by counting (RFC 2920 §3.1). Where the server offers PIPELINING the whole
@@ -106,7 +106,7 @@ pub enum Ending {
     OutOfStep(Awaited, PeerReply),
     /// STARTTLS is required and the server does not offer it.
     NoStartTls,
-    /// STARTTLS is required and the server, though it offered it, refused it.
+    /// The server refused STARTTLS though it offered it.
     StartTlsRefused(PeerReply),
     /// We said QUIT.
     Quit,
@@ -207,13 +207,23 @@ enum Phase {
     Closed(Ending),
 }
 
+/// Whether STARTTLS comes before any mail does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StartTls {
+    /// It does not, or has come already.
+    No,
+    /// It does where the server offers it.
+    IfOffered,
+    /// It must.
+    Required,
+}
+
 /// A session with one server.
 #[derive(Debug)]
 pub struct Client {
     helo_name: String,
     phase: Phase,
-    /// STARTTLS must come before any mail does, and has not come yet.
-    needs_start_tls: bool,
+    start_tls: StartTls,
     extensions: Extensions,
     awaiting: VecDeque<Awaited>,
     envelope: Envelope,
@@ -228,7 +238,7 @@ impl Client {
         Self {
             helo_name: helo_name.to_string(),
             phase: Phase::Greeting,
-            needs_start_tls: false,
+            start_tls: StartTls::No,
             extensions: Extensions::default(),
             awaiting: VecDeque::from([Awaited::Greeting]),
             envelope: Envelope::default(),
@@ -238,7 +248,12 @@ impl Client {
 
     /// The same session, which sends no mail unless STARTTLS comes first.
     pub fn with_start_tls(self) -> Self {
-        Self { needs_start_tls: true, ..self }
+        Self { start_tls: StartTls::Required, ..self }
+    }
+
+    /// The same session, which begins with STARTTLS where the server offers it.
+    pub fn with_start_tls_if_offered(self) -> Self {
+        Self { start_tls: StartTls::IfOffered, ..self }
     }
 
     /// Begins a transaction. Only where the last action was [`Action::Ready`].
@@ -356,10 +371,10 @@ impl Client {
             if awaited == Awaited::Ehlo {
                 self.extensions = Extensions::offered_in(&reply);
             }
-            match (self.needs_start_tls, self.extensions.start_tls) {
-                (false, _) => self.phase = Phase::Ready,
-                (true, true) => self.phase = Phase::StartTls,
-                (true, false) => self.close(Ending::NoStartTls),
+            match (self.start_tls, self.extensions.start_tls) {
+                (StartTls::No, _) | (StartTls::IfOffered, false) => self.phase = Phase::Ready,
+                (_, true) => self.phase = Phase::StartTls,
+                (StartTls::Required, false) => self.close(Ending::NoStartTls),
             }
         } else if awaited == Awaited::Ehlo && reply.code() >= 500 {
             // RFC 5321 §3.2: a server that does not know EHLO gets HELO.
@@ -380,7 +395,7 @@ impl Client {
     pub fn on_handshake(&mut self) {
         // RFC 3207 §4.2: what the server said before may be somebody else's words.
         self.extensions = Extensions::default();
-        self.needs_start_tls = false;
+        self.start_tls = StartTls::No;
         self.phase = Phase::Ehlo;
     }
 

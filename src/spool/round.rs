@@ -238,7 +238,7 @@ impl Round {
                 // RFC 3461 §5.2.1: a host that knows what was asked reports itself.
                 Outcome::Relayed { knows_dsn: true, .. } => recipient.state = State::Done,
                 // RFC 3461 §5.2.2 (b).
-                Outcome::Relayed { remote, reply, knows_dsn: false } => {
+                Outcome::Relayed { remote, reply, knows_dsn: false, .. } => {
                     self.end_well(index, State::Done, Some(remote), reply);
                 }
                 Outcome::Deferred(failure) => self.progress.note_try(index, tried(failure)),

@@ -325,7 +325,12 @@ impl Deliver for Lanes {
             let is_whole = content == self.scenario.content(&key);
             let key = if is_whole { key } else { "half".to_owned() };
             self.recorder.note(Event::Relay { key, to: to.to_string() });
-            Outcome::Relayed { remote: host, reply: "250 ok".to_owned(), knows_dsn: true }
+            Outcome::Relayed {
+                remote: host,
+                reply: "250 ok".to_owned(),
+                knows_dsn: true,
+                tls: None,
+            }
         };
         job.recipients.iter().map(|to| (to.index, outcome(&to.mailbox))).collect()
     }

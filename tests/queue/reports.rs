@@ -56,12 +56,12 @@ fn told(report: &str) -> Vec<String> {
 }
 
 fn knowing() -> Outcome {
-    Outcome::Relayed { remote: "there".into(), reply: "250 ok".into(), knows_dsn: true }
+    Outcome::Relayed { remote: "there".into(), reply: "250 ok".into(), knows_dsn: true, tls: None }
 }
 
 fn unknowing() -> Outcome {
     let remote = "mx.far.test[192.0.2.1]:25".into();
-    Outcome::Relayed { remote, reply: "250 2.0.0 taken".into(), knows_dsn: false }
+    Outcome::Relayed { remote, reply: "250 2.0.0 taken".into(), knows_dsn: false, tls: None }
 }
 
 fn expanded(into: &[&str]) -> Outcome {

@@ -25,7 +25,7 @@ fn manners(tls: ClientTls) -> Manners {
     }
 }
 
-fn host(peer: &TlsPeer) -> HostPort {
+pub(crate) fn host(peer: &TlsPeer) -> HostPort {
     HostPort { host: Domain::Literal(peer.address().ip()), port: peer.address().port() }
 }
 
@@ -51,7 +51,7 @@ fn via_name(peer: &TlsPeer, tls: ClientTls, ca: Option<PathBuf>) -> NextHop {
 }
 
 /// Fails unless the peer has seen a client that left before it said anything of the mail.
-fn check_untold(peer: &TlsPeer) {
+pub(crate) fn check_untold(peer: &TlsPeer) {
     for session in peer.sessions() {
         let plain: Vec<&str> = session.plain.iter().map(String::as_str).collect();
         assert!(
@@ -101,40 +101,107 @@ fn messages_arrive_whole_over_one_encrypted_connection() {
     }
 }
 
+/// How a fingerprint stands in the configuration and in the log.
+fn pin(identity: &Identity) -> String {
+    let digits: Vec<_> =
+        identity.fingerprint().iter().map(|octet| format!("{octet:02x}")).collect();
+    format!("fingerprint = sha256:{}", digits.concat())
+}
+
 #[test]
-fn the_certificate_must_be_the_hosts() {
+fn the_certificate_must_be_the_hosts_and_what_is_wrong_is_told_with_what_to_do() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let (_dns, relay) = relay_by_name();
     let ca = Some(authority.file());
+    let mine = "smart.home.test";
+    let name = "give the right name as host in [smarthost], or PIN if it is yours";
+    let unknown = "shows a certificate whose issuer is not trusted here; if it is yours, give PIN \
+                   in [smarthost], or ca = FILE with the certificate of who signed it";
+    let own = "shows a certificate that it has signed itself and nobody knows here; if it is \
+               yours, give PIN in [smarthost], or ca = FILE with the certificate of who signed it";
+    let other = format!("shows a certificate that is for other.test and not for {mine}; {name}");
+    let address = format!("shows a certificate that is for 127.0.0.1 and not for {mine}; {name}");
+    let below = format!("shows a certificate that is for sub.{mine} and not for {mine}; {name}");
     for tls in MODES {
         for (identity, ca, expected) in [
-            (authority.sign("other.test"), &ca, "hostname mismatch"),
-            (authority.sign("127.0.0.1"), &ca, "hostname mismatch"),
-            (authority.sign("sub.smart.home.test"), &ca, "hostname mismatch"),
-            (authority.sign_for("smart.home.test", (-9, -1)), &ca, "certificate has expired"),
-            (authority.sign_for("smart.home.test", (1, 9)), &ca, "certificate is not yet valid"),
-            (stranger.sign("smart.home.test"), &ca, "certificate signature failure"),
-            (Identity::self_signed("smart.home.test"), &ca, "self-signed certificate"),
-            (authority.sign("smart.home.test"), &None, "unable to get local issuer certificate"),
+            (authority.sign("other.test"), &ca, other.as_str()),
+            (authority.sign("127.0.0.1"), &ca, &address),
+            (authority.sign("sub.smart.home.test"), &ca, &below),
+            (authority.sign_for(mine, (-9, -1)), &ca, "shows a certificate that expired on "),
+            (authority.sign_for(mine, (1, 9)), &ca, "shows a certificate that is valid from "),
+            (stranger.sign(mine), &ca, unknown),
+            (stranger.authority().sign(mine), &ca, unknown),
+            (Identity::self_signed(mine), &ca, own),
+            (Identity::self_signed(mine), &None, own),
+            (authority.sign(mine), &None, unknown),
         ] {
             let peer = TlsPeer::new(&identity, manners(tls));
             let failure = failure(&relay, via_name(&peer, tls, ca.clone()));
             assert_eq!(failure.status.to_string(), "4.7.5", "{failure:?}");
             let port = peer.address().port();
-            let text =
-                format!("smart.home.test[127.0.0.1]:{port} has no good certificate: {expected}");
-            assert_eq!(failure.text, text);
-            assert_eq!(peer.sessions().len(), 1);
+            let expected = expected.replace("PIN", &pin(&identity));
+            let text = format!("smart.home.test[127.0.0.1]:{port} {expected}");
+            match expected.ends_with(' ') {
+                true => {
+                    assert!(failure.text.starts_with(&text), "{failure:?}");
+                    assert!(
+                        failure.text.contains("; the clock of this host shows "),
+                        "{failure:?}"
+                    );
+                }
+                false => assert_eq!(failure.text, text),
+            }
+            // The second one had a look at the certificate.
+            assert_eq!(peer.sessions().len(), 2);
             check_untold(&peer);
         }
-        let peer = TlsPeer::new(&authority.sign("smart.home.test"), manners(tls));
+        let peer = TlsPeer::new(&authority.sign(mine), manners(tls));
         assert_eq!(deliver_one(&relay, via_name(&peer, tls, ca.clone())), "relayed");
         let peer = TlsPeer::new(&authority.sign("*.home.test"), manners(tls));
         assert_eq!(deliver_one(&relay, via_name(&peer, tls, ca.clone())), "relayed");
+        let peer = TlsPeer::new(&authority.authority().sign(mine), manners(tls));
+        assert_eq!(deliver_one(&relay, via_name(&peer, tls, ca.clone())), "relayed");
         let peer = TlsPeer::new(&authority.sign("127.0.0.2"), manners(tls));
         let failure = failure(&relay, via(&[&peer], tls, authority.file()));
-        assert!(failure.text.ends_with("IP address mismatch"), "{failure:?}");
+        assert!(failure.text.contains(" is for 127.0.0.2 and not for 127.0.0.1; "), "{failure:?}");
         check_untold(&peer);
+    }
+}
+
+fn via_pin(peer: &TlsPeer, tls: ClientTls, fingerprint: [u8; 32]) -> NextHop {
+    let smarthost = Smarthost::new(vec![host(peer)], tls);
+    NextHop::Smarthost(Smarthost { fingerprint: Some(fingerprint), ..smarthost })
+}
+
+#[test]
+fn a_pinned_certificate_is_taken_whatever_it_says_and_no_other_one() {
+    let authority = Authority::new();
+    for tls in MODES {
+        for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
+            let odd = authority.sign_for("somebody.else.test", (-9, -1));
+            let peer = TlsPeer::new(&odd, Manners { version, ..manners(tls) });
+            let relay = relay();
+            for _ in 0..2 {
+                let next_hop = via_pin(&peer, tls, odd.fingerprint());
+                assert_eq!(deliver_one(&relay, next_hop), "relayed");
+            }
+            assert_eq!(peer.sessions().len(), 1);
+            // One that every check would pass, but for the last bit.
+            let good = authority.sign("127.0.0.1");
+            let mut other = good.fingerprint();
+            other[31] ^= 1;
+            let peer = TlsPeer::new(&good, Manners { version, ..manners(tls) });
+            let failure = failure(&relay, via_pin(&peer, tls, other));
+            let text = format!(
+                "[127.0.0.1]:{} shows another certificate than the one that was pinned; if it is \
+                 yours, give {} in [smarthost]",
+                peer.address().port(),
+                pin(&good)
+            );
+            assert_eq!((failure.status.to_string().as_str(), failure.text), ("4.7.5", text));
+            assert_eq!(peer.sessions().len(), 1);
+            check_untold(&peer);
+        }
     }
 }
 
@@ -156,7 +223,8 @@ fn a_server_without_starttls_gets_no_mail() {
     let authority = Authority::new();
     let identity = authority.sign("127.0.0.1");
     let good = Manners::start_tls;
-    let without = "does not offer STARTTLS, and nothing is sent in the clear";
+    let without = "does not offer STARTTLS, and nothing is sent in the clear; see that port and \
+                   tls in [smarthost] are the right ones";
     for (manners, status, expected) in [
         (Manners { ehlo: "250-peer.test\r\n250 SIZE\r\n", ..good() }, "4.7.4", without),
         (Manners { ehlo: "250 STARTTLS\r\n", ..good() }, "4.7.4", without),
@@ -202,14 +270,15 @@ fn a_handshake_that_fails_has_a_reason() {
     let identity = authority.sign("127.0.0.1");
     let closed = "closed the connection in the TLS handshake";
     let rows: [(&[u8], &str); 4] = [
-        (b"220 plain.test ESMTP\r\n", "failed at the TLS handshake: wrong version number"),
+        (b"220 plain.test ESMTP\r\n", "did not answer the TLS handshake with TLS"),
         // Half a record, and nothing at all.
         (b"\x16\x03\x03\x00\x7a\x02\x00\x00\x76\x03\x03", closed),
         (b"", closed),
         // The alert of a server that speaks nothing above TLS 1.1.
         (
             b"\x15\x03\x01\x00\x02\x02\x46",
-            "failed at the TLS handshake: tlsv1 alert protocol version",
+            "speaks only versions of TLS that are too old; nothing below TLS 1.2 is spoken here: \
+             update that host",
         ),
     ];
     for tls in MODES {
@@ -217,7 +286,10 @@ fn a_handshake_that_fails_has_a_reason() {
             let handshake = Handshake::SayAndHangUp(octets);
             let peer = TlsPeer::new(&identity, Manners { handshake, ..manners(tls) });
             let failure = failure(&relay(), via(&[&peer], tls, authority.file()));
-            let text = format!("[127.0.0.1]:{} {expected}", peer.address().port());
+            let mut text = format!("[127.0.0.1]:{} {expected}", peer.address().port());
+            if tls == ClientTls::Implicit && expected.starts_with("did not answer") {
+                text += "; tls = starttls in [smarthost] may be what it speaks";
+            }
             assert_eq!((failure.status.to_string().as_str(), failure.text), ("4.7.5", text));
             check_untold(&peer);
         }
@@ -257,7 +329,8 @@ fn tls_where_the_server_has_none_and_none_where_it_has_fails_in_time() {
     let identity = authority.sign("127.0.0.1");
     let peer = TlsPeer::new(&identity, Manners::start_tls());
     let failed = failure(&relay(), via(&[&peer], ClientTls::Implicit, authority.file()));
-    assert!(failed.text.ends_with("handshake: wrong version number"), "{failed:?}");
+    let text = "did not answer the TLS handshake with TLS; tls = starttls in [smarthost] may be what it speaks";
+    assert!(failed.text.ends_with(text), "{failed:?}");
     let peer = TlsPeer::new(&identity, Manners::implicit());
     let timeouts = Timeouts { greeting: Duration::from_millis(300), ..Timeouts::default() };
     let relay = relay().with_timeouts(timeouts);

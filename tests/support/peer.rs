@@ -2,10 +2,10 @@
 //! It records what it was told.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
+
+use crate::sessions::{Record, Sessions, read_content};
 
 /// What the peer does in answer to a line.
 pub(crate) enum Answer {
@@ -40,12 +40,7 @@ pub(crate) struct Session {
 type Manners = dyn Fn(usize, &str) -> Option<Answer> + Send + Sync;
 
 /// A server on an address of its own. Ends when dropped.
-pub(crate) struct Peer {
-    address: SocketAddr,
-    sessions: Arc<Mutex<Vec<Session>>>,
-    is_over: Arc<AtomicBool>,
-    thread: Option<thread::JoinHandle<()>>,
-}
+pub(crate) struct Peer(Sessions<Session>);
 
 impl Peer {
     /// A server that always behaves well.
@@ -67,65 +62,28 @@ impl Peer {
         address: &str,
         manners: impl Fn(usize, &str) -> Option<Answer> + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind(address).unwrap();
-        let address = listener.local_addr().unwrap();
-        let sessions = Arc::new(Mutex::new(Vec::new()));
-        let is_over = Arc::new(AtomicBool::new(false));
-        let (record, over) = (Arc::clone(&sessions), Arc::clone(&is_over));
-        let manners: Arc<Manners> = Arc::new(manners);
-        let thread = thread::spawn(move || {
-            for stream in listener.incoming() {
-                if over.load(Ordering::SeqCst) {
-                    break;
-                }
-                let number = {
-                    let mut sessions = record.lock().unwrap();
-                    sessions.push(Session::default());
-                    sessions.len() - 1
-                };
-                let (record, manners) = (Arc::clone(&record), Arc::clone(&manners));
-                let stream = stream.unwrap();
-                // A client that leaves early is what many tests are about.
-                thread::spawn(move || serve(&stream, number, &record, &*manners).ok());
-            }
-        });
-        Self { address, sessions, is_over, thread: Some(thread) }
+        Self(Sessions::new(address, move |stream, record| serve(&stream, record, &manners)))
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+        self.0.address()
     }
 
     /// What the sessions were told so far.
     pub(crate) fn sessions(&self) -> Vec<Session> {
-        self.sessions.lock().unwrap().clone()
+        self.0.told()
     }
 }
 
-impl Drop for Peer {
-    fn drop(&mut self) {
-        self.is_over.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect(self.address);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-fn serve(
-    stream: &TcpStream,
-    number: usize,
-    record: &Mutex<Vec<Session>>,
-    manners: &Manners,
-) -> std::io::Result<()> {
+fn serve(stream: &TcpStream, record: &Record<Session>, manners: &Manners) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     let mut line = "connect".to_owned();
     loop {
-        let answer = manners(number, &line).unwrap_or_else(|| good_answer(&line));
+        let answer = manners(record.number, &line).unwrap_or_else(|| good_answer(&line));
         let Some(said) = give(stream, answer)? else { return Ok(()) };
         if line == "DATA" && said.starts_with(b"354") {
             let content = read_content(&mut reader)?;
-            record.lock().unwrap()[number].contents.push(content);
+            record.note(|session| session.contents.push(content));
             line = ".".to_owned();
             continue;
         }
@@ -134,7 +92,7 @@ fn serve(
             return Ok(());
         }
         line.truncate(line.trim_end().len());
-        record.lock().unwrap()[number].commands.push(line.clone());
+        record.note(|session| session.commands.push(line.clone()));
     }
 }
 
@@ -173,14 +131,4 @@ fn give(mut stream: &TcpStream, answer: Answer) -> std::io::Result<Option<Vec<u8
     }
     stream.shutdown(Shutdown::Both)?;
     Ok(None)
-}
-
-fn read_content(reader: &mut impl BufRead) -> std::io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    while !(content == b".\r\n" || content.ends_with(b"\r\n.\r\n")) {
-        if reader.read_until(b'\n', &mut content)? == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-    }
-    Ok(content)
 }

@@ -227,7 +227,7 @@ pub(crate) fn delivered() -> Outcome {
 }
 
 pub(crate) fn relayed() -> Outcome {
-    Outcome::Relayed { remote: "there".into(), reply: "250 ok".into(), knows_dsn: false }
+    Outcome::Relayed { remote: "there".into(), reply: "250 ok".into(), knows_dsn: false, tls: None }
 }
 
 pub(crate) fn failed() -> Outcome {

@@ -2,10 +2,8 @@
 //! certificates that it shows. It records what it was told, apart for what came in the clear.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -14,21 +12,25 @@ use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
-use openssl::ssl::{SslAcceptor, SslMethod, SslVersion};
+use openssl::ssl::{SslAcceptor, SslMethod, SslVerifyMode, SslVersion};
 use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
 use openssl::x509::{X509, X509Name, X509NameRef};
+
+use crate::sessions::{Record, Sessions, read_content};
 
 /// A certificate and its key.
 #[derive(Clone)]
 pub(crate) struct Identity {
     certificate: X509,
     key: PKey<Private>,
+    /// What is shown beside it.
+    chain: Vec<X509>,
 }
 
 impl Identity {
     /// A certificate for `host`, a name or an address, that is valid from so many days from
     /// now to so many, signed by `issuer` or by itself.
-    fn new(host: &str, days: (i64, i64), issuer: Option<&Self>) -> Self {
+    fn new(host: &str, days: (i64, i64), issuer: Option<&Self>, is_authority: bool) -> Self {
         let curve = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
         let key = PKey::from_ec_key(EcKey::generate(&curve).unwrap()).unwrap();
         let subject = name(host);
@@ -50,17 +52,24 @@ impl Identity {
         };
         let alternative = alternative.build(&builder.x509v3_context(None, None)).unwrap();
         builder.append_extension(alternative).unwrap();
-        if issuer.is_none() {
+        if is_authority {
             let constraints = BasicConstraints::new().critical().ca().build().unwrap();
             builder.append_extension(constraints).unwrap();
         }
         builder.sign(issuer_key, MessageDigest::sha256()).unwrap();
-        Self { certificate: builder.build(), key }
+        let chain = issuer.into_iter().flat_map(|issuer| issuer.chain.clone()).collect();
+        Self { certificate: builder.build(), key, chain }
     }
 
     /// One that nobody else has signed.
     pub(crate) fn self_signed(host: &str) -> Self {
-        Self::new(host, (-1, 1), None)
+        Self::new(host, (-1, 1), None, true)
+    }
+
+    /// Its SHA-256, as the configuration has it.
+    pub(crate) fn fingerprint(&self) -> [u8; 32] {
+        let digest = self.certificate.digest(MessageDigest::sha256()).unwrap();
+        digest.as_ref().try_into().unwrap()
     }
 
     /// The certificate.
@@ -111,7 +120,14 @@ impl Authority {
 
     /// A certificate that is valid from and to so many days from now.
     pub(crate) fn sign_for(&self, host: &str, days: (i64, i64)) -> Identity {
-        Identity::new(host, days, Some(&self.identity))
+        Identity::new(host, days, Some(&self.identity), false)
+    }
+
+    /// Another authority, whose certificate this one has signed and servers show with theirs.
+    pub(crate) fn authority(&self) -> Self {
+        let mut identity = Identity::new("Intermediate", (-1, 1), Some(&self.identity), true);
+        identity.chain.push(identity.certificate.clone());
+        Self { identity, folder: tempfile::tempdir().unwrap() }
     }
 }
 
@@ -141,8 +157,12 @@ pub(crate) struct Manners {
     pub(crate) start_tls: &'static str,
     pub(crate) handshake: Handshake,
     pub(crate) version: SslVersion,
+    /// Whether it insists on a certificate of the client.
+    pub(crate) wants_client_certificate: bool,
     /// The answer to the first message; then the server closes, without a word of TLS.
     pub(crate) last_words: Option<&'static str>,
+    /// The number of the session that ends so.
+    pub(crate) last_words_in: usize,
 }
 
 impl Manners {
@@ -154,7 +174,9 @@ impl Manners {
             start_tls: "220 go\r\n",
             handshake: Handshake::Good,
             version: SslVersion::TLS1_3,
+            wants_client_certificate: false,
             last_words: None,
+            last_words_in: 0,
         }
     }
 
@@ -176,77 +198,43 @@ pub(crate) struct Session {
 }
 
 /// A server on an address of its own. Ends when dropped.
-pub(crate) struct TlsPeer {
-    address: SocketAddr,
-    sessions: Arc<Mutex<Vec<Session>>>,
-    is_over: Arc<AtomicBool>,
-    thread: Option<thread::JoinHandle<()>>,
-}
+pub(crate) struct TlsPeer(Sessions<Session>);
 
 impl TlsPeer {
     pub(crate) fn new(identity: &Identity, manners: Manners) -> Self {
         let mut acceptor = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server()).unwrap();
         acceptor.set_certificate(&identity.certificate).unwrap();
         acceptor.set_private_key(&identity.key).unwrap();
+        for certificate in &identity.chain {
+            acceptor.add_extra_chain_cert(certificate.clone()).unwrap();
+        }
         acceptor.set_max_proto_version(Some(manners.version)).unwrap();
+        if manners.wants_client_certificate {
+            acceptor.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT);
+        }
         let acceptor = acceptor.build();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let sessions = Arc::new(Mutex::new(Vec::new()));
-        let is_over = Arc::new(AtomicBool::new(false));
-        let (record, over) = (Arc::clone(&sessions), Arc::clone(&is_over));
-        let thread = thread::spawn(move || {
-            for stream in listener.incoming() {
-                if over.load(Ordering::SeqCst) {
-                    break;
-                }
-                let number = {
-                    let mut sessions = record.lock().unwrap();
-                    sessions.push(Session::default());
-                    sessions.len() - 1
-                };
-                let server = Server {
-                    number,
-                    record: Arc::clone(&record),
-                    manners: manners.clone(),
-                    acceptor: acceptor.clone(),
-                };
-                let stream = stream.unwrap();
-                // A client that leaves early is what many tests are about.
-                thread::spawn(move || server.serve(stream).ok());
-            }
-        });
-        Self { address, sessions, is_over, thread: Some(thread) }
+        Self(Sessions::new("127.0.0.1:0", move |stream, record| {
+            Server { record, manners: &manners, acceptor: &acceptor }.serve(stream)
+        }))
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+        self.0.address()
     }
 
     /// What the sessions were told so far.
     pub(crate) fn sessions(&self) -> Vec<Session> {
-        self.sessions.lock().unwrap().clone()
+        self.0.told()
     }
 }
 
-impl Drop for TlsPeer {
-    fn drop(&mut self) {
-        self.is_over.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect(self.address);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
+struct Server<'a> {
+    record: &'a Record<Session>,
+    manners: &'a Manners,
+    acceptor: &'a SslAcceptor,
 }
 
-struct Server {
-    number: usize,
-    record: Arc<Mutex<Vec<Session>>>,
-    manners: Manners,
-    acceptor: SslAcceptor,
-}
-
-impl Server {
+impl Server<'_> {
     fn serve(&self, stream: TcpStream) -> std::io::Result<()> {
         let mut plain = BufReader::new(stream);
         if !self.manners.is_implicit {
@@ -299,7 +287,7 @@ impl Server {
                 return Ok(false);
             }
             line.truncate(line.trim_end().len());
-            self.note(|session| match is_secured {
+            self.record.note(|session| match is_secured {
                 true => session.secured.push(line.clone()),
                 false => session.plain.push(line.clone()),
             });
@@ -318,8 +306,11 @@ impl Server {
                 "STARTTLS" if reply.starts_with("220") => return Ok(true),
                 "DATA" => {
                     let content = read_content(stream)?;
-                    self.note(|session| session.contents.push(content));
-                    let last_words = self.manners.last_words.filter(|_| self.number == 0);
+                    self.record.note(|session| session.contents.push(content));
+                    let last_words = self
+                        .manners
+                        .last_words
+                        .filter(|_| self.record.number == self.manners.last_words_in);
                     let reply = last_words.unwrap_or("250 2.0.0 taken\r\n");
                     stream.get_mut().write_all(reply.as_bytes())?;
                     if last_words.is_some() {
@@ -329,10 +320,6 @@ impl Server {
                 _ => {}
             }
         }
-    }
-
-    fn note(&self, change: impl FnOnce(&mut Session)) {
-        change(&mut self.record.lock().unwrap()[self.number]);
     }
 }
 
@@ -361,14 +348,4 @@ impl Write for Wire {
     fn flush(&mut self) -> std::io::Result<()> {
         self.stream.flush()
     }
-}
-
-fn read_content(reader: &mut impl BufRead) -> std::io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    while !(content == b".\r\n" || content.ends_with(b"\r\n.\r\n")) {
-        if reader.read_until(b'\n', &mut content)? == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-    }
-    Ok(content)
 }

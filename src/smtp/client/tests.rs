@@ -269,6 +269,24 @@ fn a_server_that_has_no_starttls_or_refuses_it_is_left() {
 }
 
 #[test]
+fn starttls_if_offered_comes_first_where_it_is_and_nothing_is_missed_where_it_is_not() {
+    for ehlo in [&[FULL][..], &["250 mx\r\n"], &["502 no\r\n", "250 mx\r\n"]] {
+        let mut client = client().with_start_tls_if_offered();
+        let replies = [&["220 mx\r\n"], ehlo].concat();
+        assert_eq!(play(&mut client, &replies).1, Action::Ready, "{ehlo:?}");
+    }
+    let mut client = client().with_start_tls_if_offered();
+    assert_eq!(play(&mut client, &["220 mx\r\n", TLS, "220 go\r\n"]).1, Action::StartTls);
+    client.on_handshake();
+    let (sent, end) = play(&mut client, &[TLS]);
+    assert_eq!((sent.as_str(), &end), ("EHLO me.test\r\n", &Action::Ready));
+    // It was offered and is refused: whether to go on without is not decided here.
+    let mut client = self::client().with_start_tls_if_offered();
+    let end = play(&mut client, &["220 mx\r\n", TLS, "454 no\r\n"]).1;
+    assert_eq!(end, Action::Close(Ending::StartTlsRefused(reply("454 no\r\n"))));
+}
+
+#[test]
 fn starttls_that_is_not_required_is_not_used() {
     let mut client = client();
     assert_eq!(play(&mut client, &["220 mx\r\n", TLS]), ("EHLO me.test\r\n".into(), Action::Ready));
