@@ -73,12 +73,7 @@ fn each_crate_is_named_in_its_own_places_only() {
         ("native_tls", &["src/deliver/tls.rs"]),
         (
             "openssl::",
-            &[
-                "src/receive/tls/",
-                "src/receive/logins",
-                "src/smtp/sasl/",
-                "src/deliver/",
-            ],
+            &["src/receive/tls/", "src/receive/logins", "src/smtp/sasl/", "src/deliver/"],
         ),
         ("ini::", &["src/config/"]),
         ("env_logger", &["src/report/log_format.rs"]),

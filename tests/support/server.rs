@@ -55,6 +55,11 @@ impl TestServer {
         }
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.child)
+    }
+
     /// A connection on which nothing has been read yet.
     pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
@@ -66,8 +71,7 @@ impl TestServer {
 
     /// Tells the server to stop; it must do so in order. Returns its log.
     pub(crate) fn stop(mut self) -> String {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        rustix::process::kill_process(self.pid(), rustix::process::Signal::TERM).unwrap();
         let status = self.child.wait().unwrap();
         self.reader.take().unwrap().join().unwrap();
         let log = std::mem::take(&mut *self.log.text.lock().unwrap());

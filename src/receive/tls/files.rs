@@ -87,9 +87,9 @@ impl Octets {
     }
 }
 
-impl fmt::Display for Unreadable {
-    /// What it is and what to do.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Unreadable {
+    /// What it is and what to do, without the name of the file.
+    pub fn text(&self) -> String {
         let remedy = match self.error.kind() {
             io::ErrorKind::NotFound => "put it there, or name another one in [tls]",
             io::ErrorKind::PermissionDenied => {
@@ -98,7 +98,13 @@ impl fmt::Display for Unreadable {
             }
             _ => "give a file in PEM that can be read",
         };
-        write!(f, "{}: {}; {remedy}", self.path.display(), self.error)
+        format!("{}; {remedy}", self.error)
+    }
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path.display(), self.text())
     }
 }
 

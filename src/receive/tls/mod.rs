@@ -286,9 +286,9 @@ impl Certificates {
 }
 
 fn read(files: &Files) -> Result<(Octets, Certificate), Trouble> {
-    let octets = files.load().map_err(|unreadable: Unreadable| {
-        Trouble { octets: None, text: unreadable.to_string() }
-    })?;
+    let octets = files
+        .load()
+        .map_err(|unreadable: Unreadable| Trouble { octets: None, text: unreadable.to_string() })?;
     match octets.parse() {
         Ok(certificate) => Ok((octets, certificate)),
         Err(unusable) => {

@@ -180,6 +180,11 @@ impl Status {
         self.0.st_mode & 0o020 != 0
     }
 
+    /// Whether everybody on this host may read it, as far as its own mode says.
+    pub const fn is_readable_for_all(&self) -> bool {
+        self.0.st_mode & 0o004 != 0
+    }
+
     /// How many names it has.
     pub fn names(&self) -> u64 {
         // Its type is another one on each processor.

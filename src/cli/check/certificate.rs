@@ -1,0 +1,81 @@
+//! Looks at the certificate that listeners show: whether the server could use it, for whom it is
+//! and how long.
+
+use std::io;
+
+use super::findings::Findings;
+use crate::config::settings::{ListenerTls, Settings};
+use crate::receive::tls::certificate::{Certificate, Part};
+use crate::receive::tls::files::Files;
+use crate::receive::tls::{EXPIRES_SOON_SECONDS, date};
+use crate::sys::clock;
+use crate::sys::disk::Disk;
+
+/// Looks at the files of `[tls]`, where any listener has TLS and the server does not make its
+/// own certificate.
+pub(super) fn look(settings: &Settings, findings: &mut Findings) {
+    let files = Files::new(settings.tls.certificate.clone(), settings.tls.key.clone());
+    let is_used = settings.listeners.iter().any(|listener| listener.tls != ListenerTls::None);
+    if !is_used || (!settings.tls.is_configured && files.are_missing()) {
+        return;
+    }
+    let key = files.path(Part::Key);
+    if Disk::host().look_at(key).is_ok_and(|key| key.is_readable_for_all()) {
+        findings.warning(
+            key,
+            None,
+            "everybody on this host may read the key; take that away with chmod 640",
+        );
+    }
+    let octets = match files.load() {
+        Ok(octets) => octets,
+        Err(unreadable) if is_for_others(&unreadable.error) => {
+            return findings.warning(
+                &unreadable.path,
+                None,
+                "you may not read it, so it is not checked; check as root",
+            );
+        }
+        Err(unreadable) => {
+            return findings.mistake(&unreadable.path, None, unreadable.text());
+        }
+    };
+    match octets.parse() {
+        Ok(certificate) => look_at(settings, &files, &certificate, findings),
+        Err(unusable) => findings.mistake(files.path(unusable.part), None, unusable.text),
+    }
+}
+
+/// Whether root, as whom the server may start, could do more.
+fn is_for_others(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied && !rustix::process::geteuid().is_root()
+}
+
+fn look_at(settings: &Settings, files: &Files, certificate: &Certificate, findings: &mut Findings) {
+    let file = files.path(Part::Certificate);
+    let now = i64::try_from(clock::since_1970().as_secs()).unwrap_or(i64::MAX);
+    match certificate.validity() {
+        None => findings.mistake(file, None, "its dates cannot be read; get a new one"),
+        // What a clock that was not set says of them means nothing.
+        Some(_) if clock::is_plainly_wrong() => {}
+        Some((begin, _)) if now < begin => {
+            let text = format!("it is not valid before {}; look at the clock", date(begin));
+            findings.mistake(file, None, text);
+        }
+        Some((_, end)) if now >= end => {
+            findings.mistake(file, None, format!("it expired on {}; renew it", date(end)));
+        }
+        Some((_, end)) if now >= end - EXPIRES_SOON_SECONDS => {
+            let text = format!("it expires on {}; renew it", date(end));
+            findings.warning(file, None, text);
+        }
+        Some(_) => {}
+    }
+    let host = &settings.server.hostname;
+    if !certificate.names(host) {
+        let text = format!(
+            "it is not for {host}; have that name in it, or set [server] hostname to one that it has"
+        );
+        findings.warning(file, None, text);
+    }
+}

@@ -1,0 +1,84 @@
+//! What a check has found in the files that a configuration names.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Severity {
+    /// The server runs, but not as it was meant to: it has to be mended.
+    Mistake,
+    /// It works now.
+    Warning,
+}
+
+/// One finding. `Display` is its line: `FILE: what, what to do`, or `FILE:LINE: …`, and before
+/// what is no mistake yet the word `warning`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Finding {
+    severity: Severity,
+    file: PathBuf,
+    /// Counted from 1.
+    line: Option<usize>,
+    text: String,
+}
+
+/// All findings, in the order in which they were made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Findings(Vec<Finding>);
+
+impl Findings {
+    /// Notes what has to be mended.
+    pub(super) fn mistake(&mut self, file: &Path, line: Option<usize>, text: impl Into<String>) {
+        self.add(Severity::Mistake, file, line, text.into());
+    }
+
+    /// Notes what works now and should be looked at.
+    pub(super) fn warning(&mut self, file: &Path, line: Option<usize>, text: impl Into<String>) {
+        self.add(Severity::Warning, file, line, text.into());
+    }
+
+    /// Whether anything has to be mended.
+    pub(super) fn has_mistake(&self) -> bool {
+        self.iter().any(|finding| finding.severity == Severity::Mistake)
+    }
+
+    /// The findings.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Finding> {
+        self.0.iter()
+    }
+
+    fn add(&mut self, severity: Severity, file: &Path, line: Option<usize>, text: String) {
+        self.0.push(Finding { severity, file: file.to_owned(), line, text });
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        f.write_str(match self.severity {
+            Severity::Mistake => ": ",
+            Severity::Warning => ": warning: ",
+        })?;
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_is_a_line_and_only_mistakes_fail() {
+        let mut findings = Findings::default();
+        findings.warning(Path::new("/a"), None, "it is old; renew it");
+        assert!(!findings.has_mistake());
+        findings.mistake(Path::new("/b"), Some(3), "no name; give one");
+        assert!(findings.has_mistake());
+        let lines: Vec<_> = findings.iter().map(ToString::to_string).collect();
+        assert_eq!(lines, ["/a: warning: it is old; renew it", "/b:3: no name; give one"]);
+    }
+}

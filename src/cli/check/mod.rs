@@ -1,0 +1,30 @@
+//! `mailwren check`: reads the configuration as the server would, and the files that it names,
+//! and says what is wrong.
+
+mod certificate;
+mod findings;
+
+use super::Invocation;
+use super::output::{say, warn};
+use crate::sys::process::exit;
+
+use findings::Findings;
+
+/// Reads the configuration; 0 when it is right or there are only warnings, 78 when it is not.
+pub(super) fn run(invocation: &mut Invocation) -> Result<u8, lexopt::Error> {
+    invocation.no_more_arguments()?;
+    let settings = match invocation.settings() {
+        Ok(settings) => settings,
+        Err(code) => return Ok(code),
+    };
+    let mut findings = Findings::default();
+    certificate::look(&settings, &mut findings);
+    for finding in findings.iter() {
+        warn(finding);
+    }
+    if findings.has_mistake() {
+        return Ok(exit::CONFIG);
+    }
+    say(format_args!("{}: no mistakes found", invocation.config_path().display()));
+    Ok(exit::OK)
+}
