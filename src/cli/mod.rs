@@ -3,6 +3,7 @@
 mod check;
 mod demo;
 mod output;
+mod passwd;
 mod queue;
 mod route;
 mod sendmail;
@@ -31,7 +32,7 @@ struct Command {
     run: fn(&mut Invocation) -> Result<u8, lexopt::Error>,
 }
 
-const COMMANDS: [Command; 6] = [
+const COMMANDS: [Command; 7] = [
     Command {
         name: "serve",
         arguments: "",
@@ -61,6 +62,12 @@ const COMMANDS: [Command; 6] = [
         arguments: "ADDRESS...",
         does: "say where mail to each address would go, sending nothing",
         run: route::run,
+    },
+    Command {
+        name: "passwd",
+        arguments: "[--delete] NAME",
+        does: "set the password of an account of the users file, or remove the account",
+        run: passwd::run,
     },
     Command {
         name: "queue",

@@ -297,3 +297,6 @@ impl Accounts for Desk<'_> {
             .map(|(account, keys)| Account { name: Arc::clone(&account.name), keys: keys.clone() }))
     }
 }
+
+#[cfg(test)]
+mod tests;

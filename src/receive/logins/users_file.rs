@@ -304,3 +304,121 @@ fn set<T>(place: &mut Option<T>, value: T) -> Result<(), String> {
         Some(_) => Err("these keys are there twice".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HASH: &str = "$5$abcdefgh$.QMzy7v4vXPoalf3eRONDBUv8WZTVbTMR1FBCZC1/L2";
+    const YESCRYPT: &str =
+        "$y$j9T$TCF9dPzzFQYyAtmxRq7ua0$OLk7XRMSgh3zBFVPnu3PUKzZz4tkdP.L3J5S/ZnVQT3";
+
+    fn scram(hash: ScramHash, iterations: u32) -> String {
+        ScramKeys::from_password(hash, b"pass word", b"salt", iterations).unwrap().to_string()
+    }
+
+    fn cram_md5() -> String {
+        CramMd5Keys::from_password(b"pass word").unwrap().to_string()
+    }
+
+    /// The mechanisms that the account of this line allows.
+    fn allowed(line: &str) -> Result<Vec<Mechanism>, String> {
+        let account = parse_line(1, line.as_bytes())?.ok_or("no account")?;
+        let all = Mechanism::OF_LISTENERS.into_iter();
+        Ok(all.filter(|mechanism| account.allows(*mechanism)).collect())
+    }
+
+    #[test]
+    fn each_mechanism_is_checked_by_a_field_of_its_own() {
+        use Mechanism::{CramMd5, Login, Plain, ScramSha1, ScramSha256};
+        let (sha_256, sha_1) = (scram(ScramHash::Sha256, 4096), scram(ScramHash::Sha1, 4096));
+        let md5 = cram_md5();
+        for (fields, expected) in [
+            (HASH.to_owned(), &[Plain, Login][..]),
+            (format!("{{SHA256-CRYPT}}{HASH}"), &[Plain, Login]),
+            (format!("{{crypt}}{YESCRYPT}"), &[Plain, Login]),
+            // As they stand in /etc/shadow.
+            (format!("{HASH}:19000:0:99999:7:::"), &[Plain, Login]),
+            (
+                format!("{HASH}:{md5}:{sha_1}:{sha_256}"),
+                &[ScramSha256, ScramSha1, CramMd5, Plain, Login],
+            ),
+            (format!(":{sha_256}"), &[ScramSha256]),
+            (format!("!{HASH}:{sha_256}"), &[]),
+            (format!("*:{md5}"), &[]),
+            ("!!".to_owned(), &[]),
+            ("*".to_owned(), &[]),
+        ] {
+            assert_eq!(allowed(&format!("ann:{fields}")).unwrap(), expected, "{fields}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_line_is_told_but_not_what_stands_there() {
+        let sha_256 = scram(ScramHash::Sha256, 4096);
+        for (line, part) in [
+            ("secret", "no colon"),
+            ("ann:", "has no password"),
+            ("ann:secret", "field 2: this is no hash"),
+            ("ann:$1$xaiAwdo3$XjOngI977EgGRUblTWzrJ0", "broken"),
+            ("ann:$6$secret", "damaged"),
+            ("ann: $6$", "damaged"),
+            (&format!("ann:{HASH}:secret"), "field 3: this is no key"),
+            (&format!("ann:{sha_256}:{HASH}"), "field 3: this is no key"),
+            (&format!("ann:{HASH}:{sha_256}:{sha_256}"), "twice"),
+            (&format!("ann:{HASH}:{}", &sha_256[..40]), "keys are damaged"),
+            (&format!("ann:{HASH}:{{CRAM-MD5}}secret"), "keys are damaged"),
+            (&format!("a b:{HASH}"), "no name"),
+            (&format!(":{HASH}"), "1 to 255"),
+            (&format!("{}:{HASH}", "x".repeat(256)), "1 to 255"),
+            (&format!("\u{e4}nn:{HASH}"), "no name"),
+            (&format!("ann:{HASH}{}", "x".repeat(5000)), "4096"),
+        ] {
+            let error = allowed(line).unwrap_err();
+            assert!(error.contains(part), "{line}: {error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn good_lines_count_and_bad_ones_are_named() {
+        let text = format!("# c\r\n\nAnn:{HASH}\r\n  bob:{HASH}  \nx\nANN:{YESCRYPT}\n\\#:\n");
+        let file = UsersFile::parse(text.as_bytes());
+        let lines: Vec<_> = file.bad_lines().iter().map(|bad| bad.line).collect();
+        assert_eq!(lines, [5, 6, 7]);
+        assert!(file.bad_lines()[1].text.contains("stands in line 3 already"));
+        let ann = file.find("aNN").unwrap();
+        assert_eq!((&*ann.name, ann.line, ann.to_string()), ("Ann", 3, format!("Ann:{HASH}")));
+        assert!(file.find("bob").is_some() && file.find("x").is_none());
+        assert_eq!(file.accounts().count(), 2);
+        assert_eq!(UsersFile::parse(b"ann:\xff\n").bad_lines().len(), 1);
+    }
+
+    #[test]
+    fn made_up_things_are_such_as_most_accounts_have() {
+        let empty = UsersFile::parse(b"");
+        assert_eq!((empty.decoy(), empty.usual_iterations(ScramHash::Sha1)), (None, 4096));
+        let text = format!(
+            "a:{HASH}\nb:{YESCRYPT}\nc:{YESCRYPT}\nd::{}\ne::{1}\nf::{1}\n",
+            scram(ScramHash::Sha256, 5000),
+            scram(ScramHash::Sha256, 6000),
+        );
+        let file = UsersFile::parse(text.as_bytes());
+        assert_eq!(file.bad_lines(), []);
+        assert_eq!(file.decoy().unwrap().class(), "$y$j9T");
+        assert_eq!(file.usual_iterations(ScramHash::Sha256), 6000);
+        assert!(file.allows(Mechanism::ScramSha256) && !file.allows(Mechanism::ScramSha1));
+    }
+
+    proptest! {
+        #[test]
+        fn random_text_never_panics(
+            octets in prop::collection::vec(any::<u8>(), 0..200),
+            text in "(ann:)?[a:!*${}5\n0-9SCRAM,-]{0,60}",
+        ) {
+            UsersFile::parse(&octets);
+            UsersFile::parse(text.as_bytes());
+        }
+    }
+}
