@@ -81,8 +81,10 @@ class Dovecot(contextlib.AbstractContextManager):
             f"local_validation_key_dict = fs:posix:prefix={self.folder}/keys/\n")
         (self.folder / "dovecot.conf").write_text(self.config())
         libraries = [TOOLS / "usr/lib/dovecot" / part for part in ("", "modules/old-stats")]
-        self.libraries = ":".join(map(str, libraries))
-        environment = {"LD_LIBRARY_PATH": self.libraries}
+        environment = {"LD_LIBRARY_PATH": ":".join(map(str, libraries))}
+        version = harness.run([unpacked("usr/sbin/dovecot"), "--version"],
+                              env={**os.environ, **environment})
+        assert version.startswith("2.3."), f"the configuration here is of 2.3, not {version}"
         config = self.folder / "dovecot.conf"
         # Dovecot looks for doveconf in /usr/bin; here it is asked first.
         command = [unpacked("usr/bin/doveconf"), "-f", "service=master", "-c", config, "-m",

@@ -8,7 +8,7 @@ import subprocess
 import time
 
 from accounts import Accounts, secure, unverified
-from harness import Client, program, wait_for
+from harness import Client, program
 
 SMTP = {"protocol": "smtp"}
 # Sessions at once, and what a session may leave behind all in all.
@@ -37,18 +37,10 @@ class Listening(Accounts):
         """What happens inside leaves no thread and next to no memory behind, and others are
         served meanwhile and after."""
         self.serve_all()
-        wait_for("the sessions' end", lambda: self.threads() <= self.idle_threads())
-        threads, memory = self.threads(), self.memory("Pss")
+        before = self.settled()
         yield
         self.serve_all()
-        wait_for(f"{threads} threads, not {self.threads()}", lambda: self.threads() <= threads)
-        grown = self.memory("Pss") - memory
-        assert grown < GROWTH, f"{grown} octets more than before"
-
-    def idle_threads(self):
-        """The threads when nobody is connected; the fewest that were ever seen."""
-        self.fewest = min(getattr(self, "fewest", 1 << 30), self.threads())
-        return self.fewest
+        self.wait_settled(before, GROWTH)
 
     def raw(self, name):
         """A connection without a word."""

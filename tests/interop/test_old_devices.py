@@ -31,10 +31,12 @@ def login(client, newline=b"\r\n"):
 def print_page(client, newline=b"\r\n"):
     """One message, as a device sends it."""
     for line, code in ((b"MAIL FROM:<ann@mx.test>", 250), (b"RCPT TO:<zoe@mx.test>", 250),
-                       (b"DATA", 354), (b"Subject: scan" + newline + newline + b"page" + newline
-                                        + b".", 250)):
+                       (b"DATA", 354)):
         client.send(line + newline)
         client.expect(code)
+    # However the lines of a message end, it ends with CRLF, a dot and CRLF.
+    client.send(newline.join((b"Subject: scan", b"", b"page")) + b"\r\n.\r\n")
+    client.expect(250)
 
 
 def test_tls_1_0():
