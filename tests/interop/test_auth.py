@@ -153,12 +153,12 @@ def test_ten_thousand_failures():
             attacker.start()
         slowest, sent = 0.0, 0
         while any(a.is_alive() for a in attackers):
-            before = time.monotonic()
+            start = time.monotonic()
             with server.logged_in() as client:
                 client.send_message("ann@mx.test", ["zoe@mx.test"], b"Subject: on\r\n\r\n")
                 client.command("QUIT", 221)
             sent += 1
-            slowest = max(slowest, time.monotonic() - before)
+            slowest = max(slowest, time.monotonic() - start)
             time.sleep(0.5)
         seconds = time.monotonic() - begin
         for attacker in attackers:
