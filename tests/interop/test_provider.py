@@ -287,20 +287,33 @@ def test_injected_behind_starttls():
                 assert len(hellos) == 2, "EHLO is not asked again after TLS"
 
 
+class Breaking(Peer):
+    """A peer that hangs up in the handshake."""
+
+    def converse(self, connection, lines, number):
+        """A session that ends behind the reply to STARTTLS."""
+        def up_to_starttls():
+            for line in lines:
+                yield line
+                if line.upper().startswith(b"STARTTLS"):
+                    raise OSError("hangs up")
+        super().converse(connection, up_to_starttls(), number)
+
+
 def test_refused_starttls():
     """A server that offers STARTTLS and then refuses it, or breaks the handshake, gets mail in
     the clear only with `fallback = plain`; required TLS never does."""
     offer = b"250-peer.test\r\n250-STARTTLS\r\n250 PIPELINING\r\n"
-    for refusal in (b"454 4.7.0 not now\r\n", b"220 2.0.0 go\r\nno TLS here\r\n"):
-        answers = {"EHLO": offer, "STARTTLS": refusal}
+    for kind, reply in (Peer, b"454 4.7.0 not now\r\n"), (Breaking, b"220 2.0.0 go\r\n"):
+        answers = {"EHLO": offer, "STARTTLS": reply}
         for keys in ({"tls": "starttls"}, {"tls": "opportunistic"}):
-            with Peer(answers) as peer, peer_world(peer, **keys) as server:
+            with kind(answers) as peer, peer_world(peer, **keys) as server:
                 server.deliver("zoe@far.test", CONTENT)
                 server.wait_log(r"deferred")
                 server.wait_queue(1)
                 assert not peer.messages
                 assert not any(c.startswith(b"MAIL") for c in peer.commands), peer.commands
-        with Peer(answers) as peer:
+        with kind(answers) as peer:
             with peer_world(peer, tls="opportunistic", fallback="plain") as server:
                 server.deliver("zoe@far.test", CONTENT)
                 peer.wait_messages(1)
