@@ -7,9 +7,11 @@ use std::time::Duration;
 use log::LevelFilter;
 use mailwren::config::keys::{Kind, REFERENCE, Section, Standing};
 use mailwren::config::settings::{
-    BareNewline, ClientTls, ListenAddress, MailboxFormat, Settings, Users, Vrfy,
+    AuthRule, BareNewline, ClientTls, ListenAddress, ListenerTls, MailboxFormat, SecretSource,
+    Settings, TlsVersion, Users, Vrfy,
 };
 use mailwren::config::{ConfigError, load, parse, sample};
+use mailwren::smtp::sasl::Mechanism;
 use proptest::prelude::*;
 
 const HOST: &str = "pi.home.example";
@@ -242,6 +244,54 @@ fn mail_to_a_smarthost_is_encrypted_unless_a_person_said_otherwise() {
 }
 
 #[test]
+fn an_account_at_a_smarthost_has_one_secret_which_debug_does_not_tell() {
+    let login = |lines: &str| {
+        let text = format!("[smarthost]\nhost = a.test\nuser = me\n{lines}");
+        settings(&text).smarthost.unwrap().login.unwrap()
+    };
+    let inline = login("password = pass;word #2");
+    assert_eq!(inline.secret, SecretSource::Inline("pass;word #2".into()));
+    assert!(!format!("{inline:?}").contains("pass;word"));
+    assert!(!inline.without_tls);
+    assert_eq!(inline.mechanisms.len(), 5);
+    let file = login("password_file = /etc/secret\nmechanisms = plain login PLAIN");
+    assert_eq!(file.secret, SecretSource::File("/etc/secret".into()));
+    assert_eq!(file.mechanisms, [Mechanism::Plain, Mechanism::Login]);
+    let command = login("password_command = pass show me\ntls = none\nauth_without_tls = yes");
+    assert_eq!(command.secret, SecretSource::Command("pass show me".into()));
+    assert!(command.without_tls);
+}
+
+#[test]
+fn a_fingerprint_may_have_colons() {
+    let octets: Vec<_> = (0..32).map(|octet| format!("{octet:02X}")).collect();
+    for separator in ["", ":"] {
+        let hex = octets.join(separator);
+        let text = format!("[smarthost]\nhost = a.test\nfingerprint = sha256:{hex}");
+        let fingerprint = settings(&text).smarthost.unwrap().fingerprint;
+        assert_eq!(fingerprint, Some(std::array::from_fn(|at| at as u8)));
+    }
+}
+
+#[test]
+fn a_listener_has_the_tls_and_the_logins_that_its_port_and_protocol_want() {
+    let listener = |lines: &str| {
+        let read = settings(&format!("[tls]\nminimum = 1.3\n[listen.a]\n{lines}"));
+        let listener = &read.listeners[0];
+        (listener.tls, listener.tls_minimum, listener.auth)
+    };
+    use AuthRule::{None as Nobody, Required};
+    use ListenerTls::{Implicit, None as Plain, StartTls};
+    use TlsVersion::{V1_0, V1_3};
+    assert_eq!(listener(""), (StartTls, V1_3, Nobody));
+    let submission = "protocol = submission\naddress = 127.0.0.1";
+    assert_eq!(listener(&format!("{submission}:587")), (StartTls, V1_3, Required));
+    assert_eq!(listener(&format!("{submission}:465")), (Implicit, V1_3, Required));
+    assert_eq!(listener("address = unix:/run/a.sock"), (Plain, V1_3, Nobody));
+    assert_eq!(listener("tls_minimum = 1.0"), (StartTls, V1_0, Nobody));
+}
+
+#[test]
 fn the_name_of_the_host_has_to_be_one() {
     for (text, host, expected) in [
         (
@@ -325,6 +375,24 @@ fn the_shipped_file_explains_every_key_with_its_default() {
 }
 
 #[test]
+fn the_examples_at_the_top_are_good_configurations() {
+    let head = SHIPPED.split("\n\n").next().unwrap();
+    // Lines of an example are indented; an empty comment between two of them belongs to both.
+    let lines = head.lines().map(|line| match line.strip_prefix("#     ") {
+        Some(line) => line,
+        None if line == "#" => "",
+        None => "|",
+    });
+    let text: Vec<_> = lines.collect();
+    let examples: Vec<_> =
+        text.split(|line| *line == "|").map(|e| e.join("\n")).filter(|e| e.contains('[')).collect();
+    assert_eq!(examples.len(), 5);
+    for example in examples {
+        settings(&example);
+    }
+}
+
+#[test]
 fn the_defaults_that_are_shown_are_the_defaults() {
     let mut text = String::new();
     let works = SHIPPED.split("Known, but not built yet").next().unwrap();
@@ -336,8 +404,10 @@ fn the_defaults_that_are_shown_are_the_defaults() {
     let mut expected = settings("[smarthost]\nhost = a.test");
     assert!(text.contains("\nmax_recipients = 1000\n"));
     assert!(expected.smarthost.is_some());
+    // Files that are named must be there; the default ones need not.
+    expected.tls.is_configured = true;
     assert_eq!(settings(&text), expected);
-    expected.smarthost = None;
+    (expected.smarthost, expected.tls.is_configured) = (None, false);
     assert_eq!(read(""), Ok(expected));
 }
 
@@ -349,6 +419,12 @@ fn what_the_reference_allows_is_taken_and_what_is_not_there_yet_is_not() {
             let text = |value: &str| match section.name {
                 "smarthost" if key.name == "tls" => {
                     format!("[smarthost]\nhost = a.test\ntls = {value}")
+                }
+                "smarthost" if key.name == "fallback" => {
+                    format!("[smarthost]\nhost = a.test\ntls = opportunistic\nfallback = {value}")
+                }
+                "listen" if key.name == "auth_without_tls" => {
+                    format!("[listen.a]\nauth = optional\nauth_without_tls = {value}")
                 }
                 "smarthost" => format!(
                     "[smarthost]\n{}tls = none\n{} = {value}",
@@ -375,13 +451,13 @@ fn what_the_reference_allows_is_taken_and_what_is_not_there_yet_is_not() {
                 }
                 (None, Kind::Choice(words), _) => {
                     let good: Vec<_> = words.iter().filter(|w| read(text(w)).is_ok()).collect();
-                    assert_eq!(good, [&"none", &"starttls", &"implicit"], "{}", key.name);
+                    assert_eq!(good, [&"smtp", &"submission"], "{}", key.name);
                 }
                 (None, ..) => {}
             }
         }
     }
-    assert_eq!(choices, 4, "vrfy, bare_newline, format, level");
+    assert_eq!(choices, 13, "as many keys are a choice and work");
 }
 
 /// Reads and holds every mistake against the number of lines.

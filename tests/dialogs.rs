@@ -34,7 +34,7 @@ mod script;
 mod server;
 
 use home::{Change, Home};
-use memory::{MemorySession, receipt};
+use memory::{KnowsUser, MemorySession, receipt};
 use script::Script;
 use server::TestServer;
 
@@ -125,6 +125,12 @@ fn in_memory() {
             assert_eq!(session.is_closed(), script.closes, "{name}, {pieces:?}: closed?");
         }
     });
+}
+
+impl KnowsUser for SessionPolicy<'_> {
+    fn log_in(&mut self, user: Option<&Arc<str>>) {
+        self.user = user.cloned();
+    }
 }
 
 fn limits(settings: &Settings) -> Limits {

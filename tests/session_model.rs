@@ -1,8 +1,8 @@
-//! Random sessions agree with a small model: which reply each command gets, and what is left
-//! of a transaction behind it. However the octets are cut into pieces, the replies are the same.
+//! Random sessions agree with a small model: which reply each command gets, what is left of a
+//! transaction behind it, and who is logged in. However the octets are cut into pieces, the replies are the same.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use mailwren::config::settings::{AuthRule, BareNewline};
 use mailwren::mail::address::{Domain, ForwardPath, LocalPart, Mailbox, ReversePath};
@@ -17,12 +17,14 @@ use proptest::prelude::*;
 #[path = "support/memory.rs"]
 mod memory;
 
-use memory::MemorySession;
+use memory::{KnowsUser, MemorySession};
 
 const MAX_RECIPIENTS: usize = 3;
 const MAX_SIZE: usize = 64;
 /// Refused commands that are too many, by RFC 5321 §4.5.3.1.8 and some.
 const MAX_REFUSALS: u32 = 120;
+
+const MAX_LOGIN_FAILURES: u32 = 5;
 
 /// What a client may say. `Data` is the command, and the content where it gets a 354.
 #[derive(Clone, Debug)]
@@ -43,10 +45,32 @@ enum Say {
     Rset,
     BadRset,
     Etrn,
+    Login(Attempt),
     Harmless(&'static str),
     Refused(u16, &'static str),
     Quit,
 }
+
+/// A login: AUTH, what follows where it gets a 334, and the code of the last reply.
+#[derive(Clone, Copy, Debug)]
+struct Attempt {
+    line: &'static str,
+    response: Option<&'static str>,
+    code: u16,
+}
+
+/// `YW5u` is `ann`, who may log in; `Ym9i` is `bob`, who may not.
+const ATTEMPTS: [Attempt; 9] = [
+    Attempt { line: "AUTH PLAIN YW5u", response: None, code: 235 },
+    Attempt { line: "AUTH LOGIN", response: Some("YW5u"), code: 235 },
+    Attempt { line: "AUTH PLAIN Ym9i", response: None, code: 535 },
+    Attempt { line: "AUTH LOGIN", response: Some("Ym9i"), code: 535 },
+    Attempt { line: "AUTH LOGIN", response: Some("*"), code: 501 },
+    Attempt { line: "AUTH LOGIN", response: Some("RSET"), code: 535 },
+    Attempt { line: "AUTH LOGIN", response: Some("MAIL FROM:<>"), code: 501 },
+    Attempt { line: "AUTH PLAIN !", response: None, code: 501 },
+    Attempt { line: "AUTH X", response: None, code: 504 },
+];
 
 const GOOD: &str = "Subject: x\r\n\r\n..dot\r\n.\r\n";
 const EMPTY: &str = ".\r\n";
@@ -70,6 +94,7 @@ fn say() -> impl Strategy<Value = Say> {
         (501, "QUIT now"),
         (502, "EXPN a"),
         (502, "STARTTLS"),
+        (501, "AUTH"),
         (502, "BDAT 5 LAST"),
         (504, "HELP me"),
     ]);
@@ -90,6 +115,7 @@ fn say() -> impl Strategy<Value = Say> {
         2 => Just(Say::Rset),
         1 => Just(Say::BadRset),
         1 => Just(Say::Etrn),
+        2 => prop::sample::select(ATTEMPTS.to_vec()).prop_map(Say::Login),
         2 => harmless.prop_map(Say::Harmless),
         4 => refused.prop_map(|(code, line)| Say::Refused(code, line)),
         1 => Just(Say::Quit),
@@ -102,6 +128,8 @@ struct Model {
     has_greeted: bool,
     sender: Option<&'static str>,
     recipients: Vec<&'static str>,
+    is_logged_in: bool,
+    login_failures: u32,
     refusals: u32,
     is_over: bool,
 }
@@ -126,26 +154,44 @@ impl Model {
             Say::Rset => "RSET".to_owned(),
             Say::BadRset => "RSET x".to_owned(),
             Say::Etrn => "ETRN far.test".to_owned(),
+            Say::Login(attempt) => attempt.line.to_owned(),
             Say::Harmless(line) | Say::Refused(_, line) => (*line).to_owned(),
             Say::Quit => "QUIT".to_owned(),
         };
         wire.push_str(&line);
         wire.push_str("\r\n");
         let code = self.code(say);
-        if code >= 400 {
-            self.refusals += 1;
-        }
-        if self.refusals > MAX_REFUSALS {
-            self.is_over = true;
-            return vec![421];
-        }
+        let code = self.count(code);
         match say {
+            Say::Login(Attempt { response: Some(response), code: last, .. }) if code == 334 => {
+                wire.push_str(response);
+                wire.push_str("\r\n");
+                self.end_of_login(*last);
+                vec![code, self.count(*last)]
+            }
             Say::Data(content) if code == 354 => {
                 wire.push_str(content);
                 vec![code, self.end_of_data(content)]
             }
             _ => vec![code],
         }
+    }
+
+    /// The code that is sent: after too many refusals, another one.
+    fn count(&mut self, code: u16) -> u16 {
+        if code < 400 {
+            return code;
+        }
+        if self.login_failures >= MAX_LOGIN_FAILURES {
+            self.is_over = true;
+            return code;
+        }
+        self.refusals += 1;
+        if self.refusals > MAX_REFUSALS {
+            self.is_over = true;
+            return 421;
+        }
+        code
     }
 
     fn code(&mut self, say: &Say) -> u16 {
@@ -175,6 +221,12 @@ impl Model {
             },
             Say::Etrn if !self.has_greeted || self.sender.is_some() => 503,
             Say::Etrn => 250,
+            Say::Login(_) if !self.has_greeted || self.is_logged_in || self.sender.is_some() => 503,
+            Say::Login(Attempt { response: Some(_), .. }) => 334,
+            Say::Login(Attempt { code, .. }) => {
+                self.end_of_login(*code);
+                *code
+            }
             Say::Harmless(line) if line.starts_with("HELP") || line.starts_with("help") => 214,
             Say::Harmless(line) if line.starts_with("VRFY") => 252,
             Say::Harmless(_) => 250,
@@ -210,6 +262,14 @@ impl Model {
         }
     }
 
+    fn end_of_login(&mut self, code: u16) {
+        match code {
+            235 => self.is_logged_in = true,
+            535 => self.login_failures += 1,
+            _ => {}
+        }
+    }
+
     /// Good or bad, a transaction ends with its data.
     fn end_of_data(&mut self, content: &str) -> u16 {
         self.reset();
@@ -229,7 +289,7 @@ impl Model {
     }
 }
 
-/// Refuses `no`, takes everybody else.
+/// Refuses `no`, takes everybody else. Only `ann` can log in.
 struct Picky;
 
 fn refusal() -> Reply {
@@ -268,18 +328,31 @@ impl Policy for Picky {
     }
 
     fn mechanisms(&mut self) -> Vec<Mechanism> {
-        Vec::new()
+        vec![Mechanism::Plain, Mechanism::Login]
     }
 
-    fn begin_login(&mut self, _: Mechanism, _: Option<&[u8]>) -> LoginStep {
-        LoginStep::Refused(refusal())
+    fn begin_login(&mut self, _: Mechanism, initial: Option<&[u8]>) -> LoginStep {
+        match initial {
+            Some(response) => self.continue_login(response),
+            None => LoginStep::Challenge(b"Username:".to_vec()),
+        }
     }
 
-    fn continue_login(&mut self, _: &[u8]) -> LoginStep {
-        LoginStep::Refused(refusal())
+    fn continue_login(&mut self, response: &[u8]) -> LoginStep {
+        match response {
+            b"ann" => LoginStep::Accepted("ann".into()),
+            _ => LoginStep::Refused(Reply::new(535, Status::new(5, 7, 8), "Wrong")),
+        }
     }
 
     fn cancel_login(&mut self) {}
+}
+
+/// Nobody logs in.
+impl KnowsUser for Picky {
+    fn log_in(&mut self, user: Option<&Arc<str>>) {
+        assert_eq!(user, None);
+    }
 }
 
 fn session() -> MemorySession<Picky> {
@@ -292,9 +365,9 @@ fn session() -> MemorySession<Picky> {
         bare_newline: BareNewline::Reject,
         submission_origin: None,
         offers_start_tls: false,
-        auth: AuthRule::None,
-        auth_without_tls: false,
-        max_login_failures: 5,
+        auth: AuthRule::Optional,
+        auth_without_tls: true,
+        max_login_failures: MAX_LOGIN_FAILURES,
     };
     let mut session = MemorySession::new(limits, Picky, *RECEIPT.get_or_init(memory::receipt));
     session.take_replies();
@@ -312,6 +385,7 @@ fn check_state(session: &MemorySession<Picky>, model: &Model) {
     let recipients = transaction.map(|transaction| transaction.recipients.as_slice());
     let recipients = recipients.unwrap_or_default().iter().map(|to| to.mailbox.to_string());
     assert_eq!(recipients.collect::<Vec<_>>(), model.recipients);
+    assert_eq!(session.user().is_some(), model.is_logged_in);
 }
 
 proptest! {

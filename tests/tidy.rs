@@ -71,6 +71,7 @@ fn each_crate_is_named_in_its_own_places_only() {
         ("trust_dns_resolver", &["src/sys/dns"][..]),
         ("tokio", &["src/sys/dns"]),
         ("native_tls", &["src/deliver/tls.rs"]),
+        ("icu_normalizer", &["src/smtp/sasl/prepare.rs"]),
         (
             "openssl::",
             &["src/receive/tls/", "src/receive/logins", "src/smtp/sasl/", "src/deliver/"],
@@ -83,6 +84,15 @@ fn each_crate_is_named_in_its_own_places_only() {
         ("strsim", &["src/config/"]),
         ("socket2", &["src/receive/listener.rs", "src/receive/logins/dovecot.rs"]),
         ("libc::", &["src/sys/"]),
+        (
+            "base64::",
+            &[
+                "src/smtp/sasl/",
+                "src/smtp/server/login",
+                "src/smtp/client/login",
+                "src/receive/logins",
+            ],
+        ),
         ("argon2", &["src/receive/logins/hash.rs"]),
         ("bcrypt", &["src/receive/logins/hash.rs"]),
         ("sha_crypt", &["src/receive/logins/hash.rs"]),

@@ -243,6 +243,29 @@ fn a_hangup_has_the_certificate_read_again() {
 }
 
 #[test]
+fn files_of_root_alone_are_read_again_by_a_server_that_is_not_root() {
+    assert!(rustix::process::geteuid().is_root(), "run this test as root: privileges are dropped");
+    let home = home(&[
+        ("server.user", "nobody"),
+        ("tls.certificate", "HOME/root/cert.pem"),
+        ("tls.key", "HOME/root/key.pem"),
+    ]);
+    fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let folder = home.path().join("root");
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+    let (first, second) = (ordinary(), ordinary());
+    first.write(&folder);
+    let server = TestServer::start(&home);
+    assert_eq!(shown(&server), first.certificate.to_der().unwrap());
+    let status = fs::read_to_string(format!("/proc/{}/status", server.pid().as_raw_pid())).unwrap();
+    assert!(!status.contains("Uid:\t0"), "{status}");
+    second.write(&folder);
+    assert_eq!(shown(&server), second.certificate.to_der().unwrap());
+    server.stop();
+}
+
+#[test]
 fn a_certificate_that_cannot_be_used_keeps_mail_going() {
     let home = home(&[]);
     let server = TestServer::start(&home);

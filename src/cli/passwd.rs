@@ -7,9 +7,10 @@ use std::io;
 
 use lexopt::Arg;
 
-use super::Invocation;
 use super::output::{say, warn};
+use super::{Invocation, check};
 use crate::config::settings::Settings;
+use crate::receive::logins::accounts::random;
 use crate::receive::logins::hash::PasswordHash;
 use crate::receive::logins::users_file::{self, Account, MAX_OCTETS};
 use crate::smtp::sasl::keys::{CramMd5Keys, KeyError, ScramHash, ScramKeys};
@@ -19,8 +20,8 @@ use crate::sys::process::exit;
 use crate::sys::secret_file::{self, Owner};
 use crate::sys::{terminal, users};
 
-/// What OWASP counts as enough beside argon2id would be 600 000, which a small host computes for
-/// half a second; this is RFC 7677's floor, doubled and doubled again, and what phones can do.
+/// Four times the least that RFC 7677 allows, which old phones and small hosts still compute at
+/// once.
 const ITERATIONS: u32 = 16_384;
 
 /// What the command line asks for.
@@ -114,6 +115,9 @@ fn change(
         })?;
         Ok(change(text)?.map(String::into_bytes))
     });
+    if let (Ok(()), Some(text)) = (&result, check::users::unreadable(settings)) {
+        warn(format_args!("{}: {text}", path.display()));
+    }
     result.map_err(|error| {
         let code = match error.kind() {
             io::ErrorKind::PermissionDenied => exit::NOPERM,
@@ -172,8 +176,7 @@ fn account(name: &str, password: &str, mechanisms: &[Mechanism]) -> Result<Accou
 }
 
 fn scram_keys(hash: ScramHash, password: &[u8]) -> Result<ScramKeys, KeyError> {
-    let mut salt = [0; 16];
-    openssl::rand::rand_bytes(&mut salt).map_err(|_| KeyError::Unavailable)?;
+    let salt: [u8; 16] = random().map_err(|_| KeyError::Unavailable)?;
     ScramKeys::from_password(hash, password, &salt, ITERATIONS)
 }
 

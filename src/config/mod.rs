@@ -11,6 +11,7 @@
 //! Nothing here looks at the host: whether an account or a folder exists is asked elsewhere.
 
 mod addresses;
+mod connections;
 mod ini;
 pub mod keys;
 mod load;

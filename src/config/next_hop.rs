@@ -107,11 +107,8 @@ fn login(section: &mut Reader<'_>, tls: Option<ClientTls>) -> Option<Option<Logi
     let without_tls = yes_no(section, "auth_without_tls");
     let given: Vec<_> = SECRETS.into_iter().filter(|key| section.is_set(key)).collect();
     if !section.is_set("user") {
-        for key in given.iter().copied().chain(["mechanisms"]) {
-            if section.is_set(key) {
-                section
-                    .wrong(key, "it does nothing without a line such as `user = me@example.com`");
-            }
+        for key in given {
+            section.wrong(key, "it does nothing without a line such as `user = me@example.com`");
         }
         return Some(None);
     }

@@ -24,6 +24,13 @@ const HEAD: &str = "\
 #     host = mail.home.example:25
 #     tls = none
 #
+# To hand it to your provider, where you have an account:
+#
+#     [smarthost]
+#     host = smtp.example.com:587
+#     user = me@example.com
+#     password_file = /etc/mailwren/password
+#
 # To take mail from the machines of your LAN and to relay it for them:
 #
 #     [listen.smtp]
@@ -31,6 +38,34 @@ const HEAD: &str = "\
 #
 #     [relay]
 #     networks = 127.0.0.0/8, ::1, 192.168.1.0/24
+#
+# To take mail from people's programs, from anywhere, once they have logged in with an account
+# that `mailwren passwd NAME` made:
+#
+#     [listen.submission]
+#     address = 0.0.0.0:587
+#     protocol = submission
+#
+#     [listen.submissions]
+#     address = 0.0.0.0:465
+#     protocol = submission
+#
+# To take mail from an old device that knows no TLS, or only that of its day, and ends its lines
+# as it likes, without giving way to anybody else:
+#
+#     [listen.printer]
+#     address = 192.168.1.2:2525
+#     networks = 192.168.1.50
+#     tls = none
+#     auth = required
+#     auth_without_tls = yes
+#     bare_newline = accept
+#
+#     [listen.camera]
+#     address = 192.168.1.2:2587
+#     networks = 192.168.1.51
+#     tls_minimum = 1.0
+#     auth = required
 ";
 
 const LATER: &str = "\

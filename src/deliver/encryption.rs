@@ -101,12 +101,16 @@ impl Encryption {
 /// What a person can do about a session that TLS kept from coming about; empty where there is
 /// nothing to say.
 pub fn remedy(next_hop: &NextHop, cause: &Cause) -> String {
-    let NextHop::Smarthost(Smarthost { section, tls, .. }) = next_hop else {
+    let NextHop::Smarthost(smarthost @ Smarthost { section, tls, .. }) = next_hop else {
         return String::new();
     };
     match (tls, cause) {
         (ClientTls::Opportunistic, _) if would_go_in_the_clear(next_hop, cause) => {
-            format!("; fallback = plain in [{section}] would send it in the clear")
+            let and_login = match keeps_its_password(smarthost) {
+                true => ", with auth_without_tls = yes for the password,",
+                false => "",
+            };
+            format!("; fallback = plain in [{section}]{and_login} would send it in the clear")
         }
         (ClientTls::Implicit, Cause::Tls(TlsError::NoTls)) => {
             format!("; tls = starttls in [{section}] may be what it speaks")
@@ -119,11 +123,11 @@ pub fn remedy(next_hop: &NextHop, cause: &Cause) -> String {
     }
 }
 
-/// Whether it is for want of `fallback = plain` alone that the mail stays here.
+/// Whether it is for want of leave alone that the mail stays here.
 pub fn would_go_in_the_clear(next_hop: &NextHop, cause: &Cause) -> bool {
     let NextHop::Smarthost(smarthost) = next_hop else { return false };
     smarthost.tls == ClientTls::Opportunistic
-        && !smarthost.falls_back_to_plain
+        && !falls_back_to_plain(next_hop)
         && is_broken_tls(cause)
 }
 
@@ -157,7 +161,7 @@ pub fn in_words(next_hop: &NextHop) -> String {
         ClientTls::StartTls => format!("with TLS (STARTTLS) or not at all, {trust}"),
         ClientTls::Implicit => format!("with TLS (from the beginning) or not at all, {trust}"),
         ClientTls::Opportunistic => {
-            let or_fails = if smarthost.falls_back_to_plain { " or it fails" } else { "" };
+            let or_fails = if falls_back_to_plain(next_hop) { " or it fails" } else { "" };
             format!(
                 "with TLS where it offers that, whatever its certificate; in the clear where it \
                  does not{or_fails}"
@@ -170,11 +174,18 @@ pub fn in_words(next_hop: &NextHop) -> String {
 fn falls_back_to_plain(next_hop: &NextHop) -> bool {
     match next_hop {
         NextHop::Smarthost(smarthost) => {
-            smarthost.tls == ClientTls::Opportunistic && smarthost.falls_back_to_plain
+            smarthost.tls == ClientTls::Opportunistic
+                && smarthost.falls_back_to_plain
+                && !keeps_its_password(smarthost)
         }
         NextHop::Mx(_) => true,
         NextHop::Local => false,
     }
+}
+
+/// Whether a session in the clear would be of no use, since the password may not go there.
+fn keeps_its_password(smarthost: &Smarthost) -> bool {
+    smarthost.login.as_ref().is_some_and(|login| !login.without_tls)
 }
 
 /// Whether the host offered TLS and then did not bring it about. Who puts octets into the
@@ -200,7 +211,48 @@ fn tls_name(host: &Domain) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::settings::HostPort;
     use crate::deliver::tls::{Doubt, Refused};
+
+    #[test]
+    fn a_person_is_told_how_it_goes() {
+        let host = HostPort { host: "mx.test".parse().unwrap(), port: 25 };
+        let smarthost = |tls| Smarthost::new(vec![host.clone()], tls);
+        let pinned = Smarthost { fingerprint: Some([7; 32]), ..smarthost(ClientTls::Implicit) };
+        let falling =
+            Smarthost { falls_back_to_plain: true, ..smarthost(ClientTls::Opportunistic) };
+        let ca = Smarthost { ca: Some("/etc/ca.pem".into()), ..smarthost(ClientTls::StartTls) };
+        for (smarthost, expected) in [
+            (smarthost(ClientTls::None), "in the clear"),
+            (
+                smarthost(ClientTls::StartTls),
+                "with TLS (STARTTLS) or not at all, which must prove its name by a certificate \
+                 that this system trusts",
+            ),
+            (
+                ca,
+                "with TLS (STARTTLS) or not at all, which must prove its name by a certificate \
+                 that /etc/ca.pem trusts",
+            ),
+            (
+                pinned,
+                "with TLS (from the beginning) or not at all, which must show the certificate \
+                 with the given fingerprint",
+            ),
+            (
+                smarthost(ClientTls::Opportunistic),
+                "with TLS where it offers that, whatever its certificate; in the clear where it \
+                 does not",
+            ),
+            (
+                falling,
+                "with TLS where it offers that, whatever its certificate; in the clear where it \
+                 does not or it fails",
+            ),
+        ] {
+            assert_eq!(in_words(&NextHop::Smarthost(smarthost)), expected);
+        }
+    }
 
     #[test]
     fn dates_are_not_judged_by_a_clock_that_is_plainly_wrong() {

@@ -224,7 +224,10 @@ impl Relay {
             Err(Unopened::Unreachable(error)) => {
                 Err(Trouble { failure: unreachable(&remote, &error), is_of_host: true })
             }
-            Err(Unopened::Session(error)) => Err(Trouble::at_opening(&remote, &error, next_hop)),
+            Err(Unopened::Session(error)) => {
+                let is_wrong = clock::is_plainly_wrong();
+                Err(Trouble::at_opening(&remote, &error, next_hop, is_wrong))
+            }
         }
     }
 
@@ -353,9 +356,14 @@ struct Trouble {
 
 impl Trouble {
     /// For a session that did not come about.
-    fn at_opening(remote: &str, error: &ConnectionError, next_hop: &NextHop) -> Self {
+    fn at_opening(
+        remote: &str,
+        error: &ConnectionError,
+        next_hop: &NextHop,
+        is_clock_wrong: bool,
+    ) -> Self {
         let trouble = Self::with(remote, error, Fault::Destination);
-        if encryption::waits_for_clock(&error.cause, clock::is_plainly_wrong()) {
+        if encryption::waits_for_clock(&error.cause, is_clock_wrong) {
             return trouble.for_want_of_time();
         }
         let mut failure = trouble.failure;
@@ -520,5 +528,30 @@ fn random() -> u64 {
     match rustix::rand::getrandom(&mut octets[..], rustix::rand::GetRandomFlags::NONBLOCK) {
         Ok(8) => u64::from_ne_bytes(octets),
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::settings::{ClientTls, Smarthost};
+    use crate::deliver::tls::{Doubt, Refused};
+
+    #[test]
+    fn mail_waits_for_the_clock_and_that_is_no_try() {
+        let host = HostPort { host: "mx.test".parse().unwrap(), port: 25 };
+        let next_hop = NextHop::Smarthost(Smarthost::new(vec![host], ClientTls::StartTls));
+        let doubt = Doubt::NotYetValid;
+        let refused = Refused { doubt, host: "mx.test".to_owned(), seen: None };
+        let cause = Cause::Tls(TlsError::Certificate(Box::new(refused)));
+        let error = ConnectionError { cause, is_content_sent: false };
+        let trouble = |is_wrong| Trouble::at_opening("mx.test", &error, &next_hop, is_wrong);
+        let Trouble { failure, is_of_host } = trouble(true);
+        assert_eq!((failure.fault, is_of_host), (Fault::Network, true));
+        assert!(failure.text.starts_with("the clock of this host is not set, "), "{failure:?}");
+        let failure = trouble(false).failure;
+        assert_eq!(failure.fault, Fault::Destination);
+        let text = "mx.test shows a certificate that is not yet valid; the clock of this host ";
+        assert!(failure.text.starts_with(text), "{failure:?}");
     }
 }

@@ -173,7 +173,7 @@ fn fault_reply(fault: HeaderFault) -> Reply {
         HeaderFault::NotAField => return NOT_A_FIELD,
         HeaderFault::NoFrom => return NO_FROM,
         HeaderFault::DoubtfulAuthor(field) => {
-            format!("Who is meant in {field} is not certain; write it as Name <user@domain>")
+            format!("Who is meant in {field} is not certain; write it as \"Name\" <user@domain>")
         }
         HeaderFault::NotQualified(domain) => {
             format!("{domain} in the header section is no full domain name; write it out")

@@ -32,24 +32,11 @@ use crate::smtp::sasl::{Mechanism, Nonce};
 use crate::smtp::server::LoginStep;
 use crate::sys::users;
 
-const WRONG: Reply = Reply::new(535, Status::new(5, 7, 8), "The name or the password is wrong");
-const UNAVAILABLE: Reply =
-    Reply::new(454, Status::new(4, 7, 0), "Accounts cannot be looked up now; try again later");
 const TOO_MANY_FAILURES: Reply = Reply::new(
     454,
     Status::new(4, 7, 0),
     "Too many logins from your address have failed; try again later",
 );
-const MALFORMED: Reply =
-    Reply::new(501, Status::new(5, 5, 2), "The response is not as the mechanism says");
-const SERVER_FIRST: Reply = Reply::new(
-    501,
-    Status::new(5, 7, 0),
-    "With this mechanism the server speaks first; send no initial response",
-);
-const NOT_OFFERED: Reply =
-    Reply::new(504, Status::new(5, 5, 4), "This mechanism is not offered here");
-
 /// The accounts that sessions log in to.
 #[derive(Debug)]
 pub struct Logins {
@@ -86,7 +73,7 @@ struct Attempt {
 enum Ended {
     Challenge(Vec<u8>, State),
     Accepted(Arc<str>),
-    Failed { reply: Reply, user: Option<String> },
+    Failed { refusal: Refusal, user: Option<String> },
 }
 
 impl Logins {
@@ -159,7 +146,7 @@ impl Logins {
     fn begin_ours(&self, peer: &Peer, attempt: &mut Attempt, initial: Option<&[u8]>) -> Ended {
         let Ok(random) = accounts::random() else {
             log::error!("auth: OpenSSL has no random numbers");
-            return Ended::Failed { reply: UNAVAILABLE, user: None };
+            return Ended::Failed { refusal: Refusal::Unavailable, user: None };
         };
         let external = account_of(peer);
         let start = Start {
@@ -188,10 +175,7 @@ impl Logins {
                 Ended::Challenge(challenge, State::Ours(exchange))
             }
             Progress::Accepted(user) => Ended::Accepted(user),
-            Progress::Refused { refusal: Refusal::Unavailable, user } if is_refused() => {
-                Ended::Failed { reply: TOO_MANY_FAILURES, user }
-            }
-            Progress::Refused { refusal, user } => Ended::Failed { reply: reply(refusal), user },
+            Progress::Refused { refusal, user } => Ended::Failed { refusal, user },
         }
     }
 
@@ -208,10 +192,14 @@ impl Logins {
                 }
                 (None, LoginStep::Accepted(user))
             }
-            Ended::Failed { reply, user } => {
-                if reply.code() == WRONG.code() {
+            Ended::Failed { refusal, user } => {
+                if refusal == Refusal::Credentials {
                     self.failed(peer, attempt, user.as_deref().unwrap_or_default());
                 }
+                let reply = match refusal {
+                    Refusal::Unavailable if self.is_refused(peer) => TOO_MANY_FAILURES,
+                    _ => refusal.into(),
+                };
                 (None, LoginStep::Refused(reply))
             }
         }
@@ -252,22 +240,12 @@ fn account_of(peer: &Peer) -> Option<Arc<str>> {
     }
 }
 
-fn reply(refusal: Refusal) -> Reply {
-    match refusal {
-        Refusal::Credentials => WRONG,
-        Refusal::Malformed => MALFORMED,
-        Refusal::ServerFirst => SERVER_FIRST,
-        Refusal::NotOffered => NOT_OFFERED,
-        Refusal::Unavailable => UNAVAILABLE,
-    }
-}
-
 fn from_dovecot(result: Result<dovecot::Step, dovecot::Refused>) -> Ended {
     match result {
         Ok(dovecot::Step::Challenge(challenge, conversation)) => {
             Ended::Challenge(challenge, State::Dovecots(conversation))
         }
         Ok(dovecot::Step::Accepted(user)) => Ended::Accepted(user),
-        Err(dovecot::Refused { refusal, user }) => Ended::Failed { reply: reply(refusal), user },
+        Err(dovecot::Refused { refusal, user }) => Ended::Failed { refusal, user },
     }
 }

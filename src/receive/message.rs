@@ -131,11 +131,11 @@ impl<'a> IncomingMessage<'a> {
         if self.hops.hops() >= MAX_HOPS {
             return Err(DataError::Refused(LOOP));
         }
-        if let Some(header) = self.header.take() {
-            // A message without a body.
+        // A message without a body. What a disk error left of a section says nothing.
+        if let Some(header) = self.header.take().filter(|_| self.disk_error.is_none()) {
             let written = header.finish().map(|header| self.draft.write(&header));
             match written {
-                Ok(written) => self.disk_error = self.disk_error.or(written.err()),
+                Ok(written) => self.disk_error = written.err(),
                 Err(refusal) => self.refusal = Some(refusal),
             }
         }
@@ -232,10 +232,11 @@ fn trace_field(
         _ => String::new(),
     };
     format!(
-        "Received: from {client} {}\r\n\tby {} with {} id {id}{recipient};\r\n\t{}\r\n",
+        "Received: from {client} {}\r\n\tby {} with {} id {id}{recipient}{};\r\n\t{}\r\n",
         provenance.peer.trace(),
         reception.settings.server.hostname,
         provenance.with(),
+        provenance.tls_clause(),
         clock::date_field(now),
     )
 }

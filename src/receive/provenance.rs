@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::config::settings::{Listener, SenderRule, Settings};
 use crate::receive::peer::Peer;
+use crate::receive::tls::secured::Encryption;
 use crate::smtp::server::Introduction;
 
 /// The facts of a session that go on with each of its messages.
@@ -16,9 +17,8 @@ pub struct Provenance<'a> {
     pub introduction: Option<&'a Introduction>,
     /// Whether the connection is encrypted.
     pub is_secured: bool,
-    /// Protocol and cipher of the encryption, where they are known: `TLSv1.3 with cipher
-    /// TLS_AES_256_GCM_SHA384`.
-    pub encryption: Option<&'a str>,
+    /// What it is encrypted with, where that is known.
+    pub encryption: Option<Encryption>,
     /// Who logged in.
     pub user: Option<&'a Arc<str>>,
     /// Where the client connected to.
@@ -34,13 +34,21 @@ impl<'a> Provenance<'a> {
         }
     }
 
-    /// What stands behind `with` in a Received field, the encryption as a comment behind it. The
-    /// name of the user is not told: it is nobody's business but the log's.
+    /// What stands behind `with` in a Received field; the version of TLS is a comment. The name of
+    /// the user is not told: it is nobody's business but the log's.
     pub fn with(&self) -> String {
         let keyword = self.transmission_type();
         match self.encryption {
-            Some(encryption) => format!("{keyword} (using {encryption})"),
+            Some(Encryption { version, .. }) => format!("{keyword} (using {version})"),
             None => keyword.to_owned(),
+        }
+    }
+
+    /// The clause for the cipher, at the end of a Received field (RFC 8314 §4.3).
+    pub fn tls_clause(&self) -> String {
+        match self.encryption {
+            Some(Encryption { cipher, .. }) => format!("\r\n\ttls {cipher}"),
+            None => String::new(),
         }
     }
 
@@ -118,9 +126,12 @@ mod tests {
                 listener: &listener,
             };
             assert_eq!(provenance.with(), keyword);
-            let encryption = Some("TLSv1.3 with cipher TLS_AES_128_GCM_SHA256");
-            let commented = format!("{keyword} (using TLSv1.3 with cipher TLS_AES_128_GCM_SHA256)");
-            assert_eq!(Provenance { encryption, ..provenance }.with(), commented);
+            assert_eq!(provenance.tls_clause(), "");
+            let (version, cipher) = ("TLSv1.3", "TLS_AES_128_GCM_SHA256");
+            let encryption = Some(Encryption { version, cipher });
+            let encrypted = Provenance { encryption, ..provenance };
+            assert_eq!(encrypted.with(), format!("{keyword} (using TLSv1.3)"));
+            assert_eq!(encrypted.tls_clause(), "\r\n\ttls TLS_AES_128_GCM_SHA256");
             let client = if has_user { "192.0.2.1 as ann" } else { "192.0.2.1" };
             assert_eq!(provenance.client(), client);
         }

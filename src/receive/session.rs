@@ -212,7 +212,9 @@ impl Conversation<'_> {
                 (Peer::Account { .. }, AuthRule::Required) => AuthRule::Optional,
                 (_, rule) => rule,
             },
-            auth_without_tls: self.listener.auth_without_tls,
+            // Nobody listens in on a Unix socket.
+            auth_without_tls: self.listener.auth_without_tls
+                || matches!(self.peer, Peer::Account { .. }),
             max_login_failures: self.reception.settings.auth.auth_failures,
         }
     }
@@ -254,7 +256,7 @@ impl Conversation<'_> {
             peer: self.peer,
             introduction: session.introduction(),
             is_secured: session.is_secured(),
-            encryption: None,
+            encryption: self.encryption(),
             user: session.user(),
             listener: self.listener,
         };

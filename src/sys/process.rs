@@ -43,20 +43,19 @@ pub fn raise_file_limit() {
     }
 }
 
-/// Octets from which a block of memory is mapped for itself, and unmapped when it is freed.
+/// What is larger than this goes back to the system as soon as it is free, in octets.
 #[cfg(target_env = "gnu")]
-const MAPPED: libc::c_int = 1 << 20;
+const LARGE: libc::c_int = 1 << 20;
 
-/// Keeps the C library from reserving an arena for every thread, and from taking large blocks out
-/// of an arena. By itself it takes those there once one of their size was freed: each hash of a
-/// password needs megabytes, small blocks settle in between, and after some hundred logins
-/// hundreds of megabytes are gone. To be called first.
+/// Keeps the C library from reserving an arena for every thread, and from keeping what was large:
+/// the memory of each hash of a password would stay, since it is aligned and fits no other. To be
+/// called first.
 pub fn bound_arenas() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes plain numbers; no other thread runs yet.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 2);
-        libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
     }
 }
 

@@ -25,9 +25,9 @@ pub fn read_secret(prompt: &str, max_octets: usize) -> io::Result<String> {
         return line_of(io::stdin().lock(), max_octets);
     }
     let stderr = io::stderr();
-    write!(stderr.lock(), "{prompt}")?;
     let line = {
         let _silence = Silence::begin()?;
+        write!(stderr.lock(), "{prompt}")?;
         line_of(io::stdin().lock(), max_octets)
     };
     // The end of the line was not shown either.

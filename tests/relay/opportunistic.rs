@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use mailwren::config::settings::{ClientTls, Smarthost};
+use mailwren::config::settings::{ClientTls, Login, SecretSource, Smarthost};
 use mailwren::deliver::conversation::Timeouts;
 use mailwren::deliver::outcome::Outcome;
 use mailwren::deliver::pool::Deliver;
@@ -191,4 +191,42 @@ fn a_host_that_is_just_not_there_is_not_thought_to_have_broken_tls() {
     assert_eq!(failure(&relay(), via(&peer, true)).status.to_string(), "4.3.2");
     assert_eq!(peer.sessions().len(), 1);
     check_untold(&peer);
+}
+
+#[test]
+fn a_password_that_may_not_go_in_the_clear_keeps_the_mail_out_of_it() {
+    for (without_tls, expected) in [
+        (
+            false,
+            "; fallback = plain in [smarthost], with auth_without_tls = yes for the password, \
+             would send it in the clear",
+        ),
+        (true, ""),
+    ] {
+        let manners = Manners { start_tls: "454 no\r\n", ..Manners::start_tls() };
+        let peer = TlsPeer::new(&expired(), manners);
+        let secret = SecretSource::Inline("sesame".to_owned());
+        let login = Login { user: "ann".to_owned(), secret, mechanisms: Vec::new(), without_tls };
+        let NextHop::Smarthost(smarthost) = via(&peer, true) else { panic!() };
+        let next_hop = NextHop::Smarthost(Smarthost { login: Some(login), ..smarthost });
+        let outcomes = relay().deliver(&job(next_hop, &["bob@there.test"], MESSAGE));
+        if let Outcome::Deferred(failure) = &outcomes[0].1 {
+            assert!(failure.text.ends_with(expected), "{failure:?}");
+        }
+        // With leave for the password a second session comes, whatever the login does there.
+        assert_eq!(peer.sessions().len(), if without_tls { 2 } else { 1 });
+    }
+}
+
+#[test]
+fn a_kept_connection_that_went_bad_is_replaced() {
+    for last_words in ["250 taken\r\n", "250 taken\r\n421 bye\r\n", "250 taken\r\n250 more\r\n"] {
+        let last_words = Some(last_words);
+        let peer = TlsPeer::new(&expired(), Manners { last_words, ..Manners::start_tls() });
+        let relay = relay();
+        for _ in 0..3 {
+            assert_eq!(deliver_one(&relay, via(&peer, false)), "relayed");
+        }
+        assert_eq!(counts(&peer), [(0, 1), (0, 2)]);
+    }
 }

@@ -1,6 +1,7 @@
 //! A folder with a configuration for mx.test: users, aliases, and nothing of this host.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// What a test starts from. The client of a test is at 127.0.0.1 and a stranger; whatever is
@@ -29,6 +30,19 @@ const DEFAULTS: [(&str, &str); 19] = [
 const USERS: &str = "ann\nbob\ncarl\n";
 const ALIASES: &str = "root: ann\nstaff: ann, bob\ncarl: carl, bob\nfar: zoe@far.test\n";
 
+/// Who may log in, where a listener lets anybody. The password of each is `pass word`; Ann has
+/// keys for all mechanisms, Bob and the printer a hash from elsewhere, Carl is locked. Cheap, since
+/// tests compute them again and again.
+const ACCOUNTS: &str = "\
+# people
+ann:$argon2id$v=19$m=1024,t=2,p=1$c29tZXNhbHQxMg$lUzYK/ctfjqMXcDp+wqo3Vmiffi0AYS2u4ZLsOU0PE4\
+:{SCRAM-SHA-256}4096,MDEyMzQ1Njc4OWFiY2RlZg==,3OPfWBonbfE0jHPyg+7jVfC7hdSDCVmc7AGNSfiVB+s=,uR4fxnSJbtxu9CAquVuZK2v6NiaB2TXfHXL1VHHGvko=:\
+:{SCRAM-SHA-1}4096,MDEyMzQ1Njc4OWFiY2RlZg==,vkA9P95lsBNzJzWPQy+WXyIsp7c=,s7PyysxL7lsjEB2elk6X/JlSptI=:{CRAM-MD5}ee7caf39bc55ee6231951ebd3832c90a64bbec99612a5f279453f4b6eeff6769
+bob:$2b$05$m0gmBJldEzSJmbbBLWbKIONoKutT5qeHm3Lmq7p9Gr7lU4dxZdpa2:19000:0:99999:7:::
+printer:$2b$05$m0gmBJldEzSJmbbBLWbKIONoKutT5qeHm3Lmq7p9Gr7lU4dxZdpa2
+carl:!$2b$05$m0gmBJldEzSJmbbBLWbKIONoKutT5qeHm3Lmq7p9Gr7lU4dxZdpa2
+";
+
 /// A setting that differs: `server.vrfy` and its value.
 pub(crate) type Change = (String, String);
 
@@ -43,6 +57,9 @@ impl Home {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("users"), USERS).unwrap();
         fs::write(folder.path().join("aliases"), ALIASES).unwrap();
+        let accounts = folder.path().join("accounts");
+        fs::write(&accounts, ACCOUNTS).unwrap();
+        fs::set_permissions(&accounts, Permissions::from_mode(0o600)).unwrap();
         fs::create_dir(folder.path().join("mail")).unwrap();
         let text = configuration(changes).replace("HOME", folder.path().to_str().unwrap());
         fs::write(folder.path().join("mailwren.ini"), text).unwrap();

@@ -1,5 +1,7 @@
 //! A session in memory: the protocol's own machines, fed octets, with no socket and no thread.
 
+use std::sync::Arc;
+
 use mailwren::mail::address::Mailbox;
 use mailwren::mail::dsn_request::MessageRequest;
 use mailwren::smtp::data::{DataDecoder, Progress};
@@ -21,7 +23,12 @@ pub(crate) struct MemorySession<P> {
     is_closed: bool,
 }
 
-impl<P: Policy> MemorySession<P> {
+/// A policy that is told who logged in.
+pub(crate) trait KnowsUser {
+    fn log_in(&mut self, user: Option<&Arc<str>>);
+}
+
+impl<P: Policy + KnowsUser> MemorySession<P> {
     /// A session that has greeted.
     pub(crate) fn new(limits: Limits, policy: P, receipt: Receipt) -> Self {
         let session = Session::new(limits.clone());
@@ -50,6 +57,7 @@ impl<P: Policy> MemorySession<P> {
                 }
                 continue;
             }
+            self.policy.log_in(self.session.user());
             match self.session.next(&self.input, &mut self.policy) {
                 Action::Read => return,
                 Action::Reply(reply, used) => self.answer(reply, used),
@@ -95,13 +103,13 @@ impl<P: Policy> MemorySession<P> {
 }
 
 /// Every reply has an enhanced code of its own class, but for the answers to HELO and EHLO and
-/// the go-ahead to DATA (RFC 2034 §3 and §4).
+/// the challenges and go-aheads of 3yz (RFC 2034 §3 and §4).
 fn check_status(reply: &Reply, is_introduction: bool) {
     match (reply.code(), reply.status()) {
         (250, None) => assert!(is_introduction, "{reply}: no enhanced code"),
-        (354, None) => {}
+        (334 | 354, None) => {}
         (_, None) => panic!("{reply}: no enhanced code"),
-        (354, Some(_)) => panic!("{reply}: 3yz has no enhanced code"),
+        (334 | 354, Some(_)) => panic!("{reply}: 3yz has no enhanced code"),
         (code, Some(status)) => {
             let class = status.to_string();
             assert!(class.starts_with(&(code / 100).to_string()), "{reply}: the classes differ");

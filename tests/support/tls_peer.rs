@@ -12,7 +12,7 @@ use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
-use openssl::ssl::{SslAcceptor, SslMethod, SslVerifyMode, SslVersion};
+use openssl::ssl::{HandshakeError, SslAcceptor, SslMethod, SslVerifyMode, SslVersion};
 use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
 use openssl::x509::{X509, X509Name, X509NameRef};
 
@@ -263,7 +263,16 @@ impl Server<'_> {
             }
         }
         let wire = Wire { stream, is_slow: false };
-        let mut secured = self.acceptor.accept(wire).map_err(std::io::Error::other)?;
+        let mut secured = match self.acceptor.accept(wire) {
+            Ok(secured) => secured,
+            Err(HandshakeError::Failure(mut failed)) => {
+                // Whatever the client has said since is read, lest the kernel resets the
+                // connection before the client has read the alert.
+                std::io::copy(&mut failed.get_mut().stream, &mut std::io::sink())?;
+                return Ok(());
+            }
+            Err(error) => return Err(std::io::Error::other(error)),
+        };
         if matches!(self.manners.handshake, Handshake::GoodThenDrip) {
             secured.get_mut().is_slow = true;
             return secured.write_all(&[b'2'; 10_000]);

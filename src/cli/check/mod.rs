@@ -3,6 +3,7 @@
 
 mod certificate;
 mod findings;
+pub(super) mod users;
 
 use super::Invocation;
 use super::output::{say, warn};
@@ -19,6 +20,7 @@ pub(super) fn run(invocation: &mut Invocation) -> Result<u8, lexopt::Error> {
     };
     let mut findings = Findings::default();
     certificate::look(&settings, &mut findings);
+    users::look(&settings, &mut findings);
     for finding in findings.iter() {
         warn(finding);
     }

@@ -207,7 +207,7 @@ fn hmac(key: &[u8], text: &[u8]) -> Result<Vec<u8>, openssl::error::ErrorStack> 
 ///
 /// # Errors
 /// When there is no randomness to be had.
-pub(super) fn random<const N: usize>() -> io::Result<[u8; N]> {
+pub fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut octets = [0; N];
     openssl::rand::rand_bytes(&mut octets)?;
     Ok(octets)

@@ -15,6 +15,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use sha_crypt::ShaCrypt;
 use yescrypt::Yescrypt;
 
+use super::accounts::random;
+
 /// The memory of argon2id in KiB and its passes: the smallest of the OWASP's equals, chosen for
 /// hosts with little memory.
 const MEMORY_KIB: u32 = 7 << 10;
@@ -97,8 +99,7 @@ impl PasswordHash {
     /// # Errors
     /// When there is no randomness or no memory to be had.
     pub fn new(password: &[u8]) -> Result<Self, String> {
-        let mut salt = [0; SALT_OCTETS];
-        openssl::rand::rand_bytes(&mut salt).map_err(|error| error.to_string())?;
+        let salt: [u8; SALT_OCTETS] = random().map_err(|error| error.to_string())?;
         let params = Params::new(MEMORY_KIB, PASSES, 1, None).map_err(|error| error.to_string())?;
         let hash = Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
             .hash_password_with_salt(password, &salt)

@@ -111,7 +111,7 @@ pub(super) fn alert(number: u8) -> &'static str {
         45 => "the client takes our certificate for expired; renew it, or set the client's clock",
         44 => "the client takes our certificate for revoked; get a new one",
         70 => "the client refuses the version; its TLS is too old, or too new a minimum is set",
-        40 | 47 | 71 => "the client and the server have no parameters in common",
+        40 | 47 | 71 => "the client does not take what the server offers or refuses",
         90 | 0 => "the client gave it up",
         _ => "the client ended it",
     }

@@ -39,7 +39,7 @@ pub(super) fn context(
     // RFC 9325 §3.5: no client needs it, and it has been a way in (CVE-2009-3555).
     builder.set_options(SslOptions::NO_RENEGOTIATION);
     // Nothing is resumed: mail comes in few, long sessions. A cache would grow, and the key of
-    // tickets would have to change every few days (RFC 9325 §7.4 of forward secrecy).
+    // tickets would have to change regularly (RFC 9325 §3.4).
     builder.set_options(SslOptions::NO_TICKET);
     builder.set_session_cache_mode(SslSessionCacheMode::OFF);
     builder.set_num_tickets(0)?;

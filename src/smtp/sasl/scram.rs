@@ -14,6 +14,10 @@ use openssl::sign::Signer;
 
 use super::keys::{ScramHash, ScramKeys};
 
+/// The longest nonce of the other side, in octets. 20 to 50 are usual, and it comes back in the
+/// next message.
+const MAX_NONCE: usize = 1024;
+
 impl ScramHash {
     pub(super) fn digest(self) -> MessageDigest {
         match self {
@@ -99,7 +103,7 @@ const MISPLACED: Malformed = Malformed("an attribute is missing or in the wrong 
 const MANDATORY: Malformed = Malformed("it wants an extension that nobody here knows");
 const NOT_TEXT: Malformed = Malformed("it is not UTF-8");
 const NOT_BASE64: Malformed = Malformed("it has something else where base64 belongs");
-const NO_NONCE: Malformed = Malformed("its nonce is missing or not printable");
+const NO_NONCE: Malformed = Malformed("its nonce is missing, too long or not printable");
 
 /// The attributes of a message, one after the other.
 struct Attributes<'a>(Split<'a, char>);
@@ -124,7 +128,8 @@ impl<'a> Attributes<'a> {
 
     fn nonce(&mut self) -> Result<&'a str, Malformed> {
         let nonce = self.take('r')?;
-        let is_good = !nonce.is_empty() && nonce.bytes().all(|octet| octet.is_ascii_graphic());
+        let is_good = (1..=MAX_NONCE).contains(&nonce.len())
+            && nonce.bytes().all(|octet| octet.is_ascii_graphic());
         if is_good { Ok(nonce) } else { Err(NO_NONCE) }
     }
 

@@ -10,7 +10,7 @@ use super::client::{ClientError, ClientExchange, Credentials, choose};
 use super::keys::{CramMd5Keys, ScramHash, ScramKeys};
 use super::prepare::prepared;
 use super::server::{Account, Accounts, Exchange, Progress, Refusal, Start, Unavailable};
-use super::{MAX_SECRET, MAX_TOKEN, Mechanism, Nonce};
+use super::{MAX_SECRET, MAX_TOKEN, Mechanism, Nonce, scram};
 
 /// One account, whose name is known in any case, and what it is asked with.
 struct One {
@@ -333,6 +333,9 @@ fn the_server_wants_scram_as_it_is() {
     ] {
         assert_eq!(first(bad), Err(Refusal::Malformed), "{bad}");
     }
+    assert_eq!(first(&format!("n,,n=user,r={}", "x".repeat(1024))), Ok(()));
+    let endless = format!("n,,n=user,r={}", "x".repeat(1025));
+    assert_eq!(first(&endless), Err(Refusal::Malformed));
     for bad in ["n,a=root,n=user,r=x", "n,,n=,r=x", "n,,n=us\0er,r=x"] {
         assert_eq!(first(bad), Err(Refusal::Credentials), "{bad}");
     }
@@ -363,6 +366,35 @@ fn the_server_wants_scram_as_it_is() {
     let (_, exchange) = challenge(progress);
     let (_, exchange) = challenge(exchange.respond(good.as_bytes(), &accounts));
     assert_eq!(outcome(exchange.respond(b"x", &accounts)), Err(Refusal::Malformed));
+}
+
+/// RFC 5802 §5.1, `r` and `c`: who knows the password has to repeat what was said all the same,
+/// or an old proof would do, and a binding could be taken out on the way.
+#[test]
+fn a_right_proof_of_something_else_is_none() {
+    let [_, example] = EXAMPLES;
+    let nonce = format!("{}{}", example.client_nonce, example.server_nonce);
+    for (gs2_header, nonce, expected) in [
+        ("n,,", &nonce[..], None),
+        ("y,,", &nonce, Some(Refusal::Credentials)),
+        ("", &nonce, Some(Refusal::Credentials)),
+        ("n,,", example.client_nonce, Some(Refusal::Credentials)),
+        ("n,,", "another", Some(Refusal::Credentials)),
+    ] {
+        let salt = STANDARD.decode(example.salt).unwrap();
+        let secrets = scram::secrets(ScramHash::Sha256, "pencil", &salt, 4096).unwrap();
+        let without_proof = scram::ClientFinal::without_proof(gs2_header, nonce);
+        let first = example.first();
+        let signed = scram::auth_message(&first[3..], &example.server_first(), &without_proof);
+        let (proof, _) = secrets.sign(ScramHash::Sha256, &signed).unwrap();
+        let last = scram::ClientFinal::write(&without_proof, &proof);
+        let (progress, accounts) = example.server(&first);
+        match (challenge(progress).1.respond(last.as_bytes(), &accounts), expected) {
+            (Progress::Challenge(..), None) => {}
+            (progress, Some(expected)) => assert_eq!(outcome(progress), Err(expected), "{last}"),
+            (progress, None) => panic!("{progress:?}"),
+        }
+    }
 }
 
 #[test]

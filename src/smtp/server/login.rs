@@ -172,3 +172,6 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

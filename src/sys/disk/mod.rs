@@ -185,6 +185,17 @@ impl Status {
         self.0.st_mode & 0o004 != 0
     }
 
+    /// Whether the account `uid` with these groups may read it, as far as its own mode says.
+    pub fn is_readable_for(&self, uid: u32, groups: &[u32]) -> bool {
+        let bit = match () {
+            () if uid == 0 => return true,
+            () if uid == self.owner() => 0o400,
+            () if groups.contains(&self.group()) => 0o040,
+            () => 0o004,
+        };
+        self.0.st_mode & bit != 0
+    }
+
     /// How many names it has.
     pub fn names(&self) -> u64 {
         // Its type is another one on each processor.
