@@ -36,7 +36,8 @@ def works(client):
             assert message["Date"] and message["Message-ID"], message.items()
         wrong = client(submission(server, "starttls", "PLAIN", password="wrong-one"))
         assert not wrong.ok, wrong
-        assert "535" in wrong.output or "failed" in wrong.output, wrong
+        # mutt does not repeat what the server says.
+        assert ("535" if client is not clients.mutt else "PLAIN failed") in wrong.output, wrong
         assert len(server.new_mail("zoe")) == len(combinations)
         log = server.log()
         for secret in ("secret", "wrong-one", plain("ann", "secret"), plain("ann", "wrong-one")):
