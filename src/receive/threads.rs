@@ -1,16 +1,21 @@
 //! The threads of the sessions: one for each, as long as it lasts. A thread whose session is
 //! over waits a moment for the next one, since starting a thread costs more system calls than
-//! a message does.
+//! a message does. What OpenSSL keeps for a thread is freed when that ends, so after many threads
+//! the memory is given back to the system then, and not when their sessions are over.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use crate::sys::process;
+
 /// The stack of a session thread. Only the pages that are touched cost memory.
 const STACK: usize = 256 << 10;
 /// How long a thread without a session waits for one.
 const LINGER: Duration = Duration::from_secs(2);
+/// So many threads have to have ended until memory is given back.
+const BURST: usize = 50;
 
 /// What a thread does: a whole session, which catches its own panics.
 pub type Work = Box<dyn FnOnce() + Send>;
@@ -18,8 +23,15 @@ pub type Work = Box<dyn FnOnce() + Send>;
 /// Where sessions find their threads.
 #[derive(Clone, Debug, Default)]
 pub struct SessionThreads {
+    free: Arc<Mutex<Free>>,
+}
+
+#[derive(Default)]
+struct Free {
     /// The threads that wait for work. Whoever takes one out gives it some.
-    free: Arc<Mutex<Vec<Arc<Desk>>>>,
+    desks: Vec<Arc<Desk>>,
+    /// How many have ended since memory was given back.
+    ended: usize,
 }
 
 /// Where a thread finds its next work.
@@ -29,9 +41,9 @@ struct Desk {
     given: Condvar,
 }
 
-impl std::fmt::Debug for Desk {
+impl std::fmt::Debug for Free {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Desk")
+        write!(f, "{} free threads", self.desks.len())
     }
 }
 
@@ -41,7 +53,7 @@ impl SessionThreads {
     /// # Errors
     /// When there is none and none can be started; the work is dropped.
     pub fn run(&self, work: Work) -> io::Result<()> {
-        let free = lock(&self.free).pop();
+        let free = lock(&self.free).desks.pop();
         if let Some(desk) = free {
             *lock(&desk.work) = Some(work);
             desk.given.notify_one();
@@ -65,7 +77,7 @@ impl SessionThreads {
 
     /// Waits for work; `None` when there was none for a while.
     fn next_work(&self, desk: &Arc<Desk>) -> Option<Work> {
-        lock(&self.free).push(Arc::clone(desk));
+        lock(&self.free).desks.push(Arc::clone(desk));
         let is_empty = |work: &mut Option<Work>| work.is_none();
         let waited = desk.given.wait_timeout_while(lock(&desk.work), LINGER, is_empty);
         let work = waited.unwrap_or_else(PoisonError::into_inner).0.take();
@@ -73,8 +85,14 @@ impl SessionThreads {
             return work;
         }
         let mut free = lock(&self.free);
-        if let Some(place) = free.iter().position(|other| Arc::ptr_eq(other, desk)) {
-            free.swap_remove(place);
+        if let Some(place) = free.desks.iter().position(|other| Arc::ptr_eq(other, desk)) {
+            free.desks.swap_remove(place);
+            free.ended += 1;
+            if free.desks.is_empty() && free.ended >= BURST {
+                free.ended = 0;
+                drop(free);
+                process::trim_memory();
+            }
             return None;
         }
         drop(free);

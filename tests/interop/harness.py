@@ -423,6 +423,23 @@ def network_prefix():
     raise AssertionError("no network namespace, and no root either: port 25 is out of reach")
 
 
+def as_root(test):
+    """Marks a test whose programs change to accounts of their own, as Postfix does."""
+    test.as_root = True
+    return test
+
+
+def root_prefix():
+    """What runs a command as root: a user namespace that has accounts of its own."""
+    if os.geteuid() == 0:
+        return []
+    prefix = ["unshare", "--map-root-user", "--map-auto"]
+    if subprocess.run([*prefix, "true"], capture_output=True).returncode == 0:
+        return prefix
+    raise AssertionError("no root, and no accounts for a user namespace: install uidmap, and "
+                         "give this account lines in /etc/subuid and /etc/subgid")
+
+
 def mount_prefix():
     """What runs a command in a mount namespace of its own."""
     for prefix in (["unshare", "--mount"], ["unshare", "--map-root-user", "--mount"]):
