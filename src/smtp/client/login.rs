@@ -224,7 +224,7 @@ impl Client {
             300..=399 => self.close(Ending::OutOfStep(Awaited::Auth, reply)),
             200..=299 => match current.exchange.accept() {
                 Ok(()) => {
-                    self.login = None;
+                    (self.login, self.is_logged_in) = (None, true);
                     self.phase = Phase::Ready;
                 }
                 Err(error) => self.close(Ending::Login(LoginError::Impossible(error))),

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::smtp::client::{Recipient, Transaction};
 use crate::smtp::reply_parser::ReplyParser;
 use crate::smtp::sasl::Nonce;
 use crate::smtp::sasl::client::Credentials;
@@ -26,6 +27,10 @@ fn exchange(mechanism: Mechanism) -> Result<ClientExchange, LoginError> {
 /// action.
 fn play(mechanisms: &[Mechanism], replies: &[&str]) -> (String, Action) {
     let mut client = Client::new(&"me.test".parse().unwrap()).with_login(mechanisms);
+    play_on(&mut client, replies)
+}
+
+fn play_on(client: &mut Client, replies: &[&str]) -> (String, Action) {
     let mut sent = String::new();
     let mut replies = replies.iter();
     loop {
@@ -73,6 +78,34 @@ fn the_login_comes_before_anything_else() {
     let login = "AUTH LOGIN\r\nYW5u\r\nc2VzYW1l\r\n";
     let asked = ["334 VXNlcm5hbWU6\r\n", "334 UGFzc3dvcmQ6\r\n", IN];
     assert_eq!(play_offer(&ALL, "AUTH LOGIN", &asked), (login.into(), None));
+}
+
+#[test]
+fn only_behind_a_login_it_is_said_that_nobody_knows_who_wrote_it() {
+    let mailbox = "bob@there.test".parse().unwrap();
+    let request = Default::default();
+    let transaction = Transaction {
+        reverse_path: &"<sue@home.test>".parse().unwrap(),
+        recipients: &[Recipient { mailbox: &mailbox, request: Default::default() }],
+        request: &request,
+        is_eight_bit: false,
+        size_octets: 7,
+    };
+    let ehlo = "250-mx\r\n250-SIZE\r\n250-PIPELINING\r\n250 AUTH PLAIN\r\n";
+    let client = || Client::new(&"me.test".parse().unwrap());
+    for (client, replies, mail) in [
+        (client().with_login(&ALL), &["220 mx\r\n", ehlo, IN][..], " SIZE=7 AUTH=<>"),
+        (client(), &["220 mx\r\n", ehlo], " SIZE=7"),
+    ] {
+        let mut client = client;
+        // The second message of a session is as the first one.
+        for replies in [replies, &["250 ok\r\n", "550 no\r\n", "554 to whom?\r\n"]] {
+            play_on(&mut client, replies);
+            client.begin(&transaction);
+            let (sent, _) = play_on(&mut client, &[]);
+            assert!(sent.contains(&format!("MAIL FROM:<sue@home.test>{mail}\r\n")), "{sent}");
+        }
+    }
 }
 
 #[test]
