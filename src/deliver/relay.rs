@@ -21,10 +21,12 @@ use crate::deliver::job::{Job, Recipient};
 use crate::deliver::logins::{Logins, Pace};
 use crate::deliver::outcome::{Failure, Fault, Outcome, RemoteReply};
 use crate::deliver::pool::Deliver;
+use crate::deliver::tls::Protection;
 use crate::mail::address::DomainName;
 use crate::mail::dsn_request::OriginalRecipient;
 use crate::mail::status::Status;
-use crate::smtp::client::{self, Awaited, RecipientResult, Transaction};
+use crate::route::next_hop::NextHop;
+use crate::smtp::client::{self, Awaited, RecipientResult, Refusal, Transaction};
 use crate::spool::envelope::{Body, Envelope};
 use crate::spool::manager::Order;
 use crate::sys::dns::Resolver;
@@ -202,9 +204,13 @@ impl Relay {
                 let fault = fault_of_break(&error.cause);
                 Trouble::with(&connection.remote, &error, fault)
             })?;
-        let outcomes = results.iter().map(|result| outcome(result, &connection)).collect();
+        let outcomes: Vec<_> =
+            results.iter().map(|result| outcome(result, &connection, &job.next_hop)).collect();
         connection.messages += 1;
-        self.connections.put(&job.next_hop, connection);
+        match outcomes.iter().any(is_about_session) {
+            true => connection.session.quit(),
+            false => self.connections.put(&job.next_hop, connection),
+        }
         Ok(outcomes)
     }
 }
@@ -222,7 +228,22 @@ fn with_request<'a>(recipient: &'a Recipient, envelope: &Envelope) -> client::Re
     client::Recipient { mailbox, request }
 }
 
-fn outcome(result: &RecipientResult, connection: &Connection) -> Outcome {
+/// Whether the server wants a login (RFC 4954 §6) or encryption (RFC 3207 §4) before it takes any
+/// mail. Its 530 is permanent for this session only. What a mail exchanger wants in an encrypted
+/// session nobody will ever have for it.
+fn wants_more(refusal: &Refusal, protection: Protection, next_hop: &NextHop) -> bool {
+    let is_ours = matches!(next_hop, NextHop::Smarthost(_));
+    refusal.reply.code() == 530
+        && refusal.command == Awaited::Mail
+        && (is_ours || protection == Protection::None)
+}
+
+/// Whether another session may fare better.
+fn is_about_session(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Deferred(failure) if failure.fault == Fault::Destination)
+}
+
+fn outcome(result: &RecipientResult, connection: &Connection, next_hop: &NextHop) -> Outcome {
     let (session, remote) = (&connection.session, connection.remote.clone());
     let failure = match result {
         RecipientResult::Taken(reply) => {
@@ -232,6 +253,11 @@ fn outcome(result: &RecipientResult, connection: &Connection) -> Outcome {
                 knows_dsn: session.offers_dsn(),
                 tls: session.is_secured().then(|| session.tls_version()),
             };
+        }
+        RecipientResult::Refused(refusal)
+            if wants_more(refusal, session.protection(), next_hop) =>
+        {
+            return Outcome::Deferred(trouble::wants_more(&remote, &refusal.reply, next_hop));
         }
         RecipientResult::Refused(refusal) => {
             let what = match refusal.command {

@@ -249,6 +249,40 @@ fn another_host_is_not_told_a_password_that_was_refused() {
 }
 
 #[test]
+fn a_server_that_wants_a_login_after_all_costs_no_mail() {
+    // RFC 4954 §6 and RFC 3207 §4: 530 is about the session, whatever its class says.
+    let peer = Peer::new(|_, line| match line {
+        _ if line.starts_with("EHLO") => say("250-peer\r\n250 AUTH PLAIN\r\n"),
+        PLAIN => say("235 in\r\n"),
+        _ if line.starts_with("MAIL") => say("530 5.7.0 Authentication required\r\n"),
+        _ => None,
+    });
+    let without = crate::smarthost(&[&peer]);
+    let with = plainly(&peer, inline(PASSWORD), &[Mechanism::Plain]);
+    for (next_hop, remedy) in [
+        (
+            without,
+            "; give user and password_file in [smarthost], and see that port and tls are right",
+        ),
+        (with, "; see that port and tls in [smarthost] are right"),
+    ] {
+        let relay = relay();
+        for _ in 0..2 {
+            let failure = failure(&relay, next_hop.clone());
+            check(
+                &failure,
+                "4.7.0",
+                "takes no mail without more: 530 5.7.0 Authentication required",
+            );
+            assert!(failure.text.ends_with(remedy), "{failure:?}");
+            assert_eq!(failure.fault, Fault::Destination);
+        }
+    }
+    // None of these sessions was good for a second message.
+    assert_eq!(peer.sessions().len(), 4);
+}
+
+#[test]
 fn hostile_answers_to_auth_come_to_an_end() {
     let long: &'static str = Box::leak(format!("334 {}\r\n", "A".repeat(1 << 20)).into());
     for (answer, cancelled, words) in [

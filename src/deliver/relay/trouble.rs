@@ -8,6 +8,7 @@ use crate::deliver::tls::TlsError;
 use crate::mail::status::Status;
 use crate::route::next_hop::NextHop;
 use crate::smtp::client::Ending;
+use crate::smtp::reply_parser::PeerReply;
 use crate::sys::{clock, network};
 
 /// The encryption did not come about (RFC 3463 §3.8).
@@ -123,6 +124,24 @@ fn said(cause: &Cause) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// A host that takes mail from nobody in a session such as this one.
+pub(super) fn wants_more(remote: &str, reply: &PeerReply, next_hop: &NextHop) -> Failure {
+    let remedy = match next_hop {
+        NextHop::Smarthost(smarthost) if smarthost.login.is_none() => format!(
+            "; give user and password_file in [{}], and see that port and tls are right",
+            smarthost.section
+        ),
+        NextHop::Smarthost(smarthost) => {
+            format!("; see that port and tls in [{}] are right", smarthost.section)
+        }
+        NextHop::Mx(_) | NextHop::Local => String::new(),
+    };
+    let text = format!("{remote} takes no mail without more: {reply}{remedy}");
+    let remote = RemoteReply { host: remote.to_owned(), reply: reply.to_string() };
+    let failure = Failure::new(Status::new(4, 7, 0), text).with_fault(Fault::Destination);
+    Failure { remote: Some(remote), ..failure }
 }
 
 /// A connection that was not made.

@@ -171,16 +171,19 @@ fn what_was_offered_before_tls_is_forgotten() {
 #[test]
 fn a_refused_mechanism_gives_way_to_the_next_and_a_refused_password_to_none() {
     use Mechanism::{Login, Plain};
+    const GMAIL: &str = "534-5.7.9 Application-specific password required.\r\n534 5.7.9 See\r\n";
+    let replies = ["504 5.5.4 unknown\r\n", "334 VXNlcm5hbWU6\r\n", "334 UGFzc3dvcmQ6\r\n", IN];
+    let (sent, error) = play_offer(&[Login, Plain], "AUTH LOGIN PLAIN", &replies);
+    assert_eq!(sent, format!("{PLAIN}AUTH LOGIN\r\nYW5u\r\nc2VzYW1l\r\n"));
+    assert_eq!(error, None);
     for code in ["504 5.5.4 unknown\r\n", "534 5.7.9 too weak\r\n"] {
-        let replies = [code, "334 VXNlcm5hbWU6\r\n", "334 UGFzc3dvcmQ6\r\n", IN];
-        let (sent, error) = play_offer(&[Login, Plain], "AUTH LOGIN PLAIN", &replies);
-        assert_eq!(sent, format!("{PLAIN}AUTH LOGIN\r\nYW5u\r\nc2VzYW1l\r\n"));
-        assert_eq!(error, None);
+        let (sent, error) = play_offer(&ALL, "AUTH PLAIN CRAM-MD5", &[code, IN]);
+        assert_eq!((sent, error), (format!("AUTH CRAM-MD5\r\n{PLAIN}"), None));
         let (sent, error) = play_offer(&[Plain], "AUTH LOGIN PLAIN", &[code]);
         assert_eq!(sent, PLAIN);
         assert!(matches!(error, Some(LoginError::Refused { .. })), "{error:?}");
     }
-    for code in ["535 5.7.8 no\r\n", "500 what\r\n", "538 5.7.11 no\r\n", "550 no\r\n"] {
+    for code in ["535 5.7.8 no\r\n", "500 what\r\n", "538 5.7.11 no\r\n", "550 no\r\n", GMAIL] {
         let (sent, error) = play_offer(&[Login, Plain], "AUTH LOGIN PLAIN", &[code]);
         assert_eq!(sent, PLAIN);
         let Some(LoginError::Refused { reply, words }) = error else { panic!("{error:?}") };
