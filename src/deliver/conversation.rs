@@ -45,6 +45,8 @@ pub struct SmtpConnection<S> {
     start_tls_with: Option<TlsPeer>,
     /// Who logs in.
     account: Option<Account>,
+    /// Whether a reply came since the last handshake, or since the beginning.
+    has_answered: bool,
     is_content_sent: bool,
     is_broken: bool,
 }
@@ -96,6 +98,7 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
             transaction_end: None,
             start_tls_with: None,
             account,
+            has_answered: false,
             is_content_sent: false,
             is_broken: false,
         };
@@ -136,10 +139,10 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
     }
 
     /// In TLS 1.3 a peer that does not like our side of the handshake says so when that has
-    /// ended for us (RFC 8446 §2): then it is the answer to the next EHLO that does not come.
+    /// ended for us (RFC 8446 §2): then it is the answer that does not come to what follows.
     fn told_late(&self, cause: Cause) -> Cause {
         match cause {
-            _ if self.protection() == Protection::None => cause,
+            _ if self.protection() == Protection::None || self.has_answered => cause,
             Cause::Closed(Awaited::Ehlo) => Cause::Tls(TlsError::Closed),
             Cause::Io(error) => Cause::Tls(TlsError::of_io(&error)),
             cause => cause,
@@ -285,6 +288,7 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
         let mut block = [0; REPLY_BLOCK];
         loop {
             if let Some(reply) = self.parser.next_reply().map_err(Cause::NoReply)? {
+                self.has_answered = true;
                 return Ok(reply);
             }
             match self.stream.read(&mut block) {
@@ -337,6 +341,7 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
 
     fn handshake(&mut self, peer: &TlsPeer) -> Result<(), Cause> {
         self.allow(self.timeouts.handshake);
+        self.has_answered = false;
         self.stream.secure(peer).map_err(Cause::Tls)
     }
 }

@@ -23,7 +23,7 @@ use tempfile::TempDir;
 
 use crate::auth_desk::{Desk, USER};
 use crate::peer::{Answer, Peer, say};
-use crate::tls_peer::{Authority, Manners, TlsPeer};
+use crate::tls_peer::{Authority, Handshake, Manners, TlsPeer};
 use crate::{deliver_one, failure, impatient, relay};
 
 const PASSWORD: &str = "sesame, open";
@@ -280,6 +280,24 @@ fn a_server_that_wants_a_login_after_all_costs_no_mail() {
     }
     // None of these sessions was good for a second message.
     assert_eq!(peer.sessions().len(), 4);
+}
+
+#[test]
+fn a_connection_that_is_reset_over_the_login_is_no_broken_tls() {
+    let handshake = Handshake::GoodThenReset;
+    let peer = TlsPeer::new(
+        &Authority::new().sign("127.0.0.1"),
+        Manners { handshake, ..Manners::start_tls() },
+    );
+    let login = login(inline(PASSWORD), &[Mechanism::Plain]);
+    let smarthost = Smarthost {
+        falls_back_to_plain: true,
+        ..via(peer.address(), ClientTls::Opportunistic, login)
+    };
+    let failure = failure(&relay(), NextHop::Smarthost(smarthost));
+    check(&failure, "4.4.2", "lost the connection");
+    // So the password was not told again in the clear, though it might be.
+    assert_eq!(peer.sessions().len(), 1);
 }
 
 #[test]
