@@ -1,8 +1,8 @@
 //! The accounts at smarthosts: their secrets, and how often a refused login is tried again.
 //!
 //! A provider that hears one wrong password after the other locks the account. So after a refusal
-//! the login rests, longer each time, and whoever is in a hurry may try it once a minute at most. A
-//! password file that has changed ends the rest at once. A refusal is one error in the log, and
+//! the login rests, longer each time, and whoever is in a hurry may try it sooner, but ever more
+//! seldom, too: six times in the first hour, then four times an hour. A password file that has changed ends the rest at once. A refusal is one error in the log, and
 //! another one only after a day or when the server says something else.
 
 use std::collections::HashMap;
@@ -16,6 +16,10 @@ use crate::deliver::secret::Keeper;
 use crate::mail::status::Status;
 use crate::spool::schedule;
 
+/// Who is in a hurry waits for this part of a pause,
+const HURRY: u32 = 5;
+/// and no longer than this.
+const LONGEST_HURRY: Duration = Duration::from_secs(15 * 60);
 /// How long the same trouble is not told again.
 const TELL_PAUSE: Duration = Duration::from_secs(86_400);
 
@@ -25,8 +29,17 @@ pub struct Pace {
     /// How long it rests after the first, second, … refusal in a row; the last one repeats.
     /// Never empty.
     pub pauses: Vec<Duration>,
-    /// How long it rests whatever anybody wants.
+    /// How long it rests at least whatever anybody wants.
     pub least: Duration,
+}
+
+impl Pace {
+    /// How long it rests after so many refusals before this one: until it is tried by itself, and
+    /// until somebody in a hurry may.
+    fn after(&self, times: usize) -> [Duration; 2] {
+        let pause = self.pauses.get(times).or(self.pauses.last()).copied().unwrap_or_default();
+        [pause.max(self.least), (pause / HURRY).min(LONGEST_HURRY).max(self.least)]
+    }
 }
 
 impl Default for Pace {
@@ -107,6 +120,8 @@ struct Refused {
     times: usize,
     last: Instant,
     until: Instant,
+    /// Until when nobody tries it whoever is in a hurry.
+    hurry_until: Instant,
     failure: Failure,
 }
 
@@ -199,18 +214,19 @@ impl LoginState {
     ) -> Duration {
         let mut standing = self.lock();
         let before = standing.refused.take().filter(|before| self.is_same(before, secret));
-        let (times, until) = match &before {
+        let (times, [until, hurry_until]) = match &before {
             // Logins that ran side by side tell of one and the same trouble.
-            Some(before) if before.last >= began => (before.times, before.until),
+            Some(before) if before.last >= began => {
+                (before.times, [before.until, before.hurry_until])
+            }
             before => {
                 let times = before.as_ref().map_or(0, |before| before.times);
-                let pause = self.pace.pauses.get(times).or(self.pace.pauses.last()).copied();
-                let pause = pause.unwrap_or_default().max(self.pace.least);
-                (times + 1, schedule::after(now, pause))
+                let ends = self.pace.after(times).map(|pause| schedule::after(now, pause));
+                (times + 1, ends)
             }
         };
         let (secret, failure) = (Arc::clone(secret), failure.clone());
-        standing.refused = Some(Refused { secret, times, last: now, until, failure });
+        standing.refused = Some(Refused { secret, times, last: now, until, hurry_until, failure });
         until.saturating_duration_since(now)
     }
 
@@ -230,9 +246,16 @@ impl LoginState {
     /// An error while the login may not even be tried by those in a hurry.
     fn check_rest(&self, now: Instant) -> Result<(), Failure> {
         match &self.lock().refused {
-            Some(refused) if now < refused.last + self.pace.least => {
-                let pause = refused.until.saturating_duration_since(now);
-                Err(refused.failure.clone().with_fault(Fault::Login(pause)))
+            Some(refused) if now < refused.hurry_until => {
+                let left = |end: Instant| end.saturating_duration_since(now);
+                let minutes = left(refused.hurry_until).as_secs().div_ceil(60);
+                let text = format!(
+                    "{}; not asked again for {minutes} min, lest the account is locked, unless \
+                     mailwren is restarted",
+                    refused.failure.text
+                );
+                let failure = Failure { text, ..refused.failure.clone() };
+                Err(failure.with_fault(Fault::Login(left(refused.until))))
             }
             _ => Ok(()),
         }
@@ -310,19 +333,37 @@ mod tests {
     fn a_refused_login_is_tried_ever_more_seldom() {
         let state = state(SecretSource::Inline("sesame".into()));
         let mut now = Instant::now();
-        for minutes in [5, 15, 60, 240, 240] {
+        let second = Duration::from_secs(1);
+        for (minutes, hurry) in [(5, 1), (15, 3), (60, 12), (240, 15), (240, 15)] {
             let secret = state.secret(now).unwrap();
             let failure = state.refused(&secret, [now, now], refusal("535 no"));
             assert_eq!(pause(&failure), minutes * 60);
-            // Whoever is in a hurry waits for a minute, and the rest goes on.
-            let early = state.secret(now + Duration::from_secs(59)).unwrap_err();
-            assert_eq!(pause(&early), minutes * 60 - 59);
-            assert_eq!(early.text, failure.text);
-            now += Duration::from_secs(60);
+            // Whoever is in a hurry waits for less, and the rest goes on.
+            now += hurry * 60 * second;
+            let early = state.secret(now - second).unwrap_err();
+            assert_eq!(pause(&early), minutes * 60 - u64::from(hurry) * 60 + 1);
+            let text = format!("{}; not asked again for 1 min, lest ", failure.text);
+            assert!(early.text.starts_with(&text), "{early:?}");
         }
         state.accepted();
         let secret = state.secret(now).unwrap();
         assert_eq!(pause(&state.refused(&secret, [now, now], refusal("535 no"))), 300);
+    }
+
+    #[test]
+    fn whoever_never_stops_asking_does_not_lock_the_account() {
+        let state = state(SecretSource::Inline("sesame".into()));
+        let began = Instant::now();
+        let mut logins = [0; 24];
+        for second in 0..24 * 3600 {
+            let now = began + Duration::from_secs(second);
+            if let Ok(secret) = state.secret(now) {
+                logins[second as usize / 3600] += 1;
+                state.refused(&secret, [now, now], refusal("535 no"));
+            }
+        }
+        assert_eq!(logins[0], 6, "{logins:?}");
+        assert!(logins[1..].iter().all(|count| *count == 4), "{logins:?}");
     }
 
     #[test]

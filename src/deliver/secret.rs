@@ -16,7 +16,7 @@ use crate::sys::watched::WatchedFile;
 use crate::sys::{files, users};
 
 /// The largest file with a password, in octets.
-const MAX_FILE: u64 = 64 << 10;
+pub const MAX_FILE: u64 = 64 << 10;
 /// What a command may do.
 const BOUNDS: Bounds = Bounds { time: Duration::from_secs(30), octets: 64 << 10 };
 

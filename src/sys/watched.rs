@@ -3,9 +3,9 @@
 //! Looking costs one `stat`. Nothing is locked while the file is read, so two threads may
 //! both read a new version; either result is good.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -69,7 +69,9 @@ impl<T> WatchedFile<T> {
     }
 
     fn read(&self) -> io::Result<(Stamp, Vec<u8>)> {
-        let mut file = File::open(&self.path)?;
+        // A FIFO without a writer, or a terminal, must hold up nobody.
+        let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+        let mut file = OpenOptions::new().read(true).custom_flags(flags).open(&self.path)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(io::Error::other("it is no regular file"));
@@ -104,6 +106,7 @@ fn check_secret(file: &Metadata, path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
     use std::os::unix::fs::PermissionsExt;
 
     fn load(file: &WatchedFile<String>) -> io::Result<String> {
@@ -137,6 +140,17 @@ mod tests {
                 _ => false,
             };
             assert!(is_right, "{mode:o}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_holds_up_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fifo");
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        for path in [path, "/dev/zero".into(), folder.path().to_owned()] {
+            let error = load(&WatchedFile::new(path, 8)).unwrap_err();
+            assert_eq!(error.to_string(), "it is no regular file");
         }
     }
 

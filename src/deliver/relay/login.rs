@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Relay, Trouble};
+use super::Relay;
+use super::trouble::Trouble;
 use crate::config::settings::{HostPort, Smarthost};
 use crate::deliver::connections::Connection;
 use crate::deliver::conversation::{Cause, ConnectionError};
