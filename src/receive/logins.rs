@@ -206,11 +206,14 @@ impl Logins {
     }
 
     fn failed(&self, peer: &Peer, attempt: Attempt, user: &str) {
-        let Attempt { mechanism, guess, reason } = attempt;
+        let Attempt { mechanism, mut guess, reason } = attempt;
         log::warn!(
             "login failed: client={peer} mechanism={mechanism} reason={reason} user={user:?}"
         );
         let Peer::Host { remote, .. } = peer else { return };
+        if mechanism.hides_password() && !user.is_empty() {
+            guess = self.failures.guess_at(mechanism.name(), user);
+        }
         let is_known = self.relay_networks.iter().any(|network| network.contains(remote));
         if let Some(pause) = self.failures.failed(*remote, guess, is_known, Instant::now()) {
             let minutes = pause.as_secs() / 60;

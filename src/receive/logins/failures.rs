@@ -3,9 +3,10 @@
 //! Each address (of IPv6 the network /64, which one host has to itself) collects points: ten for
 //! each new guess at a password, one where it says again what was wrong a moment ago. A printer
 //! with an old password does that for months, and must not lock out the people behind the same
-//! router; somebody who guesses never does. With a hundred points AUTH is refused for a minute,
-//! the next time for two, and so on up to an hour. Points fade, and a login that succeeds takes
-//! them all.
+//! router; somebody who guesses never does. SCRAM and CRAM-MD5 never say the same twice, and hide
+//! what the password was: there the next guess at a name counts three, which a phone that tries
+//! once a minute never adds up. With a hundred points AUTH is refused for a minute, the next time
+//! for two, and so on up to an hour. Points fade, and a login that succeeds takes them all.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -20,6 +21,8 @@ const REMEMBERED_GUESSES: usize = 8;
 
 const POINTS_OF_GUESS: u32 = 10;
 const POINTS_OF_REPETITION: u32 = 1;
+/// Where nobody can tell whether it was a guess or a repetition.
+const POINTS_OF_EITHER: u32 = 3;
 /// With so many an address is refused.
 const MAX_POINTS: u32 = 100;
 /// How long it takes until a point fades.
@@ -34,7 +37,11 @@ const FORGIVEN_AFTER: Duration = Duration::from_secs(3600);
 /// What a client has said in one login, so that it is known when it says the same again. Nothing
 /// can be learnt from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Guess(u64);
+pub struct Guess {
+    hash: u64,
+    /// Whether the password counts in it.
+    is_whole: bool,
+}
 
 /// The addresses from which logins failed.
 #[derive(Debug)]
@@ -65,12 +72,19 @@ impl Default for Failures {
 impl Failures {
     /// What begins a login: the name of the mechanism.
     pub fn guess(&self, mechanism: &str) -> Guess {
-        Guess(self.hasher.hash_one(mechanism))
+        Guess { hash: self.hasher.hash_one(mechanism), is_whole: true }
     }
 
     /// A login in which the client has said this too.
     pub fn guess_with(&self, guess: Guess, said: &[u8]) -> Guess {
-        Guess(self.hasher.hash_one((guess.0, said)))
+        Guess { hash: self.hasher.hash_one((guess.hash, said)), ..guess }
+    }
+
+    /// A login in which what the client says is never the same, so that all that is known of it
+    /// is the name.
+    pub fn guess_at(&self, mechanism: &str, user: &str) -> Guess {
+        let hash = self.hasher.hash_one((mechanism, user.to_ascii_lowercase()));
+        Guess { hash, is_whole: false }
     }
 
     /// Whether the client at `address` is not listened to now.
@@ -126,9 +140,10 @@ impl Record {
 
     fn failed(&mut self, guess: Guess, known: bool, now: Instant) -> Option<Duration> {
         self.fade(now);
-        self.points += match self.guesses.contains(&Some(guess)) {
-            true => POINTS_OF_REPETITION,
-            false => POINTS_OF_GUESS,
+        self.points += match (self.guesses.contains(&Some(guess)), guess.is_whole) {
+            (true, true) => POINTS_OF_REPETITION,
+            (true, false) => POINTS_OF_EITHER,
+            (false, _) => POINTS_OF_GUESS,
         };
         self.remember(guess);
         self.last = self.last.max(now);
@@ -279,11 +294,30 @@ mod tests {
     }
 
     #[test]
+    fn a_phone_whose_proofs_are_never_the_same_locks_nobody_out() {
+        let scene = &mut Scene::new();
+        let fails = |scene: &Scene, name: &str| {
+            let guess = scene.failures.guess_at("SCRAM-SHA-256", name);
+            scene.failures.failed(at("192.0.2.1"), guess, false, scene.now)
+        };
+        for _ in 0..10_000 {
+            assert_eq!(fails(scene, "Ann"), None);
+            scene.now += MINUTE;
+        }
+        // Somebody who guesses is refused soon, and sooner with names that he guesses, too.
+        let count = (0..1000).take_while(|_| fails(scene, "ann").is_none()).count();
+        assert!((30..=33).contains(&count), "{count}");
+        scene.now += 2 * FORGIVEN_AFTER;
+        let count = (0..1000).take_while(|n| fails(scene, &n.to_string()).is_none()).count();
+        assert_eq!(count, 9);
+    }
+
+    #[test]
     fn known_clients_are_refused_for_a_minute_at_most() {
         let scene = Scene::new();
         let mut now = scene.now;
         for number in 0..100_u32 {
-            let guess = Guess(number.into());
+            let guess = Guess { hash: number.into(), is_whole: true };
             let pause = scene.failures.failed(at("127.0.0.1"), guess, true, now);
             assert!(pause.is_none_or(|pause| pause == MINUTE));
             now += pause.unwrap_or_default();
