@@ -1,9 +1,7 @@
 //! `mailwren serve`: the server, from binding its ports to the last delivery under way.
 
 use std::io;
-use std::os::unix::fs::chown;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -30,6 +28,7 @@ use crate::route::local::LocalRouter;
 use crate::spool::manager::{Manager, Order};
 use crate::spool::store::Spool;
 use crate::spool::wake;
+use crate::sys::files::{make_folder_for, make_or_take_folder_for};
 use crate::sys::identity::{self, Privileges};
 use crate::sys::network::NetworkWatch;
 use crate::sys::process::{self, exit};
@@ -222,8 +221,10 @@ fn drop_privileges(settings: &Settings) -> io::Result<()> {
     if rustix::process::geteuid().is_root()
         && let Some(account) = users::by_name(&server.user)?
     {
-        for folder in [&server.spool, &server.state] {
-            make_folder_of(folder, account.uid, account.gid)?;
+        make_folder_for(&server.spool, account.uid, account.gid)?;
+        // Without it there is no certificate of our own, but mail flows.
+        if let Err(error) = make_or_take_folder_for(&server.state, account.uid, account.gid) {
+            log::error!("{error}; name a folder in [server] state that {} can write", account.name);
         }
     }
     match identity::drop_privileges(&server.user)? {
@@ -234,15 +235,6 @@ fn drop_privileges(settings: &Settings) -> io::Result<()> {
         Privileges::Dropped(account) => log::debug!("running as {}", account.name),
     }
     Ok(())
-}
-
-fn make_folder_of(folder: &Path, uid: u32, gid: u32) -> io::Result<()> {
-    if folder.exists() {
-        return Ok(());
-    }
-    std::fs::create_dir_all(folder)
-        .and_then(|()| chown(folder, Some(uid), Some(gid)))
-        .map_err(|error| crate::sys::files::with_path(error, folder))
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {

@@ -205,10 +205,13 @@ impl Logins {
     }
 
     fn failed(&self, peer: &Peer, attempt: Attempt, user: &str) {
-        let Attempt { mechanism, guess, reason } = attempt;
+        let Attempt { mechanism, mut guess, reason } = attempt;
         log::warn!(
             "login failed: client={peer} mechanism={mechanism} reason={reason} user={user:?}"
         );
+        if mechanism.hides_password() && !user.is_empty() {
+            guess = self.failures.guess_at(mechanism.name(), user);
+        }
         // An account may be a program's by which many people log in, as on a web page.
         let is_known = match peer {
             Peer::Account { .. } => true,

@@ -1,8 +1,8 @@
-//! What is said of a file that cannot be had, and who may read it.
+//! What is said of a file that cannot be had, who may read it, and whose a folder becomes.
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
 /// The error with the path that it is about in front.
@@ -16,4 +16,70 @@ pub fn with_path(error: io::Error, path: &Path) -> io::Error {
 /// When it cannot be looked at.
 pub fn is_for_everybody(path: &Path) -> io::Result<bool> {
     Ok(fs::metadata(path)?.permissions().mode() & 0o004 != 0)
+}
+
+/// Makes the folder at `path` for the account `uid` with the group `gid`, which takes root. One
+/// that is there stays as it is.
+///
+/// # Errors
+/// When it cannot be made, with its path.
+pub fn make_folder_for(path: &Path, uid: u32, gid: u32) -> io::Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    fs::create_dir_all(path)
+        .and_then(|()| chown(path, Some(uid), Some(gid)))
+        .map_err(|error| with_path(error, path))
+}
+
+/// The same, and one of root's in which there is nothing, as systemd and people make it, becomes
+/// the account's, too.
+///
+/// # Errors
+/// When it cannot be made or looked into, with its path.
+pub fn make_or_take_folder_for(path: &Path, uid: u32, gid: u32) -> io::Result<()> {
+    make_folder_for(path, uid, gid)?;
+    let take = || -> io::Result<()> {
+        if fs::metadata(path)?.uid() == 0 && fs::read_dir(path)?.next().is_none() {
+            chown(path, Some(uid), Some(gid))?;
+        }
+        Ok(())
+    };
+    take().map_err(|error| with_path(error, path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_empty_folder_of_roots_is_taken() {
+        assert!(rustix::process::geteuid().is_root(), "run this test as root");
+        let base = tempfile::tempdir().unwrap();
+        let owner = |path: &Path| {
+            let folder = fs::metadata(path).unwrap();
+            (folder.uid(), folder.gid())
+        };
+        let [new, empty, full, others, file] =
+            ["a/new", "empty", "full", "others", "file"].map(|name| base.path().join(name));
+        fs::create_dir(&empty).unwrap();
+        fs::create_dir_all(full.join("x")).unwrap();
+        fs::create_dir(&others).unwrap();
+        chown(&others, Some(2), Some(2)).unwrap();
+        fs::write(&file, "").unwrap();
+        for path in [&new, &empty, &full, &others] {
+            make_or_take_folder_for(path, 1, 1).unwrap();
+        }
+        assert_eq!(
+            [&new, &empty, &full, &others].map(|it| owner(it)),
+            [(1, 1), (1, 1), (0, 0), (2, 2)]
+        );
+        let error = make_or_take_folder_for(&file, 1, 1).unwrap_err();
+        assert!(error.to_string().starts_with(&format!("{}: ", file.display())), "{error}");
+        assert_eq!(owner(&file), (0, 0));
+
+        chown(&empty, Some(0), Some(0)).unwrap();
+        make_folder_for(&empty, 1, 1).unwrap();
+        assert_eq!(owner(&empty), (0, 0));
+    }
 }

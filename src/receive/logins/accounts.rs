@@ -2,7 +2,8 @@
 //!
 //! Nothing that a client can see or measure tells a name that is not known from a wrong password:
 //! for each of them the same hash is computed, or a challenge made from keys that are made up. The
-//! log tells the two apart.
+//! log tells the two apart. Where accounts have hashes of several kinds, as after a copy, a name
+//! that is not known is treated as one of them, always the same.
 
 use std::cell::Cell;
 use std::fmt;
@@ -157,17 +158,23 @@ impl FileAccounts {
         }
     }
 
-    /// A salt for a name that has none: the same for the same name, whoever asks and when, and
-    /// in whichever of the forms that would find one account.
-    fn made_up_salt(&self, name: &str, hash: ScramHash) -> Result<[u8; 16], Unavailable> {
+    /// Octets for what is made up for a name, of which `purpose` says what it is: the same for
+    /// the same name, whoever asks and when, and in whichever of the forms that would find one
+    /// account.
+    fn made_up<const N: usize>(&self, purpose: &str, name: &str) -> Result<[u8; N], Unavailable> {
         let secret = self.secret.get_or_init(|| self.load_secret());
         let name = self.without_our_domain(name).to_ascii_lowercase();
-        let text = format!("{hash:?} {name}");
+        let text = format!("{purpose} {name}");
         let digest = hmac(secret, text.as_bytes()).map_err(|error| {
             FILE_TOLD.error(format_args!("auth: OpenSSL cannot compute an HMAC: {error}"));
             Unavailable
         })?;
         digest.first_chunk().copied().ok_or(Unavailable)
+    }
+
+    /// A number by which a name that is not known is given what one of the accounts has.
+    fn draw(&self, name: &str) -> Result<u64, Unavailable> {
+        self.made_up("draw", name).map(u64::from_be_bytes)
     }
 
     fn load_secret(&self) -> Vec<u8> {
@@ -182,7 +189,7 @@ impl FileAccounts {
             Err(error) => error,
         };
         log::warn!(
-            "auth: {error}: unknown names can be told from others by what SCRAM answers after a \
+            "auth: {error}: unknown names can be told from others by what changes for them at a \
              restart; let the server write its folder"
         );
         make().unwrap_or_default()
@@ -263,7 +270,9 @@ impl Accounts for Desk<'_> {
         let file = self.accounts.file()?;
         let account = self.accounts.find(&file, user);
         let found = self.examine(account, |account| account.hash.as_ref());
-        let Some(hash) = found.map(|(_, hash)| hash).or(file.decoy()) else { return Ok(None) };
+        // Drawn for everybody, so that it takes everybody's time.
+        let decoy = file.decoy(self.accounts.draw(user)?);
+        let Some(hash) = found.map(|(_, hash)| hash).or(decoy) else { return Ok(None) };
         let Some(_turn) = self.accounts.turns.take() else {
             TURN_TOLD.error(format_args!(
                 "auth: too many logins at once; one that waited {} s was answered with 454",
@@ -283,9 +292,10 @@ impl Accounts for Desk<'_> {
         let file = self.accounts.file()?;
         let account = self.accounts.find(&file, user);
         // Made for everybody, so that it takes everybody's time.
-        let salt = self.accounts.made_up_salt(user, hash)?;
+        let salt = self.accounts.made_up(&format!("{hash:?}"), user)?;
+        let iterations = file.made_up_iterations(hash, self.accounts.draw(user)?);
         let nobodys = random().map_err(|_| Unavailable)?;
-        let made_up = ScramKeys::made_up(hash, salt, file.usual_iterations(hash), &nobodys);
+        let made_up = ScramKeys::made_up(hash, salt, iterations, &nobodys);
         Ok(match self.examine(account, |account| account.scram(hash)) {
             Some((account, keys)) => {
                 Account { name: Arc::clone(&account.name), keys: keys.clone() }

@@ -3,8 +3,9 @@
 //! Each address (of IPv6 the network /64, any address of which a host in it can take) and each
 //! account of this host collects points: ten for each new guess at a password, one where it says
 //! again what was wrong a moment ago. A printer with an old password does that for months, and must
-//! not lock out the people behind the same router; somebody who guesses never does. (With SCRAM and
-//! CRAM-MD5 nothing is ever said twice, so there each is a guess.) With a hundred points AUTH is
+//! not lock out the people behind the same router; somebody who guesses never does. SCRAM and
+//! CRAM-MD5 never say the same twice, and hide what the password was: there the next guess at a name
+//! counts three, which a phone that tries once a minute never adds up. With a hundred points AUTH is
 //! refused for a minute, the next time for two, and so on up to an hour. Points fade, and a login
 //! that succeeds takes them all, if no other name than its own was tried: or else somebody with an
 //! account could guess at those of others for as long as he likes.
@@ -24,6 +25,8 @@ const REMEMBERED_GUESSES: usize = 8;
 
 const POINTS_OF_GUESS: u32 = 10;
 const POINTS_OF_REPETITION: u32 = 1;
+/// Where nobody can tell whether it was a guess or a repetition.
+const POINTS_OF_EITHER: u32 = 3;
 /// With so many an address is refused.
 const MAX_POINTS: u32 = 100;
 /// How long it takes until a point fades.
@@ -38,7 +41,11 @@ const FORGIVEN_AFTER: Duration = Duration::from_secs(3600);
 /// What a client has said in one login, so that it is known when it says the same again. Nothing
 /// can be learnt from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Guess(u64);
+pub struct Guess {
+    hash: u64,
+    /// Whether the password counts in it.
+    is_whole: bool,
+}
 
 /// What counts as one client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -78,12 +85,19 @@ impl Default for Failures {
 impl Failures {
     /// What begins a login: the name of the mechanism.
     pub fn guess(&self, mechanism: &str) -> Guess {
-        Guess(self.hasher.hash_one(mechanism))
+        Guess { hash: self.hasher.hash_one(mechanism), is_whole: true }
     }
 
     /// A login in which the client has said this too.
     pub fn guess_with(&self, guess: Guess, said: &[u8]) -> Guess {
-        Guess(self.hasher.hash_one((guess.0, said)))
+        Guess { hash: self.hasher.hash_one((guess.hash, said)), ..guess }
+    }
+
+    /// A login in which what the client says is never the same, so that all that is known of it
+    /// is the name.
+    pub fn guess_at(&self, mechanism: &str, user: &str) -> Guess {
+        let hash = self.hasher.hash_one((mechanism, user.to_ascii_lowercase()));
+        Guess { hash, is_whole: false }
     }
 
     /// Whether `peer` is not listened to now.
@@ -175,9 +189,10 @@ impl Record {
     }
 
     fn failed(&mut self, guess: Guess, known: bool, now: Instant) -> Option<Duration> {
-        self.points += match self.guesses.contains(&Some(guess)) {
-            true => POINTS_OF_REPETITION,
-            false => POINTS_OF_GUESS,
+        self.points += match (self.guesses.contains(&Some(guess)), guess.is_whole) {
+            (true, true) => POINTS_OF_REPETITION,
+            (true, false) => POINTS_OF_EITHER,
+            (false, _) => POINTS_OF_GUESS,
         };
         self.remember(guess);
         self.last = self.last.max(now);
@@ -292,7 +307,13 @@ mod tests {
     fn a_login_of_ones_own_is_no_excuse_for_guesses_at_others() {
         let scene = &mut Scene::new();
         let fails = |scene: &Scene, user: &str, number: u64| {
-            scene.failures.failed(&at("192.0.2.1"), user, Guess(number), false, scene.now)
+            scene.failures.failed(
+                &at("192.0.2.1"),
+                user,
+                Guess { hash: number, is_whole: true },
+                false,
+                scene.now,
+            )
         };
         for number in 0..9 {
             assert_eq!(fails(scene, "bob", number), None);
@@ -314,7 +335,13 @@ mod tests {
         let scene = Scene::new();
         let [nobody, other] = [65534, 1000].map(|uid| Peer::Account { uid });
         for number in 0..10 {
-            scene.failures.failed(&nobody, "ann", Guess(number), true, scene.now);
+            scene.failures.failed(
+                &nobody,
+                "ann",
+                Guess { hash: number, is_whole: true },
+                true,
+                scene.now,
+            );
         }
         assert!(scene.failures.is_refused(&nobody, scene.now));
         assert!(!scene.failures.is_refused(&other, scene.now));
@@ -349,11 +376,30 @@ mod tests {
     }
 
     #[test]
+    fn a_phone_whose_proofs_are_never_the_same_locks_nobody_out() {
+        let scene = &mut Scene::new();
+        let fails = |scene: &Scene, name: &str| {
+            let guess = scene.failures.guess_at("SCRAM-SHA-256", name);
+            scene.failures.failed(&at("192.0.2.1"), "ann", guess, false, scene.now)
+        };
+        for _ in 0..10_000 {
+            assert_eq!(fails(scene, "Ann"), None);
+            scene.now += MINUTE;
+        }
+        // Somebody who guesses is refused soon, and sooner with names that he guesses, too.
+        let count = (0..1000).take_while(|_| fails(scene, "ann").is_none()).count();
+        assert!((30..=33).contains(&count), "{count}");
+        scene.now += 2 * FORGIVEN_AFTER;
+        let count = (0..1000).take_while(|n| fails(scene, &n.to_string()).is_none()).count();
+        assert_eq!(count, 9);
+    }
+
+    #[test]
     fn known_clients_are_refused_for_a_minute_at_most() {
         let scene = Scene::new();
         let mut now = scene.now;
         for number in 0..100_u32 {
-            let guess = Guess(number.into());
+            let guess = Guess { hash: number.into(), is_whole: true };
             let pause = scene.failures.failed(&at("127.0.0.1"), "ann", guess, true, now);
             assert!(pause.is_none_or(|pause| pause == MINUTE));
             now += pause.unwrap_or_default();

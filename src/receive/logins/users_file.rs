@@ -108,10 +108,10 @@ pub struct UsersFile {
     /// By name in lower case.
     accounts: HashMap<String, Account>,
     bad_lines: Vec<BadLine>,
-    /// A hash such as most accounts have.
-    decoy: Option<PasswordHash>,
-    /// The iterations that most keys have, for SHA-256 and SHA-1.
-    iterations: [u32; 2],
+    /// The hash of each account, in an order that the same file always gives.
+    decoys: Vec<PasswordHash>,
+    /// The iterations of each key, for SHA-256 and SHA-1, in order.
+    iterations: [Vec<u32>; 2],
 }
 
 impl UsersFile {
@@ -129,8 +129,9 @@ impl UsersFile {
                 file.bad_lines.push(BadLine { line, text });
             }
         }
-        file.decoy = file.usual_hash();
-        file.iterations = [ScramHash::Sha256, ScramHash::Sha1].map(|hash| file.usual(hash));
+        file.decoys = file.hashes();
+        file.iterations =
+            [ScramHash::Sha256, ScramHash::Sha1].map(|hash| file.all_iterations(hash));
         file
     }
 
@@ -166,43 +167,38 @@ impl UsersFile {
         self.accounts().any(|account| account.allows(mechanism))
     }
 
-    /// A hash of the kind that most accounts have, to spend the time on a name that is not known.
-    pub const fn decoy(&self) -> Option<&PasswordHash> {
-        self.decoy.as_ref()
+    /// A hash to spend the time on that one of the accounts would take, for a name that is not
+    /// known. The same `draw` gets the same one, so that a name in a file of several kinds of
+    /// hashes takes the same time whenever it is tried.
+    pub fn decoy(&self, draw: u64) -> Option<&PasswordHash> {
+        drawn(&self.decoys, draw)
     }
 
-    /// The iterations of a made-up key.
-    pub const fn usual_iterations(&self, hash: ScramHash) -> u32 {
-        match hash {
-            ScramHash::Sha256 => self.iterations[0],
-            ScramHash::Sha1 => self.iterations[1],
-        }
+    /// The iterations of a made-up key: those of one of the accounts, by `draw` as above.
+    pub fn made_up_iterations(&self, hash: ScramHash, draw: u64) -> u32 {
+        let [sha_256, sha_1] = &self.iterations;
+        let all = if hash == ScramHash::Sha256 { sha_256 } else { sha_1 };
+        drawn(all, draw).copied().unwrap_or(USUAL_ITERATIONS)
     }
 
-    fn usual_hash(&self) -> Option<PasswordHash> {
+    fn hashes(&self) -> Vec<PasswordHash> {
         let mut hashes: Vec<_> =
-            self.accounts().filter_map(|account| account.hash.as_ref()).collect();
-        // The same file gives the same one, whatever the order of the table.
-        hashes.sort_unstable_by_key(|hash| hash.to_string());
-        let most = most_frequent(hashes.iter().map(|hash| hash.class()))?;
-        hashes.into_iter().find(|hash| hash.class() == most).cloned()
+            self.accounts().filter_map(|account| account.hash.clone()).collect();
+        hashes.sort_unstable_by_key(ToString::to_string);
+        hashes
     }
 
-    fn usual(&self, hash: ScramHash) -> u32 {
+    fn all_iterations(&self, hash: ScramHash) -> Vec<u32> {
         let iterations = |account: &Account| Some(account.scram(hash)?.iterations());
         let mut all: Vec<_> = self.accounts().filter_map(iterations).collect();
         all.sort_unstable();
-        most_frequent(all.into_iter()).unwrap_or(USUAL_ITERATIONS)
+        all
     }
 }
 
-/// What comes most often; of equals the last.
-fn most_frequent<T: std::hash::Hash + Eq + Copy + Ord>(
-    values: impl Iterator<Item = T>,
-) -> Option<T> {
-    let mut counts = HashMap::new();
-    values.for_each(|value| *counts.entry(value).or_insert(0) += 1);
-    counts.into_iter().map(|(value, count): (T, u32)| (count, value)).max().map(|(_, value)| value)
+fn drawn<T>(all: &[T], draw: u64) -> Option<&T> {
+    let count = u64::try_from(all.len()).ok()?;
+    all.get(usize::try_from(draw.checked_rem(count)?).ok()?)
 }
 
 /// The name of an account, if a line may begin with it.
@@ -396,9 +392,9 @@ mod tests {
     }
 
     #[test]
-    fn made_up_things_are_such_as_most_accounts_have() {
+    fn made_up_things_are_those_of_some_account() {
         let empty = UsersFile::parse(b"");
-        assert_eq!((empty.decoy(), empty.usual_iterations(ScramHash::Sha1)), (None, 4096));
+        assert_eq!((empty.decoy(7), empty.made_up_iterations(ScramHash::Sha1, 7)), (None, 4096));
         let text = format!(
             "a:{HASH}\nb:{YESCRYPT}\nc:{YESCRYPT}\nd::{}\ne::{1}\nf::{1}\n",
             scram(ScramHash::Sha256, 5000),
@@ -406,8 +402,16 @@ mod tests {
         );
         let file = UsersFile::parse(text.as_bytes());
         assert_eq!(file.bad_lines(), []);
-        assert_eq!(file.decoy().unwrap().class(), "$y$j9T");
-        assert_eq!(file.usual_iterations(ScramHash::Sha256), 6000);
+        let draws = [0, 1, 2, 3, u64::MAX];
+        let mut classes = draws.map(|draw| file.decoy(draw).unwrap().class());
+        assert_eq!(classes[0], classes[3]);
+        classes.sort_unstable();
+        assert_eq!(classes[3..], ["$y$j9T"; 2]);
+        assert!(!classes[0].starts_with("$y$"), "{classes:?}");
+        let mut iterations = [0, 1, 2].map(|draw| file.made_up_iterations(ScramHash::Sha256, draw));
+        iterations.sort_unstable();
+        assert_eq!(iterations, [5000, 6000, 6000]);
+        assert_eq!(file.made_up_iterations(ScramHash::Sha1, 7), 4096);
         assert!(file.allows(Mechanism::ScramSha256) && !file.allows(Mechanism::ScramSha1));
     }
 

@@ -105,6 +105,11 @@ impl Mechanism {
         }
     }
 
+    /// Whether what the client says is another each time, and hides the password it was made of.
+    pub const fn hides_password(self) -> bool {
+        matches!(self, Self::ScramSha256 | Self::ScramSha1 | Self::CramMd5)
+    }
+
     /// The mechanism of that name, in any case.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|mechanism| mechanism.name().eq_ignore_ascii_case(name))

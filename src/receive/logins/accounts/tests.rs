@@ -102,6 +102,23 @@ fn every_refusal_costs_one_hash_of_the_usual_kind() {
 }
 
 #[test]
+fn an_unknown_name_is_like_one_of_the_accounts_and_stays_so() {
+    let scene = Scene::new(&format!("a:{SHA_256}\nb:{BCRYPT}\nc:!{SHA_256}\n"));
+    let class = |scene: &Scene, name: &str| scene.check(name, "wrong").2;
+    assert_eq!(
+        (class(&scene, "a"), class(&scene, "b")),
+        (vec!["$5".into()], vec!["$2b$05".into()])
+    );
+    let names: Vec<_> = (0..100).map(|number| format!("nobody{number}")).collect();
+    let all: Vec<_> = names.iter().map(|name| class(&scene, name)).collect();
+    assert!(all.iter().all(|computed| computed.len() == 1), "{all:?}");
+    assert!(all.contains(&class(&scene, "a")) && all.contains(&class(&scene, "b")), "{all:?}");
+    let scene = Scene { accounts: Scene::open(scene.folder.path()), folder: scene.folder };
+    let again: Vec<_> = names.iter().map(|name| class(&scene, &name.to_uppercase())).collect();
+    assert_eq!(again, all);
+}
+
+#[test]
 fn made_up_keys_are_like_those_of_others_and_outlive_a_restart() {
     let scene = Scene::new(&format!("{}{}bob:{SHA_256}\n", scram("ann", 5000), scram("b2", 5000)));
     let keys = |accounts: &FileAccounts, user: &str| {
