@@ -77,7 +77,13 @@ impl Logins {
     /// Whether a password that was refused has changed in its file since; tells of each change
     /// once.
     pub fn have_changed(&self) -> bool {
-        self.refused_files().iter().filter(|state| state.has_changed()).count() > 0
+        let changed: Vec<_> =
+            self.refused_files().into_iter().filter(|state| state.has_changed()).collect();
+        for state in &changed {
+            let section = &state.section;
+            log::info!("[{section}] password_file has changed; trying what waits for the login");
+        }
+        !changed.is_empty()
     }
 
     /// Whether there is a password file whose change would be of interest.
@@ -110,6 +116,8 @@ struct Standing {
     refused: Option<Refused>,
     /// What was told last, and when.
     told: Option<(Instant, String)>,
+    /// Whether the log says last that it does not work.
+    is_told_broken: bool,
 }
 
 /// A login that does not work.
@@ -161,22 +169,27 @@ impl LoginState {
         Ok(secret)
     }
 
-    /// Another secret where the `refused` one came from a command: its token may have expired.
-    pub fn renewed(&self, refused: &Secret) -> Option<Arc<Secret>> {
-        if !self.keeper.is_command() {
+    /// Another secret where the one that was `refused` in a login begun at that moment came from
+    /// a command: its token may have expired. One that was refused before was asked for again
+    /// before this login.
+    pub fn renewed(&self, refused: &Secret, began: Instant) -> Option<Arc<Secret>> {
+        if !self.keeper.is_command() || self.was_refused(refused) {
             return None;
         }
-        let secret = self.keeper.secret(Some(refused)).ok()?;
+        let secret = self.keeper.secret_after(refused, began).ok()?;
         (*secret != *refused).then_some(secret)
+    }
+
+    fn was_refused(&self, secret: &Secret) -> bool {
+        self.lock().refused.as_ref().is_some_and(|refused| *refused.secret == *secret)
     }
 
     /// Notes that the server let us in.
     pub fn accepted(&self) {
         let mut standing = self.lock();
-        if standing.refused.take().is_some() {
+        if std::mem::take(&mut *standing).is_told_broken {
             log::info!("[{}] the login works again", self.section);
         }
-        standing.told = None;
     }
 
     /// Notes that the server refused a login that was begun at the first of the two moments, with
@@ -239,7 +252,7 @@ impl LoginState {
     fn forget_refusal_of_others(&self, secret: &Secret) {
         let mut standing = self.lock();
         if standing.refused.as_ref().is_some_and(|before| !self.is_same(before, secret)) {
-            *standing = Standing::default();
+            (standing.refused, standing.told) = (None, None);
         }
     }
 
@@ -287,7 +300,7 @@ impl LoginState {
             *told == kind && now.saturating_duration_since(*at) < TELL_PAUSE
         });
         if !is_told {
-            standing.told = Some((now, kind));
+            (standing.told, standing.is_told_broken) = (Some((now, kind)), true);
         }
         is_told
     }
@@ -393,6 +406,10 @@ mod tests {
         assert_eq!(pause(&state.refused(&secret, [now, now], refusal("535 no"))), 300);
         std::fs::write(&path, "the third").unwrap();
         assert!(state.has_changed() && !state.awaits_change());
+        // Whoever read that it does not work reads that it does again.
+        assert!(state.lock().is_told_broken);
+        state.accepted();
+        assert!(!state.lock().is_told_broken);
     }
 
     #[test]

@@ -459,6 +459,24 @@ fn a_command_runs_once_and_again_after_a_refusal() {
 }
 
 #[test]
+fn a_token_may_expire_in_the_minute_in_which_it_was_printed() {
+    for mechanism in [Mechanism::Xoauth2, Mechanism::OauthBearer] {
+        let folder = tempfile::tempdir().unwrap();
+        let desk = Desk::new(&format!("AUTH {mechanism}"), "new-token");
+        let peer = peer_with(&desk);
+        let path = folder.path().display().to_string();
+        let source = SecretSource::Command(format!(
+            "echo run >>{path}/runs; \
+             case $(wc -l <{path}/runs) in 1) echo {TOKEN};; *) echo new-token;; esac"
+        ));
+        // Its pause between two runs is a minute.
+        let relay = relay();
+        assert_eq!(deliver_one(&relay, plainly(&peer, source, &[mechanism])), "relayed");
+        assert_eq!((runs(&folder), desk.refusals()), (2, 1));
+    }
+}
+
+#[test]
 fn a_command_whose_token_is_never_taken_is_not_run_again_and_again() {
     let folder = tempfile::tempdir().unwrap();
     let desk = Desk::new("AUTH XOAUTH2", "another");
@@ -470,7 +488,8 @@ fn a_command_whose_token_is_never_taken_is_not_run_again_and_again() {
         let words = "535 5.7.8 wrong 0 ({\"status\":\"invalid_token\"}); see that password_command";
         check(&failure, "4.7.8", words);
     }
-    assert_eq!((runs(&folder), desk.refusals(), peer.sessions().len()), (1, 1, 1));
+    // Once for the first login, and once since that was refused; the same token is not said twice.
+    assert_eq!((runs(&folder), desk.refusals(), peer.sessions().len()), (2, 1, 1));
 }
 
 #[test]

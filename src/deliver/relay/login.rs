@@ -41,7 +41,7 @@ impl Relay {
         let mut began = Instant::now();
         let mut opened = try_with(&secret);
         if opened.as_ref().is_err_and(Trouble::is_refused_login)
-            && let Some(another) = state.renewed(&secret)
+            && let Some(another) = state.renewed(&secret, began)
         {
             log::debug!("[{}] the secret was refused; trying a new one", smarthost.section);
             (secret, began) = (another, Instant::now());
