@@ -108,6 +108,8 @@ pub struct LoginState {
 #[derive(Debug, Default)]
 struct Standing {
     refused: Option<Refused>,
+    /// Until when nobody tries a login that came to nothing, and how it did.
+    in_vain: Option<(Instant, Failure)>,
     /// What was told last, and when.
     told: Option<(Instant, String)>,
 }
@@ -176,7 +178,7 @@ impl LoginState {
         if standing.refused.take().is_some() {
             log::info!("[{}] the login works again", self.section);
         }
-        standing.told = None;
+        (standing.told, standing.in_vain) = (None, None);
     }
 
     /// Notes that the server refused a login that was begun at the first of the two moments, with
@@ -256,6 +258,26 @@ impl LoginState {
                 );
                 let failure = Failure { text, ..refused.failure.clone() };
                 Err(failure.with_fault(Fault::Login(left(refused.until))))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes that a login that was tried just now came to this: neither a refusal nor a welcome.
+    pub fn in_vain(&self, now: Instant, failure: &Failure) {
+        let until = schedule::after(now, self.pace.least);
+        self.lock().in_vain = Some((until, failure.clone()));
+    }
+
+    /// An error while that was a moment ago.
+    ///
+    /// # Errors
+    /// What the login came to.
+    pub fn check_pause(&self, now: Instant) -> Result<(), Failure> {
+        match &self.lock().in_vain {
+            Some((until, failure)) if now < *until => {
+                let text = format!("{}; not asked again within a minute", failure.text);
+                Err(Failure { text, ..failure.clone() })
             }
             _ => Ok(()),
         }
