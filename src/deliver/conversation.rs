@@ -47,6 +47,8 @@ pub struct SmtpConnection<S> {
     account: Option<Account>,
     /// Whether a reply came since the last handshake, or since the beginning.
     has_answered: bool,
+    /// Whether a login was begun that has not gone well yet.
+    is_in_login: bool,
     is_content_sent: bool,
     is_broken: bool,
 }
@@ -99,6 +101,7 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
             start_tls_with: None,
             account,
             has_answered: false,
+            is_in_login: false,
             is_content_sent: false,
             is_broken: false,
         };
@@ -127,7 +130,10 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
         // The secret is of no more use.
         (self.transaction_end, self.account) = (None, None);
         match ended {
-            Ok(None) => Ok(self),
+            Ok(None) => {
+                self.is_in_login = false;
+                Ok(self)
+            }
             Ok(Some(ending)) => {
                 // RFC 5321 §3.1: a server that refuses us still waits for QUIT. It is not
                 // worth an error if that cannot be sent.
@@ -220,7 +226,8 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
     }
 
     fn error(&self, cause: Cause) -> ConnectionError {
-        ConnectionError { cause, is_content_sent: self.is_content_sent }
+        let (is_content_sent, is_in_login) = (self.is_content_sent, self.is_in_login);
+        ConnectionError { cause, is_content_sent, is_in_login }
     }
 
     /// Does what the machine says until nothing is under way (`None`) or the session is over.
@@ -333,6 +340,7 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
             Some(account) => account.exchange(mechanism, is_encrypted),
             None => Err(LoginError::NotOffered),
         };
+        self.is_in_login = exchange.is_ok();
         self.client.log_in(exchange);
         // A server must not hold us by one challenge after the other.
         let end = Instant::now().checked_add(self.timeouts.command);

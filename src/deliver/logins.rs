@@ -114,6 +114,8 @@ pub struct LoginState {
 #[derive(Debug, Default)]
 struct Standing {
     refused: Option<Refused>,
+    /// Until when nobody tries a login that came to nothing, and how it did.
+    in_vain: Option<(Instant, Failure)>,
     /// What was told last, and when.
     told: Option<(Instant, String)>,
     /// Whether the log says last that it does not work.
@@ -252,7 +254,7 @@ impl LoginState {
     fn forget_refusal_of_others(&self, secret: &Secret) {
         let mut standing = self.lock();
         if standing.refused.as_ref().is_some_and(|before| !self.is_same(before, secret)) {
-            (standing.refused, standing.told) = (None, None);
+            (standing.refused, standing.told, standing.in_vain) = (None, None, None);
         }
     }
 
@@ -269,6 +271,26 @@ impl LoginState {
                 );
                 let failure = Failure { text, ..refused.failure.clone() };
                 Err(failure.with_fault(Fault::Login(left(refused.until))))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes that a login that was tried just now came to this: neither a refusal nor a welcome.
+    pub fn in_vain(&self, now: Instant, failure: &Failure) {
+        let until = schedule::after(now, self.pace.least);
+        self.lock().in_vain = Some((until, failure.clone()));
+    }
+
+    /// An error while that was a moment ago.
+    ///
+    /// # Errors
+    /// What the login came to.
+    pub fn check_pause(&self, now: Instant) -> Result<(), Failure> {
+        match &self.lock().in_vain {
+            Some((until, failure)) if now < *until => {
+                let text = format!("{}; not asked again within a minute", failure.text);
+                Err(Failure { text, ..failure.clone() })
             }
             _ => Ok(()),
         }

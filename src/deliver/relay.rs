@@ -137,20 +137,30 @@ impl Relay {
                 result => return result.map_err(|trouble| trouble.failure),
             }
         }
+        self.check_login(&job.next_hop)?;
         let hosts = self.hosts(&job.next_hop)?;
-        self.search(&hosts, job, recipients)
+        let mut failures = Failures::default();
+        if let Some(result) = self.search(&hosts, job, recipients, &mut failures) {
+            return result;
+        }
+        let has_vain_login = failures.has_vain_login;
+        let verdict = failures.into_verdict();
+        if has_vain_login {
+            self.note_vain_login(&job.next_hop, &verdict);
+        }
+        Err(verdict)
     }
 
-    /// Tries one address after the other until a session comes about.
+    /// Tries one address after the other until a session comes about; `None` where none does.
     fn search(
         &self,
         hosts: &[HostPort],
         job: &Job,
         recipients: &[Recipient],
-    ) -> Result<Vec<Outcome>, Failure> {
+        failures: &mut Failures,
+    ) -> Option<Result<Vec<Outcome>, Failure>> {
         let end = Instant::now() + SEARCH_TIME;
         let mut tried = 0;
-        let mut failures = Failures::default();
         for host in hosts {
             let addresses = match self.addresses(&host.host) {
                 Ok(addresses) => addresses,
@@ -165,11 +175,11 @@ impl Relay {
                     .connect(&job.next_hop, host, SocketAddr::new(address, host.port))
                     .and_then(|connection| self.send(connection, job, recipients));
                 match sent {
-                    Err(trouble) if trouble.is_of_host => failures.add(trouble.failure),
-                    result => return result.map_err(|trouble| trouble.failure),
+                    Err(trouble) if trouble.is_of_host => failures.add_trouble(trouble),
+                    result => return Some(result.map_err(|trouble| trouble.failure)),
                 }
                 if tried == MAX_ADDRESSES || Instant::now() > end {
-                    return Err(failures.into_verdict());
+                    return None;
                 }
             }
             if Instant::now() > end {
@@ -179,7 +189,7 @@ impl Relay {
                 break;
             }
         }
-        Err(failures.into_verdict())
+        None
     }
 
     /// Sends the message over a connection, and keeps that for the next one.

@@ -229,11 +229,42 @@ fn a_server_that_cannot_tell_now_is_no_refusal() {
         PLAIN => say("235 in\r\n"),
         _ => None,
     });
-    let (relay, next_hop) = (relay(), plainly(&peer, inline(PASSWORD), &[Mechanism::Plain]));
+    let (relay, next_hop) = (hasty(), plainly(&peer, inline(PASSWORD), &[Mechanism::Plain]));
     let failure = failure(&relay, next_hop.clone());
     check(&failure, "4.7.0", "cannot tell now whether the login is good: 454 4.7.0");
     assert_eq!(failure.fault, Fault::Destination);
     assert_eq!(deliver_one(&relay, next_hop), "relayed");
+}
+
+#[test]
+fn a_login_that_comes_to_nothing_is_not_tried_again_and_again() {
+    for answer in ["454 4.7.0 too many logins\r\n", "421 4.7.0 bye\r\n", "334 &\r\n", ""] {
+        let peer = Peer::new(move |_, line| match line {
+            _ if line.starts_with("EHLO") => say("250-peer\r\n250 AUTH PLAIN\r\n"),
+            PLAIN => Some(Answer::SayAndHangUp(answer.into())),
+            _ => None,
+        });
+        let (relay, next_hop) = (relay(), plainly(&peer, inline(PASSWORD), &[Mechanism::Plain]));
+        let first = failure(&relay, next_hop.clone());
+        for _ in 0..3 {
+            let failure = failure(&relay, next_hop.clone());
+            assert_eq!((failure.status, failure.fault), (first.status, Fault::Destination));
+            let text = format!("{}; not asked again within a minute", first.text);
+            assert_eq!(failure.text, text);
+        }
+        assert_eq!(peer.sessions().len(), 1, "{answer}");
+    }
+    // Another host may know better.
+    let peer = Peer::new(|session, line| match line {
+        _ if line.starts_with("EHLO") => say("250-peer\r\n250 AUTH PLAIN\r\n"),
+        PLAIN if session == 0 => say("454 4.7.0 the directory is away\r\n"),
+        PLAIN => say("235 in\r\n"),
+        _ => None,
+    });
+    let login = login(inline(PASSWORD), &[Mechanism::Plain]);
+    let mut smarthost = via(peer.address(), ClientTls::None, login);
+    smarthost.hosts.push(smarthost.hosts[0].clone());
+    assert_eq!(deliver_one(&relay(), NextHop::Smarthost(smarthost)), "relayed");
 }
 
 #[test]

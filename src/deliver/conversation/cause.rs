@@ -15,6 +15,8 @@ pub struct ConnectionError {
     /// Whether the server may have the whole message: then trying again at once could deliver
     /// it twice.
     pub is_content_sent: bool,
+    /// Whether a login was under way: a server may well end it so where the password is wrong.
+    pub is_in_login: bool,
 }
 
 impl ConnectionError {

@@ -35,6 +35,7 @@ impl Relay {
         let security = security.map_err(|error| Trouble {
             failure: Failure::new(Status::new(4, 3, 5), error.to_string()),
             is_of_host: false,
+            is_in_login: false,
         })?;
         let opened = match self.open(address, security, self.timeouts, account.clone()) {
             Err(Unopened::Session(error))
@@ -54,7 +55,8 @@ impl Relay {
                 Ok(Connection { session, remote, messages: 0 })
             }
             Err(Unopened::Unreachable(error)) => {
-                Err(Trouble { failure: unreachable(&remote, &error), is_of_host: true })
+                let failure = unreachable(&remote, &error);
+                Err(Trouble { failure, is_of_host: true, is_in_login: false })
             }
             Err(Unopened::Session(error)) => {
                 if let Some(trouble) = self.login_trouble(next_hop, host, &remote, &error) {

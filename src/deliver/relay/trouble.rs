@@ -19,6 +19,8 @@ pub(super) struct Trouble {
     pub(super) failure: Failure,
     /// It is the host's, and another one may be tried.
     pub(super) is_of_host: bool,
+    /// It came of a login, which is not to be tried again and again.
+    pub(super) is_in_login: bool,
 }
 
 impl Trouble {
@@ -60,7 +62,11 @@ impl Trouble {
             remote: said(&error.cause).map(|reply| RemoteReply { host: remote.to_owned(), reply }),
             fault: if is_ours { Fault::Here } else { fault },
         };
-        Self { failure, is_of_host: !is_ours && !error.is_content_sent }
+        Self {
+            failure,
+            is_of_host: !is_ours && !error.is_content_sent,
+            is_in_login: error.is_in_login,
+        }
     }
 }
 
@@ -70,9 +76,16 @@ impl Trouble {
 pub(super) struct Failures {
     temporary: Option<Failure>,
     permanent: Option<Failure>,
+    /// Whether any of them came of a login.
+    pub(super) has_vain_login: bool,
 }
 
 impl Failures {
+    pub(super) fn add_trouble(&mut self, trouble: Trouble) {
+        self.has_vain_login |= trouble.is_in_login;
+        self.add(trouble.failure);
+    }
+
     pub(super) fn add(&mut self, failure: Failure) {
         if failure.status.is_permanent() {
             self.permanent = Some(failure);
@@ -178,9 +191,9 @@ mod tests {
         let doubt = Doubt::NotYetValid;
         let refused = Refused { doubt, host: "mx.test".to_owned(), seen: None };
         let cause = Cause::Tls(TlsError::Certificate(Box::new(refused)));
-        let error = ConnectionError { cause, is_content_sent: false };
+        let error = ConnectionError { cause, is_content_sent: false, is_in_login: false };
         let trouble = |is_wrong| Trouble::at_opening("mx.test", &error, &next_hop, is_wrong);
-        let Trouble { failure, is_of_host } = trouble(true);
+        let Trouble { failure, is_of_host, .. } = trouble(true);
         assert_eq!((failure.fault, is_of_host), (Fault::Network, true));
         assert!(failure.text.starts_with("the clock of this host is not set, "), "{failure:?}");
         let failure = trouble(false).failure;
