@@ -5,6 +5,8 @@ mod certificate;
 mod findings;
 pub(super) mod users;
 
+use std::io;
+
 use super::Invocation;
 use super::output::{say, warn};
 use crate::sys::process::exit;
@@ -29,4 +31,10 @@ pub(super) fn run(invocation: &mut Invocation) -> Result<u8, lexopt::Error> {
     }
     say(format_args!("{}: no mistakes found", invocation.config_path().display()));
     Ok(exit::OK)
+}
+
+/// Whether a file could not be read for the want of rights that root has, as whom the server may
+/// start.
+fn is_for_root(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied && !rustix::process::geteuid().is_root()
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::findings::Findings;
+use super::is_for_root;
 use crate::config::settings::{AuthRule, Settings};
 use crate::receive::logins::users_file::{MAX_OCTETS, UsersFile};
 use crate::sys::disk::Disk;
@@ -30,7 +31,7 @@ pub(super) fn look(settings: &Settings, findings: &mut Findings) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             findings.warning(path, None, format!("there is no such file, so {}", nobody(settings)));
         }
-        Err(error) if is_for_others(&error) => {
+        Err(error) if is_for_root(&error) => {
             let text = "you may not read it, so it is not checked; check as root";
             findings.warning(path, None, text);
         }
@@ -102,9 +103,4 @@ fn nobody(settings: &Settings) -> String {
         true => "nobody can log in; run `mailwren passwd NAME`".to_owned(),
         false => format!("nobody can use {}; run `mailwren passwd NAME`", names.join(" and ")),
     }
-}
-
-/// Whether root, as whom the server may start, could do more.
-fn is_for_others(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::PermissionDenied && !rustix::process::geteuid().is_root()
 }
