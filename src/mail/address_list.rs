@@ -21,7 +21,8 @@ pub struct AddressList {
     /// In their order.
     pub specs: Vec<Spec>,
     /// Whether every reader must find the same ones: nothing is open at the end, nothing stands
-    /// behind an angle bracket, no address is torn apart or told as a name for another.
+    /// behind an angle bracket, no address is torn apart or told as a name for another, and no
+    /// name has what belongs into quotes.
     pub is_certain: bool,
 }
 
@@ -92,6 +93,9 @@ struct Kept {
     span: Range<usize>,
     /// Whether there is an `@` outside of quotes.
     has_at: bool,
+    /// Whether there is what no name has outside of quotes (RFC 5322 §3.2.3), and where some
+    /// readers think that an address ended.
+    has_stray: bool,
 }
 
 impl Kept {
@@ -106,6 +110,8 @@ impl Kept {
 
 impl Scanner {
     fn take(&mut self, c: char, at: Range<usize>) {
+        // To some readers it is the end of everything.
+        self.is_doubtful |= c == '\0';
         if self.is_escaped {
             self.is_escaped = false;
             return self.keep(c, at);
@@ -143,13 +149,14 @@ impl Scanner {
             ',' | ';' if !self.in_angle => self.end_of_address(),
             // `group: ann, bob;` begins anew behind its name, a source route behind itself.
             ':' if !is_in_literal(&self.plain.text) && !self.in_angle => {
-                self.is_doubtful |= self.plain.has_at || self.angle.is_some();
+                self.is_doubtful |=
+                    self.plain.has_at || self.plain.has_stray || self.angle.is_some();
                 self.plain = Kept::default();
             }
             ':' if self.angle.as_ref().is_some_and(|path| ends_route(&path.text)) => {
                 self.angle = Some(Kept::default());
             }
-            _ if c.is_whitespace() => {}
+            _ if c.is_whitespace() => self.is_doubtful |= matches!(c, '\u{b}' | '\u{c}'),
             _ => self.keep(c, at),
         }
     }
@@ -164,7 +171,10 @@ impl Scanner {
             Some(path) if self.in_angle => path,
             _ => &mut self.plain,
         };
-        kept.has_at |= c == '@' && !self.in_quotes;
+        if !self.in_quotes {
+            kept.has_at |= c == '@';
+            kept.has_stray |= matches!(c, '[' | ']' | '\\') || c.is_control();
+        }
         kept.push(c, at);
     }
 
@@ -174,7 +184,7 @@ impl Scanner {
             Some(angle) => {
                 // `ann@example.org <ann@example.org>` is common, and says nothing false.
                 let is_same = plain.text.eq_ignore_ascii_case(&angle.text);
-                self.is_doubtful |= plain.has_at && !is_same;
+                self.is_doubtful |= (plain.has_at || plain.has_stray) && !is_same;
                 angle
             }
             None => plain,
@@ -264,6 +274,14 @@ mod tests {
             ("<ann@a.test", false),
             ("\"ann@a.test", false),
             ("ann\u{a0}@a.test", false),
+            // To some readers the address ends before what is not allowed in a name.
+            ("Bob[ <ann@a.test>", false),
+            ("Bob ] <ann@a.test>", false),
+            ("Bob \\ <ann@a.test>", false),
+            ("Bob[: ann@a.test;", false),
+            ("Bob\u{b} <ann@a.test>", false),
+            ("\"bob@b.test\0\" <ann@a.test>", false),
+            ("\"Bob [x]\" <ann@a.test> (\\[)", true),
         ] {
             assert_eq!(read(body.as_bytes()).is_certain, is_certain, "{body:?}");
         }

@@ -49,8 +49,8 @@ pub struct HeldHeader<'a> {
 }
 
 impl<'a> HeldHeader<'a> {
-    /// Begins a section; `None` where nobody has to look at it. `sender` is the envelope's, `id` makes a missing Message-ID
-    /// unique.
+    /// Begins a section; `None` where nobody has to look at it. `sender` is the envelope's, `id`
+    /// makes a missing Message-ID unique.
     pub fn begin(
         settings: &'a Settings,
         router: &'a LocalRouter,

@@ -37,6 +37,7 @@ const TOO_MANY_FAILURES: Reply = Reply::new(
     Status::new(4, 7, 0),
     "Too many logins from your address have failed; try again later",
 );
+
 /// The accounts that sessions log in to.
 #[derive(Debug)]
 pub struct Logins {

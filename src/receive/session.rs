@@ -329,8 +329,8 @@ impl Conversation<'_> {
         self.send()
     }
 
-    /// Sends the client away with a reply that it can read whatever it is just sending.
-    /// Says the last words and closes; out of line like the above.
+    /// Sends the client away with a reply that it can read whatever it is just sending. Out of
+    /// line, for the stack of every session.
     #[inline(never)]
     fn close(&mut self, reply: &Reply) -> io::Result<()> {
         reply.write_to(&mut self.output);

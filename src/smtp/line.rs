@@ -29,8 +29,7 @@ pub enum Framed<'a> {
 }
 
 /// Looks for a line of up to `limit` octets, its end included, at the beginning of `received`.
-/// With [`BareNewline::Accept`] a bare LF
-/// ends a command line too.
+/// With [`BareNewline::Accept`] a bare LF ends a command line too.
 pub fn first_line(received: &[u8], limit: usize, bare_newline: BareNewline) -> Framed<'_> {
     let Some(lf) = memchr::memchr(b'\n', received) else {
         let is_too_long = received.len() >= limit;

@@ -2,7 +2,7 @@
 //! and how long.
 
 use super::findings::Findings;
-use super::rights::is_for_others;
+use super::rights::is_for_root;
 use crate::config::settings::{ListenerTls, Settings};
 use crate::receive::tls::certificate::{Certificate, Part};
 use crate::receive::tls::files::Files;
@@ -28,7 +28,7 @@ pub(super) fn look(settings: &Settings, findings: &mut Findings) {
     }
     let octets = match files.load() {
         Ok(octets) => octets,
-        Err(unreadable) if is_for_others(&unreadable.error) => {
+        Err(unreadable) if is_for_root(&unreadable.error) => {
             return findings.warning(
                 &unreadable.path,
                 None,

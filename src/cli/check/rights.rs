@@ -7,8 +7,9 @@ use crate::config::settings::Settings;
 use crate::sys::disk::Disk;
 use crate::sys::users;
 
-/// Whether root, as whom the server may start, could do more.
-pub(super) fn is_for_others(error: &io::Error) -> bool {
+/// Whether a file could not be read for the want of rights that root has, as whom the server may
+/// start.
+pub(super) fn is_for_root(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::PermissionDenied && !rustix::process::geteuid().is_root()
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::findings::Findings;
-use super::rights::{self, is_for_others};
+use super::rights::{self, is_for_root};
 use crate::config::settings::{ClientTls, SecretSource, Settings};
 use crate::deliver::login::Secret;
 use crate::deliver::secret::MAX_FILE;
@@ -41,7 +41,7 @@ fn look_at(path: &Path, settings: &Settings, findings: &mut Findings) {
     let file = WatchedFile::new(path.to_owned(), MAX_FILE);
     let secret = match file.load(|octets, _| Arc::new(Secret::in_first_line(octets))) {
         Ok(secret) => secret,
-        Err(error) if is_for_others(&error) => {
+        Err(error) if is_for_root(&error) => {
             let text = "you may not read it, so it is not checked; check as root";
             return findings.warning(path, None, text);
         }

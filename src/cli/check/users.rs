@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::findings::Findings;
-use super::rights::{self, is_for_others};
+use super::rights::{self, is_for_root};
 use crate::config::settings::{AuthRule, Settings};
 use crate::receive::logins::users_file::{MAX_OCTETS, UsersFile};
 use crate::sys::disk::Disk;
@@ -30,7 +30,7 @@ pub(super) fn look(settings: &Settings, findings: &mut Findings) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             findings.warning(path, None, format!("there is no such file, so {}", nobody(settings)));
         }
-        Err(error) if is_for_others(&error) => {
+        Err(error) if is_for_root(&error) => {
             let text = "you may not read it, so it is not checked; check as root";
             findings.warning(path, None, text);
         }
