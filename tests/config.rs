@@ -241,6 +241,12 @@ fn mail_to_a_smarthost_is_encrypted_unless_a_person_said_otherwise() {
     let ca = Some(PathBuf::from("/etc/ca.pem"));
     assert_eq!(smarthost("tls = implicit\nca = /etc/ca.pem"), (ClientTls::Implicit, ca));
     assert_eq!(smarthost("tls = none\nca ="), (ClientTls::None, None));
+    let hosts = |hosts: &str| {
+        settings(&format!("[smarthost]\nhost = {hosts}\ntls =")).smarthost.unwrap().tls
+    };
+    assert_eq!(hosts("a.test:465"), ClientTls::Implicit);
+    assert_eq!(hosts("a.test:465, b.test:465"), ClientTls::Implicit);
+    assert_eq!(hosts("a.test:465, b.test:587"), ClientTls::StartTls);
 }
 
 #[test]

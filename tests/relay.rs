@@ -23,6 +23,8 @@ use mailwren::sys::dns::Resolver;
 
 #[path = "support/auth_desk.rs"]
 mod auth_desk;
+#[path = "relay/check.rs"]
+mod check;
 #[path = "relay/dns.rs"]
 mod dns;
 #[path = "support/dns_server.rs"]

@@ -155,11 +155,12 @@ pub(super) const NEXT_HOP: &[Key] = &[
     key(
         "tls",
         TLS_OUT,
-        "starttls",
+        "",
         "How the connection is encrypted: `starttls` on ports 25 and 587, `implicit` on 465. \
          The server's certificate must bear the name of the host, or the mail waits. `none` \
          sends in the clear, which may do inside your own network; `opportunistic` encrypts \
-         where the server offers it, and never looks at the certificate.",
+         where the server offers it, and never looks at the certificate. Empty: implicit on \
+         port 465, starttls on others.",
     ),
     key("user", Kind::Words("the name of an account"), "", "The account to log in to."),
     key(

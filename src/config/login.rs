@@ -12,7 +12,7 @@ use super::values::list;
 use crate::smtp::sasl::Mechanism;
 
 /// The port of submission with TLS from the beginning (RFC 8314 §3.3).
-const SUBMISSIONS_PORT: u16 = 465;
+pub(super) const SUBMISSIONS_PORT: u16 = 465;
 const TLS_VERSIONS: [(&str, TlsVersion); 4] = [
     ("1.0", TlsVersion::V1_0),
     ("1.1", TlsVersion::V1_1),

@@ -1,9 +1,9 @@
 //! What a section says about the hosts that mail is relayed to: `[smarthost]`.
 
-use super::login::{mechanisms, yes_no};
+use super::login::{SUBMISSIONS_PORT, mechanisms, yes_no};
 use super::mistake::shown;
 use super::reader::Reader;
-use super::settings::{ClientTls, Login, SecretSource, Smarthost};
+use super::settings::{ClientTls, HostPort, Login, SecretSource, Smarthost};
 use super::{addresses, paths};
 
 /// The longest name of an account and the longest password, in octets.
@@ -19,15 +19,7 @@ pub(super) fn smarthost(section: &mut Reader<'_>) -> Option<Smarthost> {
         section.wrong_section("needs a line such as `host = smtp.example.com:587`");
         None
     };
-    let tls = section.choice(
-        "tls",
-        &[
-            ("starttls", ClientTls::StartTls),
-            ("implicit", ClientTls::Implicit),
-            ("opportunistic", ClientTls::Opportunistic),
-            ("none", ClientTls::None),
-        ],
-    );
+    let tls = client_tls(section, hosts.as_deref().unwrap_or_default());
     let ca = section.value("ca", paths::optional);
     let fingerprint = section.value("fingerprint", fingerprint);
     let falls_back_to_plain = section.value("fallback", fallback);
@@ -44,6 +36,23 @@ pub(super) fn smarthost(section: &mut Reader<'_>) -> Option<Smarthost> {
         falls_back_to_plain: falls_back_to_plain?,
         login: login?,
     })
+}
+
+/// How connections to all of these hosts are encrypted.
+fn client_tls(section: &mut Reader<'_>, hosts: &[HostPort]) -> Option<ClientTls> {
+    if section.is_set("tls") {
+        return section.choice(
+            "tls",
+            &[
+                ("starttls", ClientTls::StartTls),
+                ("implicit", ClientTls::Implicit),
+                ("opportunistic", ClientTls::Opportunistic),
+                ("none", ClientTls::None),
+            ],
+        );
+    }
+    let is_implicit = !hosts.is_empty() && hosts.iter().all(|host| host.port == SUBMISSIONS_PORT);
+    Some(if is_implicit { ClientTls::Implicit } else { ClientTls::StartTls })
 }
 
 /// Refuses what would look like safety and is none.

@@ -118,6 +118,11 @@ pub fn remedy(next_hop: &NextHop, cause: &Cause) -> String {
         (ClientTls::StartTls, Cause::Ended(Ending::NoStartTls)) => {
             format!("; see that port and tls in [{section}] are the right ones")
         }
+        // Who speaks TLS from the beginning waits for us as we wait for the greeting.
+        (
+            ClientTls::StartTls | ClientTls::Opportunistic,
+            Cause::TooSlow(Awaited::Greeting) | Cause::Closed(Awaited::Greeting),
+        ) => format!("; if it speaks TLS from the beginning, give tls = implicit in [{section}]"),
         (_, Cause::Tls(error)) => error.remedy(section),
         _ => String::new(),
     }
@@ -251,6 +256,18 @@ mod tests {
             ),
         ] {
             assert_eq!(in_words(&NextHop::Smarthost(smarthost)), expected);
+        }
+    }
+
+    #[test]
+    fn a_host_that_waits_for_tls_is_not_waited_for_without_a_word() {
+        let next_hop = |tls| NextHop::Smarthost(Smarthost::new(Vec::new(), tls));
+        for cause in [Cause::TooSlow(Awaited::Greeting), Cause::Closed(Awaited::Greeting)] {
+            for tls in [ClientTls::StartTls, ClientTls::Opportunistic] {
+                let words = remedy(&next_hop(tls), &cause);
+                assert!(words.ends_with("give tls = implicit in [smarthost]"), "{words}");
+            }
+            assert_eq!(remedy(&next_hop(ClientTls::None), &cause), "");
         }
     }
 

@@ -51,7 +51,8 @@ pub fn remedy(error: &LoginError, host: &str, section: &str, login: &Login) -> S
         ),
         LoginError::NoMechanism { offered } => other_mechanism(offered, section),
         LoginError::InTheClear => format!(
-            "give `tls = starttls` in [{section}], or `auth_without_tls = yes` if that may be"
+            "it offers no STARTTLS there: see that port and tls in [{section}] are the right ones, \
+             or give `auth_without_tls = yes` if the password may go in the clear"
         ),
         LoginError::Refused { .. } => after_refusal(host, section, login),
         LoginError::NotNow(_) => "it is asked again later".to_owned(),
@@ -64,6 +65,12 @@ pub fn remedy(error: &LoginError, host: &str, section: &str, login: &Login) -> S
 fn after_refusal(host: &str, section: &str, login: &Login) -> String {
     let is_token =
         |mechanism: &Mechanism| matches!(mechanism, Mechanism::OauthBearer | Mechanism::Xoauth2);
+    if matches!(login.secret, SecretSource::Command(_)) && !login.mechanisms.iter().any(is_token) {
+        return format!(
+            "check user and password_command in [{section}]; if that prints a token, give \
+             `mechanisms = OAUTHBEARER, XOAUTH2` too"
+        );
+    }
     let host = host.to_ascii_lowercase();
     let is_its = |end: &&str| {
         host.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
@@ -146,5 +153,9 @@ mod tests {
         }
         let words = after_refusal("smtp.gmail.com", "smarthost", &login(&[Mechanism::Xoauth2]));
         assert!(words.contains("a token of this user"), "{words}");
+        let command = SecretSource::Command("token".into());
+        let login = Login { secret: command, ..login(&[Mechanism::Plain]) };
+        let words = after_refusal("smtp.gmail.com", "smarthost", &login);
+        assert!(words.contains("give `mechanisms = OAUTHBEARER, XOAUTH2`"), "{words}");
     }
 }

@@ -5,6 +5,7 @@ mod certificate;
 mod findings;
 mod rights;
 mod secrets;
+mod smarthost;
 pub(super) mod users;
 
 use super::Invocation;
@@ -23,6 +24,7 @@ pub(super) fn run(invocation: &mut Invocation) -> Result<u8, lexopt::Error> {
     let mut findings = Findings::default();
     certificate::look(&settings, &mut findings);
     users::look(&settings, &mut findings);
+    smarthost::look(&settings, &invocation.config_path(), &mut findings);
     secrets::look(&invocation.config_path(), &settings, &mut findings);
     for finding in findings.iter() {
         warn(finding);

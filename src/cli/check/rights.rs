@@ -14,8 +14,8 @@ pub(super) fn is_for_root(error: &io::Error) -> bool {
 }
 
 /// What is wrong with the rights of a file that the server cannot read once it has given up being
-/// root. Only root can tell as whom the server will run.
-pub(super) fn unreadable(path: &Path, settings: &Settings) -> Option<String> {
+/// root, and the command that `mend`s them. Only root can tell as whom the server will run.
+pub(super) fn unreadable(path: &Path, settings: &Settings, mend: &str) -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return None;
     }
@@ -26,8 +26,7 @@ pub(super) fn unreadable(path: &Path, settings: &Settings) -> Option<String> {
         return None;
     }
     Some(format!(
-        "the server runs as {:?}, which may not read it; run: chown {} {}",
-        account.name,
+        "the server runs as {:?}, which may not read it; run: {mend} {}",
         account.name,
         path.display()
     ))

@@ -59,7 +59,8 @@ fn look_at(path: &Path, settings: &Settings, findings: &mut Findings) {
         Ok(_) => {}
         Err(why) => findings.mistake(path, None, format!("it {why}; write the password there")),
     }
-    if let Some(text) = rights::unreadable(path, settings) {
+    let mend = format!("chown {}", settings.server.user);
+    if let Some(text) = rights::unreadable(path, settings, &mend) {
         findings.mistake(path, None, text);
     } else if is_for_everybody(path) {
         let text = "everybody on this host may read the password; take that away with chmod o-r";

@@ -71,7 +71,8 @@ fn look_at(file: &UsersFile, settings: &Settings, findings: &mut Findings) {
 
 /// What is wrong with the rights of the users file, if anything is.
 pub(in crate::cli) fn unreadable(settings: &Settings) -> Option<String> {
-    rights::unreadable(&settings.auth.users, settings)
+    let mend = format!("chown {}", settings.server.user);
+    rights::unreadable(&settings.auth.users, settings, &mend)
 }
 
 /// What it means that there are no accounts.
