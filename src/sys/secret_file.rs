@@ -36,8 +36,13 @@ pub fn change(
     change: impl FnOnce(&[u8]) -> io::Result<Option<Vec<u8>>>,
 ) -> io::Result<()> {
     let folder = folder_of(path);
-    let folder =
-        File::open(&folder).map_err(|error| crate::sys::files::with_path(error, &folder))?;
+    let folder = File::open(&folder).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            let text = format!("there is no folder {}; make it first", folder.display());
+            io::Error::new(error.kind(), text)
+        }
+        _ => crate::sys::files::with_path(error, &folder),
+    })?;
     flock(&folder, FlockOperation::LockExclusive)?;
     let (octets, before) = match read(path, max_octets) {
         Ok((octets, file)) => (octets, Some(file)),
