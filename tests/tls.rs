@@ -265,6 +265,33 @@ fn files_of_root_alone_are_read_again_by_a_server_that_is_not_root() {
     server.stop();
 }
 
+/// The server's account can put anything into its own folder, but must not have it read as root.
+#[test]
+fn a_link_in_the_servers_own_folder_leads_nowhere_but_where_its_account_may_go() {
+    assert!(rustix::process::geteuid().is_root(), "run this test as root: privileges are dropped");
+    let home = home_without_certificate(&[("server.user", "nobody")]);
+    fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let folder = home.path().join("root");
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+    ordinary().write(&folder);
+    let server = TestServer::start(&home);
+    let own = shown(&server);
+    // Root without its capabilities cannot enter them otherwise.
+    for private in ["state", "state/tls"] {
+        let open = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(home.path().join(private), open).unwrap();
+    }
+    for name in ["cert.pem", "key.pem"] {
+        let link = home.path().join("state/tls").join(name);
+        fs::remove_file(&link).unwrap();
+        std::os::unix::fs::symlink(folder.join(name), link).unwrap();
+    }
+    assert_eq!(shown(&server), own);
+    wait_for_log(&server, "Permission denied", 1);
+    server.stop();
+}
+
 #[test]
 fn the_state_folder_is_the_servers_or_mail_goes_on_without_it() {
     assert!(rustix::process::geteuid().is_root(), "run this test as root: privileges are dropped");

@@ -5,7 +5,6 @@
 //! the Unix socket. Every reply and every block of the content has a deadline (RFC 5321
 //! §4.5.3.2), and so has the TLS handshake.
 
-use std::fmt;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -19,183 +18,19 @@ use crate::smtp::client::{
     Action, Awaited, Client, Ending, LoginError, RecipientResult, Transaction,
 };
 use crate::smtp::dot_stuffing::DotStuffing;
-use crate::smtp::reply_parser::{PeerReply, ReplyError, ReplyParser};
+use crate::smtp::reply_parser::{PeerReply, ReplyParser};
 use crate::smtp::sasl::Mechanism;
+
+mod cause;
+mod timeouts;
+
+pub use self::cause::{Cause, ConnectionError};
+pub use self::timeouts::Timeouts;
 
 /// How much of the content is read and sent at once, in octets.
 const BLOCK: usize = 64 * 1024;
 /// How much of the replies is read at once, in octets.
 const REPLY_BLOCK: usize = 4096;
-
-/// What each recipient adds to the time of a whole message.
-const RECIPIENT_TIME: Duration = Duration::from_secs(2);
-/// The slowest line on which a message of any size gets through in its time. RFC 5321
-/// §4.5.3.2.5 bounds a block only; 64 KiB in 3 minutes would be 30 hours for 35 MiB.
-const SLOWEST_OCTETS_PER_SECOND: u64 = 2048;
-
-/// How long the peer may take, each time. The defaults are the minima of RFC 5321 §4.5.3.2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// For the greeting (§4.5.3.2.1).
-    pub greeting: Duration,
-    /// For EHLO, STARTTLS, MAIL, RCPT and RSET (§4.5.3.2.2 and .3), and for each line of AUTH as
-    /// for all of them together.
-    pub command: Duration,
-    /// For the whole of a TLS handshake; no RFC names a time.
-    pub handshake: Duration,
-    /// For the 354 after DATA (§4.5.3.2.4).
-    pub data: Duration,
-    /// To take a block of 64 KiB, or a group of commands (§4.5.3.2.5).
-    pub block: Duration,
-    /// For the reply to the content (§4.5.3.2.6).
-    pub content: Duration,
-    /// For the reply to QUIT, on which nothing depends.
-    pub quit: Duration,
-    /// For a message from MAIL to the last reply, together with what its size and its
-    /// recipients add: a server that answers everything in its last second must not hold a
-    /// thread for hours.
-    pub transaction: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
-        Self {
-            greeting: minutes(5),
-            command: minutes(5),
-            handshake: minutes(2),
-            data: minutes(2),
-            block: minutes(3),
-            content: minutes(10),
-            quit: Duration::from_secs(5),
-            // Twice for a command, once for the 354, for a block and for the last reply.
-            transaction: minutes(5 + 5 + 2 + 3 + 10),
-        }
-    }
-}
-
-impl Timeouts {
-    /// None of them above `most`.
-    pub fn at_most(self, most: Duration) -> Self {
-        Self {
-            greeting: self.greeting.min(most),
-            command: self.command.min(most),
-            handshake: self.handshake.min(most),
-            data: self.data.min(most),
-            block: self.block.min(most),
-            content: self.content.min(most),
-            quit: self.quit.min(most),
-            transaction: self.transaction.min(most),
-        }
-    }
-
-    fn reply_to(&self, awaited: Awaited) -> Duration {
-        match awaited {
-            Awaited::Greeting => self.greeting,
-            Awaited::Ehlo | Awaited::Helo | Awaited::StartTls | Awaited::Reset => self.command,
-            Awaited::Mail | Awaited::Recipient(_) => self.command,
-            Awaited::Auth => self.command,
-            Awaited::Data => self.data,
-            Awaited::Content => self.content,
-            Awaited::Quit => self.quit,
-        }
-    }
-
-    /// How long the whole of a message may take.
-    fn whole(&self, transaction: &Transaction<'_>) -> Duration {
-        let recipients = u32::try_from(transaction.recipients.len()).unwrap_or(u32::MAX);
-        let content = Duration::from_secs(transaction.size_octets / SLOWEST_OCTETS_PER_SECOND);
-        let recipients = RECIPIENT_TIME.saturating_mul(recipients);
-        self.transaction.saturating_add(recipients).saturating_add(content)
-    }
-
-    /// What the kernel's time-outs are set to: less than any of these, so that they need no
-    /// change for most calls.
-    fn tick(&self) -> Duration {
-        let limits =
-            [self.greeting, self.command, self.handshake, self.data, self.block, self.content];
-        let shortest = limits.into_iter().min().unwrap_or_default();
-        (shortest / 2).max(Duration::from_millis(1))
-    }
-}
-
-/// Why a session broke off. It is of no use afterwards.
-#[derive(Debug)]
-pub struct ConnectionError {
-    /// What happened.
-    pub cause: Cause,
-    /// Whether the server may have the whole message: then trying again at once could deliver
-    /// it twice.
-    pub is_content_sent: bool,
-}
-
-impl ConnectionError {
-    /// Whether it is the peer's certificate that was not good enough.
-    pub const fn is_about_certificate(&self) -> bool {
-        matches!(self.cause, Cause::Tls(TlsError::Certificate(_)))
-    }
-}
-
-/// What broke a session off.
-#[derive(Debug)]
-pub enum Cause {
-    /// The peer did not answer this, or did not take it, in time.
-    TooSlow(Awaited),
-    /// The peer closed the connection instead of answering this.
-    Closed(Awaited),
-    /// The connection failed.
-    Io(io::Error),
-    /// The peer does not speak SMTP.
-    NoReply(ReplyError),
-    /// The connection could not be encrypted.
-    Tls(TlsError),
-    /// Something came behind the reply to STARTTLS and before the handshake.
-    Injected,
-    /// The peer refused to go on, or nobody knows what its reply is to.
-    Ended(Ending),
-    /// The content could not be read. The peer is not to blame.
-    Content(io::Error),
-}
-
-impl Cause {
-    fn of(error: io::Error, awaited: Awaited) -> Self {
-        match error.kind() {
-            io::ErrorKind::TimedOut => Self::TooSlow(awaited),
-            _ => Self::Io(error),
-        }
-    }
-}
-
-/// A predicate behind the name of the host.
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TooSlow(Awaited::Greeting) => f.write_str("sent no greeting in time"),
-            Self::TooSlow(awaited) => write!(f, "took too long over {awaited}"),
-            Self::Closed(Awaited::Greeting) => f.write_str("closed the connection at once"),
-            Self::Closed(awaited) => {
-                write!(f, "closed the connection instead of answering {awaited}")
-            }
-            Self::Io(error) => write!(f, "lost the connection: {error}"),
-            Self::NoReply(error) => write!(f, "does not speak SMTP: {error}"),
-            Self::Tls(error) => error.fmt(f),
-            Self::Injected => f.write_str("said more than a reply to STARTTLS"),
-            Self::Ended(Ending::NoStartTls) => {
-                f.write_str("does not offer STARTTLS, and nothing is sent in the clear")
-            }
-            Self::Ended(Ending::StartTlsRefused(reply)) => {
-                write!(f, "refused STARTTLS, and nothing is sent in the clear: {reply}")
-            }
-            Self::Ended(Ending::Refused(reply)) => write!(f, "will not talk to us: {reply}"),
-            Self::Ended(Ending::OutOfStep(awaited, reply)) => {
-                write!(f, "gave an answer to {awaited} that makes no sense: {reply}")
-            }
-            Self::Ended(Ending::Login(error)) => error.fmt(f),
-            Self::Ended(Ending::Quit) => f.write_str("ended the session"),
-            Self::Content(error) => write!(f, "got no message, since it cannot be read: {error}"),
-        }
-    }
-}
 
 /// A session with a server, between two transactions.
 #[derive(Debug)]
@@ -210,6 +45,10 @@ pub struct SmtpConnection<S> {
     start_tls_with: Option<TlsPeer>,
     /// Who logs in.
     account: Option<Account>,
+    /// Whether a reply came since the last handshake, or since the beginning.
+    has_answered: bool,
+    /// Whether a login was begun that has not gone well yet.
+    is_in_login: bool,
     is_content_sent: bool,
     is_broken: bool,
 }
@@ -261,6 +100,8 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
             transaction_end: None,
             start_tls_with: None,
             account,
+            has_answered: false,
+            is_in_login: false,
             is_content_sent: false,
             is_broken: false,
         };
@@ -289,7 +130,10 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
         // The secret is of no more use.
         (self.transaction_end, self.account) = (None, None);
         match ended {
-            Ok(None) => Ok(self),
+            Ok(None) => {
+                self.is_in_login = false;
+                Ok(self)
+            }
             Ok(Some(ending)) => {
                 // RFC 5321 §3.1: a server that refuses us still waits for QUIT. It is not
                 // worth an error if that cannot be sent.
@@ -301,10 +145,10 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
     }
 
     /// In TLS 1.3 a peer that does not like our side of the handshake says so when that has
-    /// ended for us (RFC 8446 §2): then it is the answer to the next EHLO that does not come.
+    /// ended for us (RFC 8446 §2): then it is the answer that does not come to what follows.
     fn told_late(&self, cause: Cause) -> Cause {
         match cause {
-            _ if self.protection() == Protection::None => cause,
+            _ if self.protection() == Protection::None || self.has_answered => cause,
             Cause::Closed(Awaited::Ehlo) => Cause::Tls(TlsError::Closed),
             Cause::Io(error) => Cause::Tls(TlsError::of_io(&error)),
             cause => cause,
@@ -382,7 +226,8 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
     }
 
     fn error(&self, cause: Cause) -> ConnectionError {
-        ConnectionError { cause, is_content_sent: self.is_content_sent }
+        let (is_content_sent, is_in_login) = (self.is_content_sent, self.is_in_login);
+        ConnectionError { cause, is_content_sent, is_in_login }
     }
 
     /// Does what the machine says until nothing is under way (`None`) or the session is over.
@@ -450,6 +295,7 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
         let mut block = [0; REPLY_BLOCK];
         loop {
             if let Some(reply) = self.parser.next_reply().map_err(Cause::NoReply)? {
+                self.has_answered = true;
                 return Ok(reply);
             }
             match self.stream.read(&mut block) {
@@ -494,6 +340,7 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
             Some(account) => account.exchange(mechanism, is_encrypted),
             None => Err(LoginError::NotOffered),
         };
+        self.is_in_login = exchange.is_ok();
         self.client.log_in(exchange);
         // A server must not hold us by one challenge after the other.
         let end = Instant::now().checked_add(self.timeouts.command);
@@ -502,6 +349,7 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
 
     fn handshake(&mut self, peer: &TlsPeer) -> Result<(), Cause> {
         self.allow(self.timeouts.handshake);
+        self.has_answered = false;
         self.stream.secure(peer).map_err(Cause::Tls)
     }
 }

@@ -29,6 +29,14 @@ impl Secret {
     }
 }
 
+impl Secret {
+    /// Whether something invisible stands at an end of it, as editors and tools leave it there.
+    pub fn is_odd(&self) -> bool {
+        let is_invisible = |c: char| c.is_whitespace() || c.is_control() || c == '\u{feff}';
+        self.0.starts_with(is_invisible) || self.0.ends_with(is_invisible)
+    }
+}
+
 impl From<&str> for Secret {
     fn from(text: &str) -> Self {
         Self(text.to_owned())

@@ -1,8 +1,8 @@
 //! The accounts at smarthosts: their secrets, and how often a refused login is tried again.
 //!
 //! A provider that hears one wrong password after the other locks the account. So after a refusal
-//! the login rests, longer each time, and whoever is in a hurry may try it once a minute at most. A
-//! password file that has changed ends the rest at once. A refusal is one error in the log, and
+//! the login rests, longer each time, and whoever is in a hurry may try it sooner, but ever more
+//! seldom, too: six times in the first hour, then four times an hour. A password file that has changed ends the rest at once. A refusal is one error in the log, and
 //! another one only after a day or when the server says something else.
 
 use std::collections::HashMap;
@@ -16,6 +16,10 @@ use crate::deliver::secret::Keeper;
 use crate::mail::status::Status;
 use crate::spool::schedule;
 
+/// Who is in a hurry waits for this part of a pause,
+const HURRY: u32 = 5;
+/// and no longer than this.
+const LONGEST_HURRY: Duration = Duration::from_secs(15 * 60);
 /// How long the same trouble is not told again.
 const TELL_PAUSE: Duration = Duration::from_secs(86_400);
 
@@ -25,8 +29,17 @@ pub struct Pace {
     /// How long it rests after the first, second, … refusal in a row; the last one repeats.
     /// Never empty.
     pub pauses: Vec<Duration>,
-    /// How long it rests whatever anybody wants.
+    /// How long it rests at least whatever anybody wants.
     pub least: Duration,
+}
+
+impl Pace {
+    /// How long it rests after so many refusals before this one: until it is tried by itself, and
+    /// until somebody in a hurry may.
+    fn after(&self, times: usize) -> [Duration; 2] {
+        let pause = self.pauses.get(times).or(self.pauses.last()).copied().unwrap_or_default();
+        [pause.max(self.least), (pause / HURRY).min(LONGEST_HURRY).max(self.least)]
+    }
 }
 
 impl Default for Pace {
@@ -64,7 +77,13 @@ impl Logins {
     /// Whether a password that was refused has changed in its file since; tells of each change
     /// once.
     pub fn have_changed(&self) -> bool {
-        self.refused_files().iter().filter(|state| state.has_changed()).count() > 0
+        let changed: Vec<_> =
+            self.refused_files().into_iter().filter(|state| state.has_changed()).collect();
+        for state in &changed {
+            let section = &state.section;
+            log::info!("[{section}] password_file has changed; trying what waits for the login");
+        }
+        !changed.is_empty()
     }
 
     /// Whether there is a password file whose change would be of interest.
@@ -95,8 +114,12 @@ pub struct LoginState {
 #[derive(Debug, Default)]
 struct Standing {
     refused: Option<Refused>,
+    /// Until when nobody tries a login that came to nothing, and how it did.
+    in_vain: Option<(Instant, Failure)>,
     /// What was told last, and when.
     told: Option<(Instant, String)>,
+    /// Whether the log says last that it does not work.
+    is_told_broken: bool,
 }
 
 /// A login that does not work.
@@ -107,6 +130,8 @@ struct Refused {
     times: usize,
     last: Instant,
     until: Instant,
+    /// Until when nobody tries it whoever is in a hurry.
+    hurry_until: Instant,
     failure: Failure,
 }
 
@@ -146,22 +171,27 @@ impl LoginState {
         Ok(secret)
     }
 
-    /// Another secret where the `refused` one came from a command: its token may have expired.
-    pub fn renewed(&self, refused: &Secret) -> Option<Arc<Secret>> {
-        if !self.keeper.is_command() {
+    /// Another secret where the one that was `refused` in a login begun at that moment came from
+    /// a command: its token may have expired. One that was refused before was asked for again
+    /// before this login.
+    pub fn renewed(&self, refused: &Secret, began: Instant) -> Option<Arc<Secret>> {
+        if !self.keeper.is_command() || self.was_refused(refused) {
             return None;
         }
-        let secret = self.keeper.secret(Some(refused)).ok()?;
+        let secret = self.keeper.secret_after(refused, began).ok()?;
         (*secret != *refused).then_some(secret)
+    }
+
+    fn was_refused(&self, secret: &Secret) -> bool {
+        self.lock().refused.as_ref().is_some_and(|refused| *refused.secret == *secret)
     }
 
     /// Notes that the server let us in.
     pub fn accepted(&self) {
         let mut standing = self.lock();
-        if standing.refused.take().is_some() {
+        if std::mem::take(&mut *standing).is_told_broken {
             log::info!("[{}] the login works again", self.section);
         }
-        standing.told = None;
     }
 
     /// Notes that the server refused a login that was begun at the first of the two moments, with
@@ -199,18 +229,19 @@ impl LoginState {
     ) -> Duration {
         let mut standing = self.lock();
         let before = standing.refused.take().filter(|before| self.is_same(before, secret));
-        let (times, until) = match &before {
+        let (times, [until, hurry_until]) = match &before {
             // Logins that ran side by side tell of one and the same trouble.
-            Some(before) if before.last >= began => (before.times, before.until),
+            Some(before) if before.last >= began => {
+                (before.times, [before.until, before.hurry_until])
+            }
             before => {
                 let times = before.as_ref().map_or(0, |before| before.times);
-                let pause = self.pace.pauses.get(times).or(self.pace.pauses.last()).copied();
-                let pause = pause.unwrap_or_default().max(self.pace.least);
-                (times + 1, schedule::after(now, pause))
+                let ends = self.pace.after(times).map(|pause| schedule::after(now, pause));
+                (times + 1, ends)
             }
         };
         let (secret, failure) = (Arc::clone(secret), failure.clone());
-        standing.refused = Some(Refused { secret, times, last: now, until, failure });
+        standing.refused = Some(Refused { secret, times, last: now, until, hurry_until, failure });
         until.saturating_duration_since(now)
     }
 
@@ -223,16 +254,43 @@ impl LoginState {
     fn forget_refusal_of_others(&self, secret: &Secret) {
         let mut standing = self.lock();
         if standing.refused.as_ref().is_some_and(|before| !self.is_same(before, secret)) {
-            *standing = Standing::default();
+            (standing.refused, standing.told, standing.in_vain) = (None, None, None);
         }
     }
 
     /// An error while the login may not even be tried by those in a hurry.
     fn check_rest(&self, now: Instant) -> Result<(), Failure> {
         match &self.lock().refused {
-            Some(refused) if now < refused.last + self.pace.least => {
-                let pause = refused.until.saturating_duration_since(now);
-                Err(refused.failure.clone().with_fault(Fault::Login(pause)))
+            Some(refused) if now < refused.hurry_until => {
+                let left = |end: Instant| end.saturating_duration_since(now);
+                let minutes = left(refused.hurry_until).as_secs().div_ceil(60);
+                let text = format!(
+                    "{}; not asked again for {minutes} min, lest the account is locked, unless \
+                     mailwren is restarted",
+                    refused.failure.text
+                );
+                let failure = Failure { text, ..refused.failure.clone() };
+                Err(failure.with_fault(Fault::Login(left(refused.until))))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes that a login that was tried just now came to this: neither a refusal nor a welcome.
+    pub fn in_vain(&self, now: Instant, failure: &Failure) {
+        let until = schedule::after(now, self.pace.least);
+        self.lock().in_vain = Some((until, failure.clone()));
+    }
+
+    /// An error while that was a moment ago.
+    ///
+    /// # Errors
+    /// What the login came to.
+    pub fn check_pause(&self, now: Instant) -> Result<(), Failure> {
+        match &self.lock().in_vain {
+            Some((until, failure)) if now < *until => {
+                let text = format!("{}; not asked again within a minute", failure.text);
+                Err(Failure { text, ..failure.clone() })
             }
             _ => Ok(()),
         }
@@ -264,7 +322,7 @@ impl LoginState {
             *told == kind && now.saturating_duration_since(*at) < TELL_PAUSE
         });
         if !is_told {
-            standing.told = Some((now, kind));
+            (standing.told, standing.is_told_broken) = (Some((now, kind)), true);
         }
         is_told
     }
@@ -310,19 +368,37 @@ mod tests {
     fn a_refused_login_is_tried_ever_more_seldom() {
         let state = state(SecretSource::Inline("sesame".into()));
         let mut now = Instant::now();
-        for minutes in [5, 15, 60, 240, 240] {
+        let second = Duration::from_secs(1);
+        for (minutes, hurry) in [(5, 1), (15, 3), (60, 12), (240, 15), (240, 15)] {
             let secret = state.secret(now).unwrap();
             let failure = state.refused(&secret, [now, now], refusal("535 no"));
             assert_eq!(pause(&failure), minutes * 60);
-            // Whoever is in a hurry waits for a minute, and the rest goes on.
-            let early = state.secret(now + Duration::from_secs(59)).unwrap_err();
-            assert_eq!(pause(&early), minutes * 60 - 59);
-            assert_eq!(early.text, failure.text);
-            now += Duration::from_secs(60);
+            // Whoever is in a hurry waits for less, and the rest goes on.
+            now += hurry * 60 * second;
+            let early = state.secret(now - second).unwrap_err();
+            assert_eq!(pause(&early), minutes * 60 - u64::from(hurry) * 60 + 1);
+            let text = format!("{}; not asked again for 1 min, lest ", failure.text);
+            assert!(early.text.starts_with(&text), "{early:?}");
         }
         state.accepted();
         let secret = state.secret(now).unwrap();
         assert_eq!(pause(&state.refused(&secret, [now, now], refusal("535 no"))), 300);
+    }
+
+    #[test]
+    fn whoever_never_stops_asking_does_not_lock_the_account() {
+        let state = state(SecretSource::Inline("sesame".into()));
+        let began = Instant::now();
+        let mut logins = [0; 24];
+        for second in 0..24 * 3600 {
+            let now = began + Duration::from_secs(second);
+            if let Ok(secret) = state.secret(now) {
+                logins[second as usize / 3600] += 1;
+                state.refused(&secret, [now, now], refusal("535 no"));
+            }
+        }
+        assert_eq!(logins[0], 6, "{logins:?}");
+        assert!(logins[1..].iter().all(|count| *count == 4), "{logins:?}");
     }
 
     #[test]
@@ -352,6 +428,10 @@ mod tests {
         assert_eq!(pause(&state.refused(&secret, [now, now], refusal("535 no"))), 300);
         std::fs::write(&path, "the third").unwrap();
         assert!(state.has_changed() && !state.awaits_change());
+        // Whoever read that it does not work reads that it does again.
+        assert!(state.lock().is_told_broken);
+        state.accepted();
+        assert!(!state.lock().is_told_broken);
     }
 
     #[test]

@@ -76,7 +76,11 @@ fn after_refusal(host: &str, section: &str, login: &Login) -> String {
     }
     match PROVIDERS.iter().find(|(ends, _)| ends.iter().any(is_its)) {
         Some((_, words)) => format!("{words}; then check user and {} in [{section}]", key(login)),
-        None => format!("check user and {} in [{section}]", key(login)),
+        None => format!(
+            "check user and {} in [{section}]; an account with two-factor login may want an app \
+             password there",
+            key(login)
+        ),
     }
 }
 
@@ -120,7 +124,8 @@ mod tests {
         assert!(after("SMTP.Office365.com").contains("XOAUTH2"));
         assert!(after("smtp.mail.me.com").contains("app password"));
         assert!(after("mail.gmx.net").contains("SMTP switched on"));
-        let plain = "check user and password_file in [smarthost]";
+        let plain = "check user and password_file in [smarthost]; an account with two-factor \
+                     login may want an app password there";
         for host in ["mail.example.com", "notgmail.com", "gmail.com.example", "192.0.2.1", "me"] {
             assert_eq!(after(host), plain, "{host}");
         }

@@ -16,7 +16,7 @@ use crate::sys::watched::WatchedFile;
 use crate::sys::{files, users};
 
 /// The largest file with a password, in octets.
-const MAX_FILE: u64 = 64 << 10;
+pub const MAX_FILE: u64 = 64 << 10;
 /// What a command may do.
 const BOUNDS: Bounds = Bounds { time: Duration::from_secs(30), octets: 64 << 10 };
 
@@ -105,8 +105,25 @@ impl Keeper {
             Source::Inline(secret) => Ok(Arc::clone(secret)),
             Source::File(file) => self.read(file),
             Source::Command(printer) => printer.printed(
-                self.pause,
+                |at| at.elapsed() < self.pause,
                 |secret| Some(secret) != refused,
+                || self.run(&printer.command),
+            ),
+        }
+    }
+
+    /// The secret after a login that was begun at that moment was refused with this one. A
+    /// command is run again however short a time ago it was, unless it was since then: a token
+    /// may expire in the very minute in which it was printed.
+    ///
+    /// # Errors
+    /// As [`Self::secret`].
+    pub fn secret_after(&self, refused: &Secret, began: Instant) -> Result<Arc<Secret>, NoSecret> {
+        match &self.source {
+            Source::Inline(_) | Source::File(_) => self.secret(Some(refused)),
+            Source::Command(printer) => printer.printed(
+                |at| at > began,
+                |secret| secret != refused,
                 || self.run(&printer.command),
             ),
         }
@@ -165,11 +182,11 @@ impl Keeper {
 }
 
 impl Printer {
-    /// What the command printed last if it `is_good`; else what it prints now, unless that was a
-    /// `pause` ago or less. One thread runs it, and the others wait for that.
+    /// What the command printed last if it `is_good`, or if the moment when it did `is_fresh`;
+    /// else what it prints now. One thread runs it, and the others wait for that.
     fn printed(
         &self,
-        pause: Duration,
+        is_fresh: impl Fn(Instant) -> bool,
         is_good: impl Fn(&Secret) -> bool,
         run: impl FnOnce() -> Result<Arc<Secret>, NoSecret>,
     ) -> Result<Arc<Secret>, NoSecret> {
@@ -177,7 +194,7 @@ impl Printer {
         while printed.is_running {
             printed = self.has_ended.wait(printed).unwrap_or_else(PoisonError::into_inner);
         }
-        let is_fresh = printed.at.is_some_and(|at| at.elapsed() < pause);
+        let is_fresh = printed.at.is_some_and(is_fresh);
         match &printed.result {
             Some(Ok(secret)) if is_fresh || is_good(secret) => return Ok(Arc::clone(secret)),
             Some(Err(error)) if is_fresh => return Err(error.clone()),

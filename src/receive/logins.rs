@@ -109,7 +109,8 @@ impl Logins {
         mechanism: Mechanism,
         initial: Option<&[u8]>,
     ) -> (Option<Exchange>, LoginStep) {
-        if self.is_refused(peer) {
+        // EXTERNAL has nothing that could be guessed.
+        if mechanism != Mechanism::External && self.is_refused(peer) {
             return (None, LoginStep::Refused(TOO_MANY_FAILURES));
         }
         let guess = self.failures.guess(mechanism.name());
@@ -187,9 +188,7 @@ impl Logins {
             }
             Ended::Accepted(user) => {
                 log::info!("login: client={peer} mechanism={} user={user:?}", attempt.mechanism);
-                if let Peer::Host { remote, .. } = peer {
-                    self.failures.succeeded(*remote);
-                }
+                self.failures.succeeded(peer, &user);
                 (None, LoginStep::Accepted(user))
             }
             Ended::Failed { refusal, user } => {
@@ -210,12 +209,17 @@ impl Logins {
         log::warn!(
             "login failed: client={peer} mechanism={mechanism} reason={reason} user={user:?}"
         );
-        let Peer::Host { remote, .. } = peer else { return };
         if mechanism.hides_password() && !user.is_empty() {
             guess = self.failures.guess_at(mechanism.name(), user);
         }
-        let is_known = self.relay_networks.iter().any(|network| network.contains(remote));
-        if let Some(pause) = self.failures.failed(*remote, guess, is_known, Instant::now()) {
+        // An account may be a program's by which many people log in, as on a web page.
+        let is_known = match peer {
+            Peer::Account { .. } => true,
+            Peer::Host { remote, .. } => {
+                self.relay_networks.iter().any(|network| network.contains(remote))
+            }
+        };
+        if let Some(pause) = self.failures.failed(peer, user, guess, is_known, Instant::now()) {
             let minutes = pause.as_secs() / 60;
             log::warn!(
                 "logins refused: client={peer} minutes={minutes}: too many of them have failed"
@@ -224,10 +228,7 @@ impl Logins {
     }
 
     fn is_refused(&self, peer: &Peer) -> bool {
-        match peer {
-            Peer::Host { remote, .. } => self.failures.is_refused(*remote, Instant::now()),
-            Peer::Account { .. } => false,
-        }
+        self.failures.is_refused(peer, Instant::now())
     }
 }
 

@@ -244,7 +244,9 @@ pub struct Client {
     start_tls: StartTls,
     /// A login must come before any mail does, and has not come yet.
     login: Option<Login>,
+    /// What the last answer to EHLO offered for a login.
     offer: Option<Offer>,
+    is_logged_in: bool,
     extensions: Extensions,
     awaiting: VecDeque<Awaited>,
     envelope: Envelope,
@@ -262,6 +264,7 @@ impl Client {
             start_tls: StartTls::No,
             login: None,
             offer: None,
+            is_logged_in: false,
             extensions: Extensions::default(),
             awaiting: VecDeque::from([Awaited::Greeting]),
             envelope: Envelope::default(),
@@ -281,7 +284,7 @@ impl Client {
 
     /// Begins a transaction. Only where the last action was [`Action::Ready`].
     pub fn begin(&mut self, transaction: &Transaction<'_>) {
-        self.envelope = Envelope::new(transaction, self.extensions);
+        self.envelope = Envelope::new(transaction, self.extensions, self.is_logged_in);
         self.phase = Phase::Envelope;
     }
 

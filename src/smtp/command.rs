@@ -31,7 +31,7 @@ pub enum Command {
         /// As the client wrote it.
         mechanism: String,
         /// What stands behind it.
-        initial: Option<String>,
+        initial: Option<InitialResponse>,
     },
     /// `DATA` (RFC 5321 §4.1.1.4).
     Data,
@@ -47,6 +47,23 @@ pub enum Command {
     Noop,
     /// `QUIT` (RFC 5321 §4.1.1.10).
     Quit,
+}
+
+/// What a client says with AUTH, which may be a password. `Debug` does not tell it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct InitialResponse(String);
+
+impl InitialResponse {
+    /// As the client wrote it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for InitialResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InitialResponse")
+    }
 }
 
 /// The name that a client gives itself: 1 to 255 letters, digits and `.-_:[]%`. Wider than
@@ -236,7 +253,7 @@ impl Command {
 fn parse_auth(argument: &str) -> Option<Command> {
     let mut words = argument.split(' ').filter(|word| !word.is_empty());
     let mechanism = words.next()?.to_owned();
-    let initial = words.next().map(str::to_owned);
+    let initial = words.next().map(|word| InitialResponse(word.to_owned()));
     words.next().is_none().then_some(Command::Auth { mechanism, initial })
 }
 
@@ -338,6 +355,13 @@ mod tests {
         ] {
             assert_eq!(Command::parse(line.as_bytes(), None), command, "{line:?}");
         }
+    }
+
+    #[test]
+    fn the_debug_form_has_no_password() {
+        let command = Command::parse(b"AUTH PLAIN AGFubgBodW50ZXIy", None).unwrap();
+        let text = format!("{command:?}");
+        assert!(text.contains("PLAIN") && !text.contains("AGFubgBodW50ZXIy"), "{text}");
     }
 
     #[test]

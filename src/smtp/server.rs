@@ -12,7 +12,7 @@ use crate::config::settings::{AuthRule, BareNewline};
 use crate::mail::address::{DomainName, ForwardPath, Mailbox, ReversePath};
 use crate::mail::dsn_request::{MessageRequest, RecipientRequest};
 use crate::mail::status::Status;
-use crate::smtp::command::{self, Command, CommandError, EtrnNode, HeloName};
+use crate::smtp::command::{self, Command, CommandError, EtrnNode, HeloName, InitialResponse};
 use crate::smtp::data::DataFault;
 use crate::smtp::line::{Framed, MAX_COMMAND_LINE, MAX_LOGIN_LINE, first_line};
 use crate::smtp::parameters::{MailParameters, ParameterError};
@@ -350,7 +350,7 @@ impl Session {
             // RFC 6409 §7: ETRN must not be there.
             Command::Etrn(_) if self.is_submission() => CommandError::NotImplemented.reply(),
             Command::Auth { mechanism, initial } => {
-                self.auth(&mechanism, initial.as_deref(), policy)
+                self.auth(&mechanism, initial.as_ref().map(InitialResponse::as_str), policy)
             }
             Command::Helo(name) => self.introduce(name, false, policy),
             Command::Ehlo(name) => self.introduce(name, true, policy),

@@ -9,9 +9,18 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
+
+use crate::sys::files::with_path;
+
+/// How long a change waits for one that is under way, and how often it looks.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Who gets a file that was not there before: user and group id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +36,9 @@ pub struct Owner {
 /// where it could before. It keeps its owner; a new one gets `owner`, if this process is root.
 ///
 /// # Errors
-/// When the folder is missing or not ours to write, or the disk fails: then the file is as it
-/// was. With a file of more than `max_octets`. What `change` returns comes back as it is.
+/// When the folder is missing or not ours to write, or stays locked, or the disk fails: then the
+/// file is as it was. With a file of more than `max_octets`, before or after the change. What
+/// `change` returns comes back as it is.
 pub fn change(
     path: &Path,
     max_octets: u64,
@@ -36,20 +46,25 @@ pub fn change(
     change: impl FnOnce(&[u8]) -> io::Result<Option<Vec<u8>>>,
 ) -> io::Result<()> {
     let folder = folder_of(path);
-    let folder = File::open(&folder).map_err(|error| match error.kind() {
+    let opened = File::open(&folder).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
             let text = format!("there is no folder {}; make it first", folder.display());
             io::Error::new(error.kind(), text)
         }
-        _ => crate::sys::files::with_path(error, &folder),
+        _ => with_path(error, &folder),
     })?;
-    flock(&folder, FlockOperation::LockExclusive)?;
+    lock(&opened).map_err(|error| with_path(error, &folder))?;
+    let folder = opened;
     let (octets, before) = match read(path, max_octets) {
         Ok((octets, file)) => (octets, Some(file)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => (Vec::new(), None),
         Err(error) => return Err(error),
     };
     let Some(octets) = change(&octets)? else { return Ok(()) };
+    if octets.len() as u64 > max_octets {
+        let text = format!("{}: it would have more than {max_octets} octets", path.display());
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+    }
     let (owner, mode) = match &before {
         Some(file) => {
             let owner = Owner { uid: file.uid(), gid: file.gid() };
@@ -63,7 +78,7 @@ pub fn change(
         // It may not even be there.
         let _ = fs::remove_file(&new);
     }
-    result.map_err(|error| crate::sys::files::with_path(error, path))?;
+    result.map_err(|error| with_path(error, path))?;
     folder.sync_all()
 }
 
@@ -94,6 +109,22 @@ pub fn read_or_make(
     Ok(found)
 }
 
+/// Takes the lock of the folder. Whoever can list a folder can lock it, so nobody is waited for
+/// without end.
+fn lock(folder: &File) -> io::Result<()> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match flock(folder, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => thread::sleep(LOCK_PAUSE),
+            Err(Errno::WOULDBLOCK) => {
+                let text = "another program keeps the folder locked; find it with lslocks(8)";
+                return Err(io::Error::other(text));
+            }
+            result => return Ok(result?),
+        }
+    }
+}
+
 fn read(path: &Path, max_octets: u64) -> io::Result<(Vec<u8>, fs::Metadata)> {
     let no_link = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let file = OpenOptions::new().read(true).custom_flags(no_link).open(path);
@@ -101,7 +132,7 @@ fn read(path: &Path, max_octets: u64) -> io::Result<(Vec<u8>, fs::Metadata)> {
         Some(libc::ELOOP) => {
             io::Error::other(format!("{}: it is a symbolic link; name its target", path.display()))
         }
-        _ => crate::sys::files::with_path(error, path),
+        _ => with_path(error, path),
     })?;
     let metadata = file.metadata()?;
     let mut octets = Vec::new();
@@ -148,7 +179,7 @@ fn new_name(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::thread;
+    use std::sync::mpsc;
 
     fn append(path: &Path, text: &str) -> io::Result<()> {
         change(path, 1 << 20, None, |octets| Ok(Some([octets, text.as_bytes()].concat())))
@@ -210,6 +241,30 @@ mod tests {
             }
         });
         assert_eq!(fs::read(&path).unwrap().len(), 64);
+    }
+
+    #[test]
+    fn who_sits_on_the_lock_is_not_waited_for_without_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = File::open(folder.path()).unwrap();
+        flock(&held, FlockOperation::LockExclusive).unwrap();
+        let path = folder.path().join("users");
+        let (told, tell) = mpsc::channel();
+        let changed = thread::spawn(move || {
+            told.send(append(&path, "a").map_err(|error| error.to_string())).unwrap();
+        });
+        let error = tell.recv_timeout(Duration::from_secs(60)).unwrap().unwrap_err();
+        assert!(error.contains("another program keeps the folder locked"), "{error}");
+        changed.join().unwrap();
+    }
+
+    #[test]
+    fn what_would_be_too_large_to_be_read_is_not_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("users");
+        change(&path, 4, None, |_| Ok(Some(b"abcd".to_vec()))).unwrap();
+        assert!(change(&path, 4, None, |_| Ok(Some(b"abcde".to_vec()))).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"abcd");
     }
 
     #[test]

@@ -3,9 +3,9 @@
 //! Looking costs one `stat`. Nothing is locked while the file is read, so two threads may
 //! both read a new version; either result is good.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -56,7 +56,10 @@ impl<T> WatchedFile<T> {
     /// When the file is missing, unreadable, too large, no regular file, or a secret that is none;
     /// the text of the last names the remedy.
     pub fn load(&self, parse: impl FnOnce(&[u8], Option<Arc<T>>) -> Arc<T>) -> io::Result<Arc<T>> {
-        let stamp = Stamp::of(&fs::metadata(&self.path)?);
+        let metadata = fs::metadata(&self.path)?;
+        // To open a device can do more than a reader wants.
+        check_regular(&metadata)?;
+        let stamp = Stamp::of(&metadata);
         let last = self.last().clone();
         let before = match last {
             Some((known, value)) if known == stamp => return Ok(value),
@@ -69,11 +72,11 @@ impl<T> WatchedFile<T> {
     }
 
     fn read(&self) -> io::Result<(Stamp, Vec<u8>)> {
-        let mut file = File::open(&self.path)?;
+        // Should it be a FIFO by now, nobody waits for its other end.
+        let no_wait = libc::O_NONBLOCK | libc::O_NOCTTY;
+        let mut file = OpenOptions::new().read(true).custom_flags(no_wait).open(&self.path)?;
         let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            return Err(io::Error::other("it is no regular file"));
-        }
+        check_regular(&metadata)?;
         if self.is_secret {
             check_secret(&metadata, &self.path)?;
         }
@@ -92,6 +95,10 @@ impl<T> WatchedFile<T> {
     }
 }
 
+fn check_regular(file: &Metadata) -> io::Result<()> {
+    if file.is_file() { Ok(()) } else { Err(io::Error::other("it is no regular file")) }
+}
+
 fn check_secret(file: &Metadata, path: &Path) -> io::Result<()> {
     let what = match file.mode() {
         mode if mode & 0o004 != 0 => "everybody can read it",
@@ -104,7 +111,11 @@ fn check_secret(file: &Metadata, path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
     use std::os::unix::fs::PermissionsExt;
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
 
     fn load(file: &WatchedFile<String>) -> io::Result<String> {
         let parse = |octets: &[u8], before: Option<Arc<String>>| {
@@ -137,6 +148,20 @@ mod tests {
                 _ => false,
             };
             assert!(is_right, "{mode:o}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fifo");
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        for path in [path, "/dev/zero".into(), folder.path().to_owned()] {
+            let (told, tell) = mpsc::channel();
+            let file = WatchedFile::<String>::new(path.clone(), 8);
+            thread::spawn(move || told.send(load(&file).unwrap_err().to_string()));
+            let error = tell.recv_timeout(Duration::from_secs(60)).unwrap();
+            assert!(error.contains("no regular file"), "{}: {error}", path.display());
         }
     }
 

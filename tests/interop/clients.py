@@ -168,9 +168,10 @@ def python(mail):
 
 def nodemailer(mail):
     """nodemailer, in Node.js."""
-    options = {"host": HOST, "port": mail.port, "secure": mail.transport == "implicit",
+    # It takes the first address of a name only, which for this host may be the IPv6 one.
+    options = {"host": "127.0.0.1", "port": mail.port, "secure": mail.transport == "implicit",
                "ignoreTLS": mail.transport == "plain", "requireTLS": mail.transport == "starttls",
-               "tls": {"ca": mail.ca.read_text()}, "name": "client.test"}
+               "tls": {"ca": mail.ca.read_text(), "servername": HOST}, "name": "client.test"}
     if mail.mechanism:
         options |= {"auth": {"user": mail.user, "pass": mail.password},
                     "authMethod": mail.mechanism}

@@ -26,7 +26,10 @@ class World(contextlib.ExitStack):
         self.dir.chmod(0o711)
         self.authority = certs.Authority(self.dir / "ca")
         self.pairs = self.authority.four(NAME)
-        self.dns = self.enter_context(dnsmasq(f"--host-record={NAME},127.0.0.1"))
+        names = (NAME, "smtp.gmail.com", "smtp.office365.com")
+        self.dns = self.enter_context(
+            dnsmasq(*(f"--host-record={name},127.0.0.1" for name in names)))
+        self.password = PASSWORD
         if kind is Postfix:
             self.dovecot = self.enter_context(Dovecot(self.dir))
             self.provider = self.enter_context(Postfix(self.dir, self.pairs, self.dovecot))
@@ -37,7 +40,7 @@ class World(contextlib.ExitStack):
     def relaying(self, port, environment=None, **keys):
         """A server whose smarthost is the provider; None removes a key."""
         password = self.dir / "password"
-        password.write_text(PASSWORD + "\n")
+        password.write_text(self.password + "\n")
         password.chmod(0o600)
         known = {"host": f"{NAME}:{port}", "tls": "starttls", "user": USER,
                  "password_file": password, "ca": self.authority.ca, **keys}
@@ -177,10 +180,11 @@ def test_without_tls():
 @as_root
 def test_wrong_password():
     """A refused login leaves all mail queued, is one error in the log that names the section and
-    a remedy, and is tried seldom, so that the provider does not lock the account."""
+    a remedy, and is tried seldom, so that the provider does not lock the account; another
+    password in its file sends the mail at once."""
     with World() as world:
         bad = world.dir / "bad"
-        bad.write_text("wrong\n")
+        bad.write_text("hunter2\n")
         bad.chmod(0o600)
         with world.relaying(world.provider.port("starttls"), password_file=bad) as server:
             for _ in range(5):
@@ -196,12 +200,27 @@ def test_wrong_password():
             tries = world.provider.log().count("authentication failed")
             assert 1 <= tries <= 3, f"{tries} tries"
             assert "bounced" not in log and not world.provider.mail()
-            # Mended, it goes out: the file is read again, as a restart does at once.
+            assert "hunter2" not in log and "hunter2" not in world.dovecot.daemon.log.read_text()
+            # The next try by itself would be minutes later.
             bad.write_text(PASSWORD + "\n")
-            server.stop()
-            server.start()
             world.provider.wait_mail(5)
             server.wait_queue(0)
+            server.wait_log(r"INFO.*\[smarthost\] the login works again")
+
+
+@as_root
+def test_wrong_password_of_a_known_provider():
+    """Where the provider is known to take no ordinary password, the error says what it takes."""
+    with World() as world:
+        world.password = "hunter2"
+        for host, remedy in ("smtp.gmail.com", "app password, made in the settings"), \
+                ("smtp.office365.com", "XOAUTH2"):
+            pin = f"sha256:{world.pairs['good'].fingerprint()}"
+            with world.relaying(world.provider.port("starttls"), ca=None, fingerprint=pin,
+                                host=f"{host}:{world.provider.port('starttls')}") as server:
+                server.deliver("zoe@far.test", CONTENT, sender="ann@mx.test")
+                server.wait_log(rf"ERROR \[smarthost\] .*{host}.*535.*{remedy}")
+                server.wait_queue(1)
 
 
 @as_root

@@ -23,7 +23,7 @@ use tempfile::TempDir;
 
 use crate::auth_desk::{Desk, USER};
 use crate::peer::{Answer, Peer, say};
-use crate::tls_peer::{Authority, Manners, TlsPeer};
+use crate::tls_peer::{Authority, Handshake, Manners, TlsPeer};
 use crate::{deliver_one, failure, impatient, relay};
 
 const PASSWORD: &str = "sesame, open";
@@ -103,10 +103,11 @@ fn each_mechanism_logs_in() {
         let commands = commands(&peer);
         assert_eq!(commands[0], "EHLO me.test");
         assert!(commands[1].starts_with(&format!("AUTH {mechanism}")), "{commands:?}");
-        // One login for both messages, no second EHLO, and MAIL does not say who it is.
+        // One login for both messages, no second EHLO, and MAIL says that nobody knows who it is.
         let count = |verb: &str| commands.iter().filter(|line| line.starts_with(verb)).count();
         assert_eq!(["EHLO", "AUTH", "MAIL", "QUIT"].map(count), [1, 1, 2, 1], "{commands:?}");
-        assert_eq!(commands.iter().filter(|line| line.contains("AUTH=")).count(), 0);
+        let says_so = |line: &&String| line.ends_with(" AUTH=<>");
+        assert_eq!(commands.iter().filter(says_so).count(), 2, "{commands:?}");
     }
 }
 
@@ -228,11 +229,42 @@ fn a_server_that_cannot_tell_now_is_no_refusal() {
         PLAIN => say("235 in\r\n"),
         _ => None,
     });
-    let (relay, next_hop) = (relay(), plainly(&peer, inline(PASSWORD), &[Mechanism::Plain]));
+    let (relay, next_hop) = (hasty(), plainly(&peer, inline(PASSWORD), &[Mechanism::Plain]));
     let failure = failure(&relay, next_hop.clone());
     check(&failure, "4.7.0", "cannot tell now whether the login is good: 454 4.7.0");
     assert_eq!(failure.fault, Fault::Destination);
     assert_eq!(deliver_one(&relay, next_hop), "relayed");
+}
+
+#[test]
+fn a_login_that_comes_to_nothing_is_not_tried_again_and_again() {
+    for answer in ["454 4.7.0 too many logins\r\n", "421 4.7.0 bye\r\n", "334 &\r\n", ""] {
+        let peer = Peer::new(move |_, line| match line {
+            _ if line.starts_with("EHLO") => say("250-peer\r\n250 AUTH PLAIN\r\n"),
+            PLAIN => Some(Answer::SayAndHangUp(answer.into())),
+            _ => None,
+        });
+        let (relay, next_hop) = (relay(), plainly(&peer, inline(PASSWORD), &[Mechanism::Plain]));
+        let first = failure(&relay, next_hop.clone());
+        for _ in 0..3 {
+            let failure = failure(&relay, next_hop.clone());
+            assert_eq!((failure.status, failure.fault), (first.status, Fault::Destination));
+            let text = format!("{}; not asked again within a minute", first.text);
+            assert_eq!(failure.text, text);
+        }
+        assert_eq!(peer.sessions().len(), 1, "{answer}");
+    }
+    // Another host may know better.
+    let peer = Peer::new(|session, line| match line {
+        _ if line.starts_with("EHLO") => say("250-peer\r\n250 AUTH PLAIN\r\n"),
+        PLAIN if session == 0 => say("454 4.7.0 the directory is away\r\n"),
+        PLAIN => say("235 in\r\n"),
+        _ => None,
+    });
+    let login = login(inline(PASSWORD), &[Mechanism::Plain]);
+    let mut smarthost = via(peer.address(), ClientTls::None, login);
+    smarthost.hosts.push(smarthost.hosts[0].clone());
+    assert_eq!(deliver_one(&relay(), NextHop::Smarthost(smarthost)), "relayed");
 }
 
 #[test]
@@ -245,6 +277,58 @@ fn another_host_is_not_told_a_password_that_was_refused() {
     smarthost.hosts.push(HostPort { host: Domain::Literal(address.ip()), port: address.port() });
     assert_eq!(deliver_one(&relay(), NextHop::Smarthost(smarthost)), "deferred 4.7.8");
     assert_eq!((desk.refusals(), second.sessions().len()), (1, 0));
+}
+
+#[test]
+fn a_server_that_wants_a_login_after_all_costs_no_mail() {
+    // RFC 4954 §6 and RFC 3207 §4: 530 is about the session, whatever its class says.
+    let peer = Peer::new(|_, line| match line {
+        _ if line.starts_with("EHLO") => say("250-peer\r\n250 AUTH PLAIN\r\n"),
+        PLAIN => say("235 in\r\n"),
+        _ if line.starts_with("MAIL") => say("530 5.7.0 Authentication required\r\n"),
+        _ => None,
+    });
+    let without = crate::smarthost(&[&peer]);
+    let with = plainly(&peer, inline(PASSWORD), &[Mechanism::Plain]);
+    for (next_hop, remedy) in [
+        (
+            without,
+            "; give user and password_file in [smarthost], and see that port and tls are right",
+        ),
+        (with, "; see that port and tls in [smarthost] are right"),
+    ] {
+        let relay = relay();
+        for _ in 0..2 {
+            let failure = failure(&relay, next_hop.clone());
+            check(
+                &failure,
+                "4.7.0",
+                "takes no mail without more: 530 5.7.0 Authentication required",
+            );
+            assert!(failure.text.ends_with(remedy), "{failure:?}");
+            assert_eq!(failure.fault, Fault::Destination);
+        }
+    }
+    // None of these sessions was good for a second message.
+    assert_eq!(peer.sessions().len(), 4);
+}
+
+#[test]
+fn a_connection_that_is_reset_over_the_login_is_no_broken_tls() {
+    let handshake = Handshake::GoodThenReset;
+    let peer = TlsPeer::new(
+        &Authority::new().sign("127.0.0.1"),
+        Manners { handshake, ..Manners::start_tls() },
+    );
+    let login = login(inline(PASSWORD), &[Mechanism::Plain]);
+    let smarthost = Smarthost {
+        falls_back_to_plain: true,
+        ..via(peer.address(), ClientTls::Opportunistic, login)
+    };
+    let failure = failure(&relay(), NextHop::Smarthost(smarthost));
+    check(&failure, "4.4.2", "lost the connection");
+    // So the password was not told again in the clear, though it might be.
+    assert_eq!(peer.sessions().len(), 1);
 }
 
 #[test]
@@ -406,6 +490,24 @@ fn a_command_runs_once_and_again_after_a_refusal() {
 }
 
 #[test]
+fn a_token_may_expire_in_the_minute_in_which_it_was_printed() {
+    for mechanism in [Mechanism::Xoauth2, Mechanism::OauthBearer] {
+        let folder = tempfile::tempdir().unwrap();
+        let desk = Desk::new(&format!("AUTH {mechanism}"), "new-token");
+        let peer = peer_with(&desk);
+        let path = folder.path().display().to_string();
+        let source = SecretSource::Command(format!(
+            "echo run >>{path}/runs; \
+             case $(wc -l <{path}/runs) in 1) echo {TOKEN};; *) echo new-token;; esac"
+        ));
+        // Its pause between two runs is a minute.
+        let relay = relay();
+        assert_eq!(deliver_one(&relay, plainly(&peer, source, &[mechanism])), "relayed");
+        assert_eq!((runs(&folder), desk.refusals()), (2, 1));
+    }
+}
+
+#[test]
 fn a_command_whose_token_is_never_taken_is_not_run_again_and_again() {
     let folder = tempfile::tempdir().unwrap();
     let desk = Desk::new("AUTH XOAUTH2", "another");
@@ -417,7 +519,8 @@ fn a_command_whose_token_is_never_taken_is_not_run_again_and_again() {
         let words = "535 5.7.8 wrong 0 ({\"status\":\"invalid_token\"}); see that password_command";
         check(&failure, "4.7.8", words);
     }
-    assert_eq!((runs(&folder), desk.refusals(), peer.sessions().len()), (1, 1, 1));
+    // Once for the first login, and once since that was refused; the same token is not said twice.
+    assert_eq!((runs(&folder), desk.refusals(), peer.sessions().len()), (2, 1, 1));
 }
 
 #[test]

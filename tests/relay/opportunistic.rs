@@ -12,6 +12,7 @@ use mailwren::mail::address::Domain;
 use mailwren::route::next_hop::NextHop;
 use openssl::ssl::SslVersion;
 
+use crate::peer::{Peer, say};
 use crate::tls::{check_untold, host};
 use crate::tls_peer::{Authority, Handshake, Identity, Manners, Session, TlsPeer};
 use crate::{MESSAGE, deliver_one, failure, job, relay};
@@ -101,6 +102,20 @@ fn offered_it_is_used_whatever_the_certificate() {
         let (next_hop, relay) = exchanger(&peer);
         assert_eq!(tls_of(&relay, next_hop), Some(expected));
         assert_eq!(counts(&peer), [(0, 1)]);
+    }
+}
+
+#[test]
+fn an_exchanger_that_wants_it_first_costs_no_mail() {
+    // Its TLS may be broken for now; the 530 (RFC 3207 §4) is about this session in the clear.
+    for (verb, expected) in [("MAIL", "deferred 4.7.0"), ("RCPT", "failed 5.7.0")] {
+        let peer = Peer::new(move |_, line| match line.starts_with(verb) {
+            true => say("530 5.7.0 Must issue a STARTTLS command first\r\n"),
+            false => None,
+        });
+        let next_hop = NextHop::Mx(Domain::Literal(peer.address().ip()));
+        let relay = relay().with_mx_port(peer.address().port());
+        assert_eq!(deliver_one(&relay, next_hop), expected);
     }
 }
 

@@ -37,7 +37,9 @@ fn via(peers: &[&TlsPeer], tls: ClientTls, ca: impl Into<PathBuf>) -> NextHop {
 /// A name server that knows `smart.home.test`, and a relay that asks it.
 fn relay_by_name() -> (DnsServer, Relay) {
     let dns = DnsServer::new(|name, kind| match (name, kind) {
-        ("smart.home.test", RecordType::A) => Dns::Records(vec![address("127.0.0.1")]),
+        (name, RecordType::A) if name.eq_ignore_ascii_case("smart.home.test") => {
+            Dns::Records(vec![address("127.0.0.1")])
+        }
         ("smart.home.test", _) => Dns::Nothing,
         _ => Dns::NoSuchDomain,
     });
@@ -165,6 +167,30 @@ fn the_certificate_must_be_the_hosts_and_what_is_wrong_is_told_with_what_to_do()
         let failure = failure(&relay, via(&[&peer], tls, authority.file()));
         assert!(failure.text.contains(" is for 127.0.0.2 and not for 127.0.0.1; "), "{failure:?}");
         check_untold(&peer);
+    }
+}
+
+#[test]
+fn names_match_as_names_do() {
+    let authority = Authority::new();
+    for (host, shown, is_its) in [
+        ("SMART.Home.test", "smart.home.test", true),
+        ("smart.home.test.", "smart.home.test", true),
+        ("smart.home.test", "SMART.HOME.TEST", true),
+        ("smart.home.test", "*.home.test", true),
+        // RFC 6125 §6.4.3: a wildcard is one whole label.
+        ("smart.home.test", "*.test", false),
+        ("smart.home.test", "s*.home.test", false),
+        ("smart.home.test", "smart.home.test.evil.test", false),
+        ("smart.home.test", "127.0.0.1", false),
+    ] {
+        let peer = TlsPeer::new(&authority.sign(shown), manners(ClientTls::StartTls));
+        let (_dns, relay) = relay_by_name();
+        let host = HostPort { host: host.parse().unwrap(), port: peer.address().port() };
+        let smarthost = Smarthost::new(vec![host], ClientTls::StartTls);
+        let next_hop = NextHop::Smarthost(Smarthost { ca: Some(authority.file()), ..smarthost });
+        let expected = if is_its { "relayed" } else { "deferred 4.7.5" };
+        assert_eq!(deliver_one(&relay, next_hop), expected, "{shown}");
     }
 }
 

@@ -146,6 +146,8 @@ pub(crate) enum Handshake {
     Drip,
     /// It goes as it should; then the octets of a long encrypted greeting come one at a time.
     GoodThenDrip,
+    /// It goes as it should; then EHLO is answered, and AUTH by a reset of the connection.
+    GoodThenReset,
 }
 
 /// What the server is like.
@@ -252,7 +254,7 @@ impl Server<'_> {
         assert!(plain.buffer().is_empty(), "the client did not wait for the 220");
         let mut stream = plain.into_inner();
         match self.manners.handshake {
-            Handshake::Good | Handshake::GoodThenDrip => {}
+            Handshake::Good | Handshake::GoodThenDrip | Handshake::GoodThenReset => {}
             Handshake::Silence => {
                 std::io::copy(&mut stream, &mut std::io::sink())?;
                 return Ok(());
@@ -281,6 +283,13 @@ impl Server<'_> {
         if matches!(self.manners.handshake, Handshake::GoodThenDrip) {
             secured.get_mut().is_slow = true;
             return secured.write_all(&[b'2'; 10_000]);
+        }
+        if matches!(self.manners.handshake, Handshake::GoodThenReset) {
+            let _ = secured.read(&mut [0; 1000])?;
+            secured.write_all(b"250-peer.test\r\n250 AUTH PLAIN\r\n")?;
+            // What is there and was not read makes the kernel reset the connection.
+            let _ = secured.get_ref().stream.peek(&mut [0])?;
+            return Ok(());
         }
         let mut secured = BufReader::new(secured);
         if self.manners.is_implicit {

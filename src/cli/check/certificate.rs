@@ -1,9 +1,8 @@
 //! Looks at the certificate that listeners show: whether the server could use it, for whom it is
 //! and how long.
 
-use std::io;
-
 use super::findings::Findings;
+use super::rights::is_for_others;
 use crate::config::settings::{ListenerTls, Settings};
 use crate::receive::tls::certificate::{Certificate, Part};
 use crate::receive::tls::files::Files;
@@ -44,11 +43,6 @@ pub(super) fn look(settings: &Settings, findings: &mut Findings) {
         Ok(certificate) => look_at(settings, &files, &certificate, findings),
         Err(unusable) => findings.mistake(files.path(unusable.part), None, unusable.text),
     }
-}
-
-/// Whether root, as whom the server may start, could do more.
-fn is_for_others(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::PermissionDenied && !rustix::process::geteuid().is_root()
 }
 
 fn look_at(settings: &Settings, files: &Files, certificate: &Certificate, findings: &mut Findings) {

@@ -3,6 +3,8 @@
 
 mod certificate;
 mod findings;
+mod rights;
+mod secrets;
 pub(super) mod users;
 
 use super::Invocation;
@@ -21,6 +23,7 @@ pub(super) fn run(invocation: &mut Invocation) -> Result<u8, lexopt::Error> {
     let mut findings = Findings::default();
     certificate::look(&settings, &mut findings);
     users::look(&settings, &mut findings);
+    secrets::look(&invocation.config_path(), &settings, &mut findings);
     for finding in findings.iter() {
         warn(finding);
     }

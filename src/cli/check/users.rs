@@ -6,10 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::findings::Findings;
+use super::rights::{self, is_for_others};
 use crate::config::settings::{AuthRule, Settings};
 use crate::receive::logins::users_file::{MAX_OCTETS, UsersFile};
 use crate::sys::disk::Disk;
-use crate::sys::users;
 use crate::sys::watched::WatchedFile;
 
 /// Looks at the users file, or for Dovecot's socket, where any listener lets people log in.
@@ -69,25 +69,9 @@ fn look_at(file: &UsersFile, settings: &Settings, findings: &mut Findings) {
     }
 }
 
-/// What is wrong with the rights of a users file that the server cannot read once it has given up
-/// being root. Only root can tell as whom the server will run.
+/// What is wrong with the rights of the users file, if anything is.
 pub(in crate::cli) fn unreadable(settings: &Settings) -> Option<String> {
-    if !rustix::process::geteuid().is_root() {
-        return None;
-    }
-    let account = users::by_name(&settings.server.user).ok()??;
-    let groups = users::groups_of(&account).ok()?;
-    let path = &settings.auth.users;
-    let status = Disk::host().look_at(path).ok()?;
-    if status.is_readable_for(account.uid, &groups) {
-        return None;
-    }
-    Some(format!(
-        "the server runs as {:?}, which may not read it; run: chown {} {}",
-        account.name,
-        account.name,
-        path.display()
-    ))
+    rights::unreadable(&settings.auth.users, settings)
 }
 
 /// What it means that there are no accounts.
@@ -102,9 +86,4 @@ fn nobody(settings: &Settings) -> String {
         true => "nobody can log in; run `mailwren passwd NAME`".to_owned(),
         false => format!("nobody can use {}; run `mailwren passwd NAME`", names.join(" and ")),
     }
-}
-
-/// Whether root, as whom the server may start, could do more.
-fn is_for_others(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::PermissionDenied && !rustix::process::geteuid().is_root()
 }

@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Relay, Trouble};
+use super::Relay;
+use super::trouble::Trouble;
 use crate::config::settings::{HostPort, Smarthost};
 use crate::deliver::connections::Connection;
 use crate::deliver::conversation::{Cause, ConnectionError};
 use crate::deliver::login::{Account, Secret};
+use crate::deliver::logins::LoginState;
 use crate::deliver::outcome::{Failure, Fault, RemoteReply};
 use crate::deliver::remedy::remedy;
 use crate::mail::status::Status;
@@ -40,7 +42,7 @@ impl Relay {
         let mut began = Instant::now();
         let mut opened = try_with(&secret);
         if opened.as_ref().is_err_and(Trouble::is_refused_login)
-            && let Some(another) = state.renewed(&secret)
+            && let Some(another) = state.renewed(&secret, began)
         {
             log::debug!("[{}] the secret was refused; trying a new one", smarthost.section);
             (secret, began) = (another, Instant::now());
@@ -56,6 +58,28 @@ impl Relay {
                 Err(Trouble::of_login(failure))
             }
             Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// An error where a login came to nothing a moment ago, however many are in a hurry.
+    pub(super) fn check_login(&self, next_hop: &NextHop) -> Result<(), Failure> {
+        match self.login_of(next_hop) {
+            Some(state) => state.check_pause(Instant::now()),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes that no host gave an answer to a login that counts.
+    pub(super) fn note_vain_login(&self, next_hop: &NextHop, failure: &Failure) {
+        if let Some(state) = self.login_of(next_hop) {
+            state.in_vain(Instant::now(), failure);
+        }
+    }
+
+    fn login_of(&self, next_hop: &NextHop) -> Option<Arc<LoginState>> {
+        match next_hop {
+            NextHop::Smarthost(smarthost) => self.logins.of(smarthost),
+            NextHop::Mx(_) | NextHop::Local => None,
         }
     }
 
@@ -79,6 +103,7 @@ impl Relay {
         remote: &str,
         error: &ConnectionError,
     ) -> Option<Trouble> {
+        let is_in_login = error.is_in_login;
         let (NextHop::Smarthost(smarthost), Cause::Ended(Ending::Login(error))) =
             (next_hop, &error.cause)
         else {
@@ -94,10 +119,10 @@ impl Relay {
                 let fault = Fault::Login(std::time::Duration::ZERO);
                 Trouble::of_login(Failure { remote: Some(remote), fault, ..failure })
             }
-            LoginError::NotNow(_) => Trouble { failure, is_of_host: true },
+            LoginError::NotNow(_) => Trouble { failure, is_of_host: true, is_in_login },
             _ => {
                 self.tell(smarthost, &failure);
-                Trouble { failure, is_of_host: true }
+                Trouble { failure, is_of_host: true, is_in_login }
             }
         })
     }
@@ -112,7 +137,7 @@ impl Relay {
 impl Trouble {
     /// Trouble with a login. Another host of the provider would say the same, and count it.
     const fn of_login(failure: Failure) -> Self {
-        Self { failure, is_of_host: false }
+        Self { failure, is_of_host: false, is_in_login: false }
     }
 
     const fn is_refused_login(&self) -> bool {

@@ -145,21 +145,26 @@ impl FileAccounts {
 
     /// The account that a client means by `name`. Many write their whole address.
     fn find<'a>(&self, file: &'a UsersFile, name: &str) -> Option<&'a users_file::Account> {
+        file.find(name).or_else(|| file.find(self.without_our_domain(name)))
+    }
+
+    fn without_our_domain<'a>(&self, name: &'a str) -> &'a str {
         let is_ours = |domain: &str| {
             self.domains.names.iter().any(|ours| ours.to_string().eq_ignore_ascii_case(domain))
         };
-        let user = || match name.rsplit_once('@') {
-            Some((user, domain)) if is_ours(domain) => file.find(user),
-            _ => None,
-        };
-        file.find(name).or_else(user)
+        match name.rsplit_once('@') {
+            Some((user, domain)) if is_ours(domain) => user,
+            _ => name,
+        }
     }
 
     /// Octets for what is made up for a name, of which `purpose` says what it is: the same for
-    /// the same name, whoever asks and when.
+    /// the same name, whoever asks and when, and in whichever of the forms that would find one
+    /// account.
     fn made_up<const N: usize>(&self, purpose: &str, name: &str) -> Result<[u8; N], Unavailable> {
         let secret = self.secret.get_or_init(|| self.load_secret());
-        let text = format!("{purpose} {}", name.to_ascii_lowercase());
+        let name = self.without_our_domain(name).to_ascii_lowercase();
+        let text = format!("{purpose} {name}");
         let digest = hmac(secret, text.as_bytes()).map_err(|error| {
             FILE_TOLD.error(format_args!("auth: OpenSSL cannot compute an HMAC: {error}"));
             Unavailable

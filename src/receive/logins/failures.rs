@@ -1,12 +1,14 @@
 //! Clients whose logins keep failing, and how long they are not listened to.
 //!
-//! Each address (of IPv6 the network /64, which one host has to itself) collects points: ten for
-//! each new guess at a password, one where it says again what was wrong a moment ago. A printer
-//! with an old password does that for months, and must not lock out the people behind the same
-//! router; somebody who guesses never does. SCRAM and CRAM-MD5 never say the same twice, and hide
-//! what the password was: there the next guess at a name counts three, which a phone that tries
-//! once a minute never adds up. With a hundred points AUTH is refused for a minute, the next time
-//! for two, and so on up to an hour. Points fade, and a login that succeeds takes them all.
+//! Each address (of IPv6 the network /64, any address of which a host in it can take) and each
+//! account of this host collects points: ten for each new guess at a password, one where it says
+//! again what was wrong a moment ago. A printer with an old password does that for months, and must
+//! not lock out the people behind the same router; somebody who guesses never does. SCRAM and
+//! CRAM-MD5 never say the same twice, and hide what the password was: there the next guess at a name
+//! counts three, which a phone that tries once a minute never adds up. With a hundred points AUTH is
+//! refused for a minute, the next time for two, and so on up to an hour. Points fade, and a login
+//! that succeeds takes them all, if no other name than its own was tried: or else somebody with an
+//! account could guess at those of others for as long as he likes.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -14,8 +16,10 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The most addresses that are remembered; of more the one that was quiet for longest is not.
-const MAX_ADDRESSES: usize = 4096;
+use crate::receive::peer::Peer;
+
+/// The most clients that are remembered; of more the one that was quiet for longest is not.
+const MAX_CLIENTS: usize = 4096;
 /// The guesses of an address that are known again.
 const REMEMBERED_GUESSES: usize = 8;
 
@@ -43,10 +47,17 @@ pub struct Guess {
     is_whole: bool,
 }
 
-/// The addresses from which logins failed.
+/// What counts as one client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Client {
+    Network(IpAddr),
+    Account(u32),
+}
+
+/// The clients whose logins failed.
 #[derive(Debug)]
 pub struct Failures {
-    addresses: Mutex<HashMap<IpAddr, Record>>,
+    clients: Mutex<HashMap<Client, Record>>,
     hasher: RandomState,
 }
 
@@ -59,13 +70,15 @@ struct Record {
     last: Instant,
     refused_until: Option<Instant>,
     pause: Duration,
+    /// The name in all of the guesses that have not faded, hashed; `None` where there were several.
+    only_name: Option<u64>,
     guesses: [Option<Guess>; REMEMBERED_GUESSES],
     next_guess: usize,
 }
 
 impl Default for Failures {
     fn default() -> Self {
-        Self { addresses: Mutex::default(), hasher: RandomState::new() }
+        Self { clients: Mutex::default(), hasher: RandomState::new() }
     }
 }
 
@@ -87,41 +100,70 @@ impl Failures {
         Guess { hash, is_whole: false }
     }
 
-    /// Whether the client at `address` is not listened to now.
-    pub fn is_refused(&self, address: IpAddr, now: Instant) -> bool {
-        let addresses = self.addresses();
-        let record = addresses.get(&origin(address));
+    /// Whether `peer` is not listened to now.
+    pub fn is_refused(&self, peer: &Peer, now: Instant) -> bool {
+        let clients = self.clients();
+        let record = clients.get(&Client::of(peer));
         record.is_some_and(|record| record.refused_until.is_some_and(|until| now < until))
     }
 
-    /// Counts a login that failed. Where the client is refused from here on, says for how long.
-    /// One that is `known` never is for longer than the shortest time.
+    /// Counts a login under the name of `user` that failed. Where the client is refused from here
+    /// on, says for how long. One that is `known` never is for longer than the shortest time.
     pub fn failed(
         &self,
-        address: IpAddr,
+        peer: &Peer,
+        user: &str,
         guess: Guess,
         known: bool,
         now: Instant,
     ) -> Option<Duration> {
-        let mut addresses = self.addresses();
-        let address = origin(address);
-        if addresses.len() >= MAX_ADDRESSES && !addresses.contains_key(&address) {
-            let quiet = addresses.iter().min_by_key(|(_, record)| record.last);
-            if let Some(quiet) = quiet.map(|(address, _)| *address) {
-                addresses.remove(&quiet);
+        let name = self.name(user);
+        let client = Client::of(peer);
+        let mut clients = self.clients();
+        if clients.len() >= MAX_CLIENTS && !clients.contains_key(&client) {
+            let quiet = clients.iter().min_by_key(|(_, record)| record.last);
+            if let Some(quiet) = quiet.map(|(client, _)| *client) {
+                clients.remove(&quiet);
             }
         }
-        addresses.entry(address).or_insert_with(|| Record::new(now)).failed(guess, known, now)
+        let record = clients.entry(client).or_insert_with(|| Record::new(now));
+        record.fade(now);
+        record.blame(name);
+        record.failed(guess, known, now)
     }
 
-    /// Forgets what the client at `address` did wrong.
-    pub fn succeeded(&self, address: IpAddr) {
-        self.addresses().remove(&origin(address));
+    /// Forgets what `peer` did wrong, if all of it was under the name of `user`, who is logged in
+    /// now.
+    pub fn succeeded(&self, peer: &Peer, user: &str) {
+        let (client, name) = (Client::of(peer), self.name(user));
+        let mut clients = self.clients();
+        if clients.get(&client).is_some_and(|record| record.only_name == Some(name)) {
+            clients.remove(&client);
+        }
     }
 
-    fn addresses(&self) -> MutexGuard<'_, HashMap<IpAddr, Record>> {
+    /// What is remembered of a name, in any case and with any domain.
+    fn name(&self, user: &str) -> u64 {
+        let name = user.rsplit_once('@').map_or(user, |(name, _)| name);
+        self.hasher.hash_one(name.to_ascii_lowercase())
+    }
+
+    fn clients(&self) -> MutexGuard<'_, HashMap<Client, Record>> {
         // Each change is one of plain values, whole or not there.
-        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Client {
+    fn of(peer: &Peer) -> Self {
+        match *peer {
+            Peer::Account { uid } => Self::Account(uid),
+            Peer::Host { remote: IpAddr::V6(address), .. } => {
+                let network = u128::from(address) >> 64 << 64;
+                Self::Network(Ipv6Addr::from(network).into())
+            }
+            Peer::Host { remote, .. } => Self::Network(remote),
+        }
     }
 }
 
@@ -133,13 +175,20 @@ impl Record {
             last: now,
             refused_until: None,
             pause: Duration::ZERO,
+            only_name: None,
             guesses: [None; REMEMBERED_GUESSES],
             next_guess: 0,
         }
     }
 
+    fn blame(&mut self, name: u64) {
+        if self.points == 0 {
+            self.only_name = Some(name);
+        }
+        self.only_name = self.only_name.filter(|before| *before == name);
+    }
+
     fn failed(&mut self, guess: Guess, known: bool, now: Instant) -> Option<Duration> {
-        self.fade(now);
         self.points += match (self.guesses.contains(&Some(guess)), guess.is_whole) {
             (true, true) => POINTS_OF_REPETITION,
             (true, false) => POINTS_OF_EITHER,
@@ -182,17 +231,6 @@ impl Record {
     }
 }
 
-/// What counts as one client.
-fn origin(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => {
-            let network = u128::from(address) >> 64 << 64;
-            Ipv6Addr::from(network).into()
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,8 +238,8 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
     const MINUTE: Duration = Duration::from_secs(60);
 
-    fn at(text: &str) -> IpAddr {
-        text.parse().unwrap()
+    fn at(text: &str) -> Peer {
+        Peer::Host { remote: text.parse().unwrap(), local: [192, 0, 2, 9].into() }
     }
 
     struct Scene {
@@ -217,7 +255,7 @@ mod tests {
 
         fn fails(&self, from: &str, password: &str) -> Option<Duration> {
             let guess = self.failures.guess_with(self.failures.guess("PLAIN"), password.as_bytes());
-            self.failures.failed(at(from), guess, false, self.now)
+            self.failures.failed(&at(from), "ann", guess, false, self.now)
         }
 
         /// A guess that is like none before.
@@ -227,7 +265,7 @@ mod tests {
         }
 
         fn is_refused(&self, from: &str) -> bool {
-            self.failures.is_refused(at(from), self.now)
+            self.failures.is_refused(&at(from), self.now)
         }
     }
 
@@ -255,7 +293,7 @@ mod tests {
     fn a_success_and_an_hour_of_peace_make_all_well_again() {
         let mut scene = Scene::new();
         (0..9).for_each(|_| assert_eq!(scene.guesses("192.0.2.1"), None));
-        scene.failures.succeeded(at("192.0.2.1"));
+        scene.failures.succeeded(&at("192.0.2.1"), "Ann");
         (0..9).for_each(|_| assert_eq!(scene.guesses("192.0.2.1"), None));
         assert_eq!(scene.guesses("192.0.2.1"), Some(MINUTE));
         scene.now += MINUTE;
@@ -263,6 +301,50 @@ mod tests {
         scene.now += 2 * MINUTE + FORGIVEN_AFTER + SECOND;
         (0..9).for_each(|_| assert_eq!(scene.guesses("192.0.2.1"), None));
         assert_eq!(scene.guesses("192.0.2.1"), Some(MINUTE));
+    }
+
+    #[test]
+    fn a_login_of_ones_own_is_no_excuse_for_guesses_at_others() {
+        let scene = &mut Scene::new();
+        let fails = |scene: &Scene, user: &str, number: u64| {
+            scene.failures.failed(
+                &at("192.0.2.1"),
+                user,
+                Guess { hash: number, is_whole: true },
+                false,
+                scene.now,
+            )
+        };
+        for number in 0..9 {
+            assert_eq!(fails(scene, "bob", number), None);
+            scene.failures.succeeded(&at("192.0.2.1"), "ann");
+        }
+        // Nor if the last was one's own.
+        assert!(fails(scene, "ann", 9).is_some());
+        scene.failures.succeeded(&at("192.0.2.1"), "ann");
+        assert!(scene.is_refused("192.0.2.1"));
+        // When all have faded, it is as if there had been none.
+        scene.now += FORGIVEN_AFTER;
+        (0..9).for_each(|number| assert_eq!(fails(scene, "ann", number), None));
+        scene.failures.succeeded(&at("192.0.2.1"), "ann@mx.test");
+        (0..9).for_each(|number| assert_eq!(fails(scene, "ann", number), None));
+    }
+
+    #[test]
+    fn an_account_of_this_host_is_a_client_like_others() {
+        let scene = Scene::new();
+        let [nobody, other] = [65534, 1000].map(|uid| Peer::Account { uid });
+        for number in 0..10 {
+            scene.failures.failed(
+                &nobody,
+                "ann",
+                Guess { hash: number, is_whole: true },
+                true,
+                scene.now,
+            );
+        }
+        assert!(scene.failures.is_refused(&nobody, scene.now));
+        assert!(!scene.failures.is_refused(&other, scene.now));
     }
 
     #[test]
@@ -298,7 +380,7 @@ mod tests {
         let scene = &mut Scene::new();
         let fails = |scene: &Scene, name: &str| {
             let guess = scene.failures.guess_at("SCRAM-SHA-256", name);
-            scene.failures.failed(at("192.0.2.1"), guess, false, scene.now)
+            scene.failures.failed(&at("192.0.2.1"), "ann", guess, false, scene.now)
         };
         for _ in 0..10_000 {
             assert_eq!(fails(scene, "Ann"), None);
@@ -318,7 +400,7 @@ mod tests {
         let mut now = scene.now;
         for number in 0..100_u32 {
             let guess = Guess { hash: number.into(), is_whole: true };
-            let pause = scene.failures.failed(at("127.0.0.1"), guess, true, now);
+            let pause = scene.failures.failed(&at("127.0.0.1"), "ann", guess, true, now);
             assert!(pause.is_none_or(|pause| pause == MINUTE));
             now += pause.unwrap_or_default();
         }
@@ -344,11 +426,11 @@ mod tests {
             scene.now += Duration::from_millis(1);
             scene.guesses(&std::net::Ipv4Addr::from(0x0a00_0000 + number).to_string());
         }
-        let addresses = scene.failures.addresses();
-        assert_eq!(addresses.len(), MAX_ADDRESSES);
+        let clients = scene.failures.clients();
+        assert_eq!(clients.len(), MAX_CLIENTS);
         // Its pause ends after all of them.
-        assert!(addresses.contains_key(&at("192.0.2.1")));
-        assert!(!addresses.contains_key(&at("192.0.2.2")));
+        assert!(clients.contains_key(&Client::of(&at("192.0.2.1"))));
+        assert!(!clients.contains_key(&Client::of(&at("192.0.2.2"))));
     }
 
     #[test]

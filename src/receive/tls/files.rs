@@ -19,6 +19,8 @@ const MAX_FILE: u64 = 256 << 10;
 pub struct Files {
     certificate: WatchedFile<Vec<u8>>,
     key: WatchedFile<Vec<u8>>,
+    /// Whether root says which files they are, so that they may be read as root.
+    are_roots: bool,
 }
 
 /// What the two files hold. It has no `Debug`, for one of them is the key.
@@ -38,10 +40,16 @@ pub struct Unreadable {
 }
 
 impl Files {
-    /// The files at these paths.
+    /// The files at these paths, which the configuration names.
     pub fn new(certificate: PathBuf, key: PathBuf) -> Self {
         let watch = |path| WatchedFile::new(path, MAX_FILE);
-        Self { certificate: watch(certificate), key: watch(key) }
+        Self { certificate: watch(certificate), key: watch(key), are_roots: true }
+    }
+
+    /// The files at these paths in a folder of the server's account, which could put a link there
+    /// to what it may not read.
+    pub fn of_server(certificate: PathBuf, key: PathBuf) -> Self {
+        Self { are_roots: false, ..Self::new(certificate, key) }
     }
 
     /// Where the certificate is, or the key.
@@ -65,7 +73,21 @@ impl Files {
     /// # Errors
     /// The first that cannot be read.
     pub fn load(&self) -> Result<Octets, Unreadable> {
-        Ok(Octets { certificate: load(&self.certificate)?, key: load(&self.key)? })
+        Ok(Octets { certificate: self.read(&self.certificate)?, key: self.read(&self.key)? })
+    }
+
+    fn read(&self, file: &WatchedFile<Vec<u8>>) -> Result<Arc<Vec<u8>>, Unreadable> {
+        let load = || file.load(|octets, _| Arc::new(octets.to_vec()));
+        let result = match load() {
+            Err(error) if self.are_roots && error.kind() == io::ErrorKind::PermissionDenied => {
+                match Identity::root().assume() {
+                    Ok(_guard) => load(),
+                    Err(_) => Err(error),
+                }
+            }
+            result => result,
+        };
+        result.map_err(|error| Unreadable { path: file.path().to_owned(), error })
     }
 }
 
@@ -106,18 +128,4 @@ impl fmt::Display for Unreadable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.path.display(), self.text())
     }
-}
-
-fn load(file: &WatchedFile<Vec<u8>>) -> Result<Arc<Vec<u8>>, Unreadable> {
-    let load = || file.load(|octets, _| Arc::new(octets.to_vec()));
-    let result = match load() {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            match Identity::root().assume() {
-                Ok(_guard) => load(),
-                Err(_) => Err(error),
-            }
-        }
-        result => result,
-    };
-    result.map_err(|error| Unreadable { path: file.path().to_owned(), error })
 }

@@ -97,7 +97,7 @@ impl Certificates {
         let certificates = Self {
             named: Files::new(settings.tls.certificate.clone(), settings.tls.key.clone()),
             is_configured: settings.tls.is_configured,
-            own: Files::new(own_certificate, own_key),
+            own: Files::of_server(own_certificate, own_key),
             own_folder,
             host: settings.server.hostname.clone(),
             is_for_old_devices: listeners().any(|it| it.tls_minimum < TlsVersion::V1_2),

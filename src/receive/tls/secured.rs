@@ -145,6 +145,7 @@ impl Secured {
     /// # Errors
     /// [`io::ErrorKind::TimedOut`] when the deadline has come; else the socket's own.
     pub fn read_below(&mut self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
+        self.stream.get_mut().deadline = deadline;
         loop {
             wait(self.socket(), PollFlags::IN, deadline)?;
             match self.stream.get_mut().read(buffer) {
@@ -255,5 +256,31 @@ fn in_session(error: &Error) -> io::Error {
         }
         (_, Some(error)) => io::Error::new(error.kind(), error.to_string()),
         (failure, None) => io::Error::other(format!("TLS is broken: {failure}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::certificate::Certificate;
+    use super::super::self_signed;
+    use super::*;
+    use crate::receive::stream::DeadlineStream;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn what_comes_after_a_handshake_that_was_too_slow_is_dropped() {
+        let made = self_signed::make(&"mx.test".parse().unwrap(), false).unwrap();
+        let certificate = Certificate::from_pem(&made.certificate, &made.key).unwrap();
+        let minimum = TlsVersion::V1_2;
+        let acceptor = Acceptor { context: certificate.context(minimum).unwrap(), minimum };
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let patience = Duration::from_secs(10);
+        let mut stream = DeadlineStream::new(Socket::Unix(ours), patience).unwrap();
+        let failure = stream.secure(&acceptor, Instant::now()).unwrap_err();
+        assert_eq!(failure, HandshakeFailure::TooSlow);
+        theirs.write_all(&[22; 100]).unwrap();
+        drop(theirs);
+        // Its end is seen, long before the patience is over.
+        stream.finish(1000, patience).unwrap();
     }
 }

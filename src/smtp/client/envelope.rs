@@ -20,14 +20,18 @@ pub(super) struct Envelope {
 }
 
 impl Envelope {
-    pub(super) fn new(transaction: &Transaction<'_>, extensions: Extensions) -> Self {
+    pub(super) fn new(
+        transaction: &Transaction<'_>,
+        extensions: Extensions,
+        is_logged_in: bool,
+    ) -> Self {
         let too_large = extensions
             .limit_octets
             .filter(|&limit| transaction.size_octets > limit)
             .map(|limit_octets| RecipientResult::TooLarge { limit_octets });
         let recipient = |recipient: &Recipient<'_>| rcpt_command(recipient, extensions);
         Self {
-            mail: mail_command(transaction, extensions),
+            mail: mail_command(transaction, extensions, is_logged_in),
             recipients: transaction.recipients.iter().map(recipient).collect(),
             sent: 0,
             results: vec![too_large; transaction.recipients.len()],
@@ -74,13 +78,17 @@ impl Envelope {
 }
 
 /// MAIL with SIZE (RFC 1870 §3), BODY (RFC 6152 §2), RET and ENVID (RFC 3461 §4), where the
-/// server offers them. With all of them it stays below the 512 octets of RFC 5321 §4.5.3.1.4
+/// server offers them, and AUTH behind a login. With all of them it stays below the 512 octets of RFC 5321 §4.5.3.1.4
 /// and what the extensions add to those.
 ///
 /// RFC 6152 §3 wants 8-bit content converted, or returned with 5.6.3, for a server without
 /// 8BITMIME. It is sent as it is, as most servers do: the few hosts left without the extension
 /// pass it on untouched, and a bounce would lose what arrives well today.
-fn mail_command(transaction: &Transaction<'_>, extensions: Extensions) -> String {
+fn mail_command(
+    transaction: &Transaction<'_>,
+    extensions: Extensions,
+    is_logged_in: bool,
+) -> String {
     let mut command = format!("MAIL FROM:{}", transaction.reverse_path);
     if extensions.size {
         command.push_str(&format!(" SIZE={}", transaction.size_octets));
@@ -93,6 +101,11 @@ fn mail_command(transaction: &Transaction<'_>, extensions: Extensions) -> String
         let MessageRequest { ret, envelope_id } = transaction.request;
         add_parameter(&mut command, "RET", ret.as_ref());
         add_parameter(&mut command, "ENVID", envelope_id.as_ref());
+    }
+    // RFC 4954 §5: nobody is trusted to say here who wrote a message, so a server that we have
+    // logged in to must not think that it was us.
+    if is_logged_in {
+        command.push_str(" AUTH=<>");
     }
     command.push_str("\r\n");
     command

@@ -224,7 +224,7 @@ impl Client {
             300..=399 => self.close(Ending::OutOfStep(Awaited::Auth, reply)),
             200..=299 => match current.exchange.accept() {
                 Ok(()) => {
-                    self.login = None;
+                    (self.login, self.is_logged_in) = (None, true);
                     self.phase = Phase::Ready;
                 }
                 Err(error) => self.close(Ending::Login(LoginError::Impossible(error))),
@@ -238,8 +238,14 @@ impl Client {
         let Some(login) = &mut self.login else { return };
         let Some(current) = login.current.take() else { return };
         // RFC 4954 §4 and §6: this mechanism is unknown, or too weak for that user. All else is
-        // about the name and the password, and those are not tried again.
-        let is_of_mechanism = matches!(reply.code(), 504 | 534);
+        // about the name and the password, and those are not tried again; so is a 534 where the
+        // password itself was told, by which Gmail wants another one.
+        let tells_password = matches!(current.mechanism, Mechanism::Plain | Mechanism::Login);
+        let is_of_mechanism = match reply.code() {
+            504 => true,
+            534 => !tells_password,
+            _ => false,
+        };
         let words = current.exchange.token_error().to_owned();
         let refusal = LoginError::Refused { reply, words };
         match is_of_mechanism {

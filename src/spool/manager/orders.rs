@@ -22,7 +22,6 @@ impl Manager {
     }
 
     pub(super) fn retry_for_login(&mut self) {
-        log::info!("there is another password; trying what waits for it");
         self.dispatcher.end_login_rests();
         self.schedule.make_due_for(Event::Login, Instant::now());
     }

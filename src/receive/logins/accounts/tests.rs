@@ -144,6 +144,29 @@ fn made_up_keys_are_like_those_of_others_and_outlive_a_restart() {
     assert_eq!((secret.len(), secret.permissions().mode() & 0o777), (32, 0o600));
 }
 
+/// Who is told two salts for one account that he writes in two ways knows that there is none.
+#[test]
+fn a_made_up_salt_is_the_same_for_every_form_of_the_name() {
+    let scene = Scene::new(&scram("ann", 4096));
+    let salt = |user: &str| {
+        let desk = scene.accounts.desk(Mechanism::ScramSha256, &|| false);
+        desk.scram_keys(user, ScramHash::Sha256)
+            .unwrap()
+            .keys
+            .to_string()
+            .split(',')
+            .nth(1)
+            .unwrap()
+            .to_owned()
+    };
+    for name in ["ann", "nobody"] {
+        for domain in ["mx.test", "MX.test"] {
+            assert_eq!(salt(&format!("{name}@{domain}")), salt(name), "{name}");
+        }
+    }
+    assert_ne!(salt("nobody@far.test"), salt("nobody"));
+}
+
 #[test]
 fn only_what_somebody_can_use_is_offered() {
     use Mechanism::{CramMd5, Login, Plain, ScramSha256};

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::smtp::client::{Recipient, Transaction};
 use crate::smtp::reply_parser::ReplyParser;
 use crate::smtp::sasl::Nonce;
 use crate::smtp::sasl::client::Credentials;
@@ -26,6 +27,10 @@ fn exchange(mechanism: Mechanism) -> Result<ClientExchange, LoginError> {
 /// action.
 fn play(mechanisms: &[Mechanism], replies: &[&str]) -> (String, Action) {
     let mut client = Client::new(&"me.test".parse().unwrap()).with_login(mechanisms);
+    play_on(&mut client, replies)
+}
+
+fn play_on(client: &mut Client, replies: &[&str]) -> (String, Action) {
     let mut sent = String::new();
     let mut replies = replies.iter();
     loop {
@@ -73,6 +78,34 @@ fn the_login_comes_before_anything_else() {
     let login = "AUTH LOGIN\r\nYW5u\r\nc2VzYW1l\r\n";
     let asked = ["334 VXNlcm5hbWU6\r\n", "334 UGFzc3dvcmQ6\r\n", IN];
     assert_eq!(play_offer(&ALL, "AUTH LOGIN", &asked), (login.into(), None));
+}
+
+#[test]
+fn only_behind_a_login_it_is_said_that_nobody_knows_who_wrote_it() {
+    let mailbox = "bob@there.test".parse().unwrap();
+    let request = Default::default();
+    let transaction = Transaction {
+        reverse_path: &"<sue@home.test>".parse().unwrap(),
+        recipients: &[Recipient { mailbox: &mailbox, request: Default::default() }],
+        request: &request,
+        is_eight_bit: false,
+        size_octets: 7,
+    };
+    let ehlo = "250-mx\r\n250-SIZE\r\n250-PIPELINING\r\n250 AUTH PLAIN\r\n";
+    let client = || Client::new(&"me.test".parse().unwrap());
+    for (client, replies, mail) in [
+        (client().with_login(&ALL), &["220 mx\r\n", ehlo, IN][..], " SIZE=7 AUTH=<>"),
+        (client(), &["220 mx\r\n", ehlo], " SIZE=7"),
+    ] {
+        let mut client = client;
+        // The second message of a session is as the first one.
+        for replies in [replies, &["250 ok\r\n", "550 no\r\n", "554 to whom?\r\n"]] {
+            play_on(&mut client, replies);
+            client.begin(&transaction);
+            let (sent, _) = play_on(&mut client, &[]);
+            assert!(sent.contains(&format!("MAIL FROM:<sue@home.test>{mail}\r\n")), "{sent}");
+        }
+    }
 }
 
 #[test]
@@ -138,16 +171,19 @@ fn what_was_offered_before_tls_is_forgotten() {
 #[test]
 fn a_refused_mechanism_gives_way_to_the_next_and_a_refused_password_to_none() {
     use Mechanism::{Login, Plain};
+    const GMAIL: &str = "534-5.7.9 Application-specific password required.\r\n534 5.7.9 See\r\n";
+    let replies = ["504 5.5.4 unknown\r\n", "334 VXNlcm5hbWU6\r\n", "334 UGFzc3dvcmQ6\r\n", IN];
+    let (sent, error) = play_offer(&[Login, Plain], "AUTH LOGIN PLAIN", &replies);
+    assert_eq!(sent, format!("{PLAIN}AUTH LOGIN\r\nYW5u\r\nc2VzYW1l\r\n"));
+    assert_eq!(error, None);
     for code in ["504 5.5.4 unknown\r\n", "534 5.7.9 too weak\r\n"] {
-        let replies = [code, "334 VXNlcm5hbWU6\r\n", "334 UGFzc3dvcmQ6\r\n", IN];
-        let (sent, error) = play_offer(&[Login, Plain], "AUTH LOGIN PLAIN", &replies);
-        assert_eq!(sent, format!("{PLAIN}AUTH LOGIN\r\nYW5u\r\nc2VzYW1l\r\n"));
-        assert_eq!(error, None);
+        let (sent, error) = play_offer(&ALL, "AUTH PLAIN CRAM-MD5", &[code, IN]);
+        assert_eq!((sent, error), (format!("AUTH CRAM-MD5\r\n{PLAIN}"), None));
         let (sent, error) = play_offer(&[Plain], "AUTH LOGIN PLAIN", &[code]);
         assert_eq!(sent, PLAIN);
         assert!(matches!(error, Some(LoginError::Refused { .. })), "{error:?}");
     }
-    for code in ["535 5.7.8 no\r\n", "500 what\r\n", "538 5.7.11 no\r\n", "550 no\r\n"] {
+    for code in ["535 5.7.8 no\r\n", "500 what\r\n", "538 5.7.11 no\r\n", "550 no\r\n", GMAIL] {
         let (sent, error) = play_offer(&[Login, Plain], "AUTH LOGIN PLAIN", &[code]);
         assert_eq!(sent, PLAIN);
         let Some(LoginError::Refused { reply, words }) = error else { panic!("{error:?}") };

@@ -1,0 +1,33 @@
+//! Who may read a file: whoever checks it, and the server, which may be somebody else.
+
+use std::io;
+use std::path::Path;
+
+use crate::config::settings::Settings;
+use crate::sys::disk::Disk;
+use crate::sys::users;
+
+/// Whether root, as whom the server may start, could do more.
+pub(super) fn is_for_others(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied && !rustix::process::geteuid().is_root()
+}
+
+/// What is wrong with the rights of a file that the server cannot read once it has given up being
+/// root. Only root can tell as whom the server will run.
+pub(super) fn unreadable(path: &Path, settings: &Settings) -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let account = users::by_name(&settings.server.user).ok()??;
+    let groups = users::groups_of(&account).ok()?;
+    let status = Disk::host().look_at(path).ok()?;
+    if status.is_readable_for(account.uid, &groups) {
+        return None;
+    }
+    Some(format!(
+        "the server runs as {:?}, which may not read it; run: chown {} {}",
+        account.name,
+        account.name,
+        path.display()
+    ))
+}
