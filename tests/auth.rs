@@ -152,6 +152,10 @@ fn passwd_keeps_what_it_does_not_change_and_takes_nothing_that_is_no_password() 
         assert!(text(&output.stderr).contains(part), "{arguments:?} {output:?}");
         assert_eq!(fs::read_to_string(accounts(&home)).unwrap(), before);
     }
+    let nowhere = Home::new(&[("auth.users".to_owned(), "HOME/etc/users".to_owned())]);
+    let output = passwd(&nowhere, &["eve"], "x\n");
+    let folder = format!("there is no folder {}; make it", nowhere.path().join("etc").display());
+    assert!(text(&output.stderr).contains(&folder), "{output:?}");
     fs::set_permissions(accounts(&home), Permissions::from_mode(0o640)).unwrap();
     assert!(passwd(&home, &["bob"], "x\n").status.success());
     let after = fs::read_to_string(accounts(&home)).unwrap();

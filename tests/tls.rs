@@ -293,6 +293,37 @@ fn a_link_in_the_servers_own_folder_leads_nowhere_but_where_its_account_may_go()
 }
 
 #[test]
+fn the_state_folder_is_the_servers_or_mail_goes_on_without_it() {
+    assert!(rustix::process::geteuid().is_root(), "run this test as root: privileges are dropped");
+    let start = |state: &str| {
+        let home = home_without_certificate(&[("server.user", "nobody"), ("server.state", state)]);
+        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        // As systemd makes it for StateDirectory=, for root.
+        fs::create_dir(home.path().join("empty")).unwrap();
+        fs::create_dir_all(home.path().join("full/of/roots")).unwrap();
+        fs::set_permissions(home.path().join("empty"), fs::Permissions::from_mode(0o750)).unwrap();
+        let server = TestServer::start(&home);
+        let mut client = Client::plain(address(&server, "smtp"));
+        client.expect("EHLO client.test", "250 ");
+        client.send(b"STARTTLS\r\n");
+        let answer = client.reply();
+        (answer, server.stop())
+    };
+    for folder in ["HOME/empty", "HOME/new/state"] {
+        let (answer, log) = start(folder);
+        assert!(answer.starts_with("220 ") && log.contains("the server has made one"), "{log}");
+    }
+    // It cannot be made below a file, and nobody may write what is root's.
+    for (folder, complaint) in
+        [("HOME/users/x", " [server] state that nobody "), ("HOME/full", "/full/tls: ")]
+    {
+        let (answer, log) = start(folder);
+        assert!(answer.starts_with("454 4.7.0 ") && log.contains(complaint), "{log}");
+        assert!(log.contains("no certificate could be made there"), "{log}");
+    }
+}
+
+#[test]
 fn a_certificate_that_cannot_be_used_keeps_mail_going() {
     let home = home(&[]);
     let server = TestServer::start(&home);

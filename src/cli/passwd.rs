@@ -141,19 +141,20 @@ fn ask(name: &str) -> Result<String, Failure> {
             .map_err(|error| (exit::DATAERR, format!("{error}; nothing changed")))
     };
     let password = read(&format!("New password of {name}: "))?;
-    if terminal::is_there() && read("Once more: ")? != password {
-        let text = "the two are not the same; nothing changed";
-        return Err((exit::DATAERR, text.to_owned()));
-    }
     // An empty one is told apart, since it may well be a script that went wrong.
     if password.is_empty() {
         return Err((exit::DATAERR, "the password is empty; nothing changed".to_owned()));
     }
-    prepared(password.as_bytes()).map_err(|_| {
+    let usable = prepared(password.as_bytes()).map_err(|_| {
         let text = "a password cannot have control characters or what RFC 4013 forbids; \
                     nothing changed";
         (exit::DATAERR, text.to_owned())
-    })
+    })?;
+    if terminal::is_there() && read("Once more: ")? != password {
+        let text = "the two are not the same; nothing changed";
+        return Err((exit::DATAERR, text.to_owned()));
+    }
+    Ok(usable)
 }
 
 /// The account with all that `mechanisms` need.

@@ -161,10 +161,10 @@ impl Server {
                     let _ = self.orders.send(Order::RetryAll);
                 }
                 Request::Reload => {
-                    self.reception.certificates.reload();
                     log::warn!(
-                        "the certificate was read again; aliases and users are whenever they change; the configuration needs a restart"
+                        "told to read the certificate again; aliases and users are whenever they change; the configuration needs a restart"
                     );
+                    self.reception.certificates.reload();
                 }
             }
         }

@@ -32,7 +32,7 @@ pub(super) const LISTEN: &[Key] = &[
         Kind::Choice(&["reject", "accept"]),
         "reject",
         "What to do with lines that end in LF instead of CRLF: refuse the message, or mend it, \
-         for old devices.",
+         for old devices. The message itself always ends with CRLF, a dot and CRLF.",
     ),
     key(
         "protocol",

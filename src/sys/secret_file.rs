@@ -46,9 +46,15 @@ pub fn change(
     change: impl FnOnce(&[u8]) -> io::Result<Option<Vec<u8>>>,
 ) -> io::Result<()> {
     let folder = folder_of(path);
-    let folder = File::open(&folder)
-        .and_then(|opened| lock(&opened).map(|()| opened))
-        .map_err(|error| with_path(error, &folder))?;
+    let opened = File::open(&folder).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            let text = format!("there is no folder {}; make it first", folder.display());
+            io::Error::new(error.kind(), text)
+        }
+        _ => with_path(error, &folder),
+    })?;
+    lock(&opened).map_err(|error| with_path(error, &folder))?;
+    let folder = opened;
     let (octets, before) = match read(path, max_octets) {
         Ok((octets, file)) => (octets, Some(file)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => (Vec::new(), None),

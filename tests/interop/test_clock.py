@@ -5,9 +5,11 @@ import glob
 import os
 import re
 import signal
+import ssl
 import time
 from email import message_from_bytes
 
+from accounts import Accounts
 from harness import Server, binary, free_port, run, smarthost, wait_for
 from peers import Peer
 
@@ -151,3 +153,31 @@ def test_the_queue_says_so():
         link.symlink_to(binary())
         assert f"{id}!   179 (clock was not set)  bob@client.test\n" in \
             run([link], env=server.environment(), text=True)
+
+
+def test_a_certificate_that_nobody_renews():
+    """A server that has run for months tells once a day that its certificate expires, and when it
+    has expired."""
+    class Aged(Clocked, Accounts):
+        """The server with listeners for people, and a clock that the test sets."""
+
+    def seen_by_a_client():
+        with server.connect("implicit", context):
+            pass
+
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    day = 86400
+    server = Aged(0)
+    server.pair = server.authority.issue("mx.test", days=90)
+    with server:
+        seen_by_a_client()
+        assert "expire" not in server.log(), server.log()
+        for days, said, count in ((70, "WARN .*it expires on", 0), (80, "WARN .*it expires on", 1),
+                                  (81, "WARN .*it expires on", 2), (91, "ERROR .*has expired", 1)):
+            server.set_clock(days * day)
+            seen_by_a_client()
+            seen_by_a_client()
+            if count:
+                server.wait_log(said)
+            assert len(re.findall(said, server.log())) == count, server.log()

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use openssl::asn1::Asn1Time;
+use openssl::asn1::{Asn1Object, Asn1OctetString, Asn1Time};
 use openssl::bn::{BigNum, MsbOption};
 use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
@@ -11,7 +11,7 @@ use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
 use openssl::rsa::Rsa;
 use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
-use openssl::x509::{X509, X509Name};
+use openssl::x509::{X509, X509Extension, X509Name};
 
 /// The kind of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,11 +34,17 @@ pub(crate) struct Wish<'a> {
     pub(crate) kind: Kind,
     /// From and to so many seconds from now.
     pub(crate) seconds: (i64, i64),
+    /// Whether it says where the certificate above it can be had.
+    pub(crate) names_issuer: bool,
 }
+
+/// An authorityInfoAccess with caIssuers (RFC 5280 §4.2.2.1), DER.
+const ISSUER_AT: &[u8] =
+    b"\x30\x1a\x30\x18\x06\x08\x2b\x06\x01\x05\x05\x07\x30\x02\x86\x0chttp://a.tes";
 
 impl<'a> Wish<'a> {
     pub(crate) const fn new(host: &'a str) -> Self {
-        Self { host, kind: Kind::Ec, seconds: (-86_400, 86_400 * 90) }
+        Self { host, kind: Kind::Ec, seconds: (-86_400, 86_400 * 90), names_issuer: false }
     }
 
     pub(crate) fn of(self, kind: Kind) -> Self {
@@ -47,6 +53,10 @@ impl<'a> Wish<'a> {
 
     pub(crate) fn valid(self, from: i64, to: i64) -> Self {
         Self { seconds: (from, to), ..self }
+    }
+
+    pub(crate) fn naming_its_issuer(self) -> Self {
+        Self { names_issuer: true, ..self }
     }
 
     /// The certificate, signed by itself.
@@ -85,6 +95,12 @@ impl<'a> Wish<'a> {
                 .append_extension(BasicConstraints::new().critical().ca().build().unwrap())
                 .unwrap();
         }
+        if self.names_issuer {
+            let name = Asn1Object::from_str("authorityInfoAccess").unwrap();
+            let value = Asn1OctetString::new_from_bytes(ISSUER_AT).unwrap();
+            let extension = X509Extension::new_from_der(&name, false, &value).unwrap();
+            builder.append_extension(extension).unwrap();
+        }
         let signer = issuer.map_or(&key, |issuer| &issuer.key);
         builder.sign(signer, MessageDigest::sha256()).unwrap();
         let above = issuer.map(|issuer| issuer.certificate.clone()).into_iter().collect();
@@ -97,6 +113,11 @@ impl Identity {
     pub(crate) fn write(&self, folder: &Path) {
         self.write_certificate(folder);
         self.write_key(folder);
+    }
+
+    /// As who takes the file without the chain.
+    pub(crate) fn without_chain(self) -> Self {
+        Self { above: Vec::new(), ..self }
     }
 
     pub(crate) fn write_certificate(&self, folder: &Path) {

@@ -53,6 +53,19 @@ fn a_name_that_is_not_the_hosts_is_told() {
 }
 
 #[test]
+fn a_chain_that_is_missing_is_told() {
+    let authority = Authority::new();
+    let wish = || Wish::new("mx.test").naming_its_issuer();
+    let words = "cert.pem: warning: the certificates of its authority are missing";
+    expect(&authority.sign(&wish()).without_chain(), 0, words);
+    // One whose authority is known to those who need it says nothing of where it is.
+    for good in [authority.sign(&wish()), authority.sign(&Wish::new("mx.test")).without_chain()] {
+        let (code, said) = check_of(&good);
+        assert!(code == 0 && !said.contains("warning"), "{said}");
+    }
+}
+
+#[test]
 fn what_cannot_be_used_is_told() {
     let home = home(&[]);
     let (code, said) = check(&home);

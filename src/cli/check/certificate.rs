@@ -65,6 +65,11 @@ fn look_at(settings: &Settings, files: &Files, certificate: &Certificate, findin
         }
         Some(_) => {}
     }
+    if certificate.lacks_chain() {
+        let text = "the certificates of its authority are missing, so many clients refuse it; put \
+                    them behind it, or name the file that has all (fullchain.pem)";
+        findings.warning(file, None, text);
+    }
     let host = &settings.server.hostname;
     if !certificate.names(host) {
         let text = format!(

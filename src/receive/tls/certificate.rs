@@ -134,6 +134,17 @@ impl Certificate {
         self.key.id() == Id::RSA
     }
 
+    /// Whether it stands alone though its authority says where the one above it can be had, as
+    /// public authorities do: whoever knows their roots alone does not trust it then.
+    pub fn lacks_chain(&self) -> bool {
+        let Some(own) = self.own() else { return false };
+        let names_issuer = || {
+            let places = own.authority_info();
+            places.iter().flatten().any(|place| place.method().nid() == Nid::AD_CA_ISSUERS)
+        };
+        self.chain.len() == 1 && names_issuer()
+    }
+
     fn own(&self) -> Option<&X509> {
         self.chain.first()
     }

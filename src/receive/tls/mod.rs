@@ -13,6 +13,7 @@ mod self_signed;
 
 use std::fmt;
 use std::io;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -30,8 +31,9 @@ use files::{Files, Octets, Unreadable};
 
 /// The folder in `[server] state` where a certificate of our own is.
 const OWN_FOLDER: &str = "tls";
+const SECONDS_PER_DAY: i64 = 86_400;
 /// How long before its end a certificate is complained of.
-pub const EXPIRES_SOON_SECONDS: i64 = 14 * 86_400;
+pub const EXPIRES_SOON_SECONDS: i64 = 14 * SECONDS_PER_DAY;
 
 /// The certificate of all listeners.
 pub struct Certificates {
@@ -67,6 +69,8 @@ struct State {
     told: String,
     /// The fingerprint that stands in the log.
     announced: String,
+    /// The day, counted from 1970, on which the dates of the certificate were last looked at.
+    day: i64,
 }
 
 /// Why there is no new certificate.
@@ -166,7 +170,11 @@ impl Certificates {
         if let Ok(octets) = files.load()
             && self.state().seen.as_ref() == Some(&octets)
         {
-            return self.state().usable.clone();
+            let usable = self.state().usable.clone();
+            if let Some(certificate) = &usable {
+                self.remind(files.path(certificate::Part::Certificate), certificate);
+            }
+            return usable;
         }
         match if is_own { self.read_own() } else { self.read_named() } {
             Ok((octets, certificate)) => Some(self.take(octets, certificate)),
@@ -255,13 +263,30 @@ impl Certificates {
         }
         let files = if self.uses_own() { &self.own } else { &self.named };
         let path = files.path(certificate::Part::Certificate);
-        tell_of(path, certificate, &fingerprint);
+        let until = date(certificate.validity().map_or(i64::MAX, |(_, end)| end));
+        log::info!(
+            "{}: the certificate for TLS, valid until {until}, SHA-256 {fingerprint}",
+            path.display()
+        );
+        let now = now();
+        self.state().day = now / SECONDS_PER_DAY;
+        tell_dates(path, certificate, now);
         if self.is_for_old_devices && !certificate.suits_old_devices() {
             log::warn!(
                 "{}: its key is not RSA, so most devices of before TLS 1.2 cannot use it; have \
                  one with an RSA key",
                 path.display()
             );
+        }
+    }
+
+    /// Says once a day what is wrong with the dates of a certificate that nobody has renewed.
+    fn remind(&self, path: &Path, certificate: &Certificate) {
+        let now = now();
+        let day = now / SECONDS_PER_DAY;
+        let before = mem::replace(&mut self.state().day, day);
+        if before != day {
+            tell_dates(path, certificate, now);
         }
     }
 
@@ -298,27 +323,55 @@ fn read(files: &Files) -> Result<(Octets, Certificate), Trouble> {
     }
 }
 
-fn tell_of(path: &Path, certificate: &Certificate, fingerprint: &str) {
-    let path = path.display();
-    let (begin, end) = certificate.validity().unwrap_or((0, i64::MAX));
-    let until = date(end);
-    log::info!("{path}: the certificate for TLS, valid until {until}, SHA-256 {fingerprint}");
-    let now = clock::since_1970().as_secs();
-    let (now, is_known) = (i64::try_from(now).unwrap_or(i64::MAX), !clock::is_plainly_wrong());
+fn now() -> i64 {
+    i64::try_from(clock::since_1970().as_secs()).unwrap_or(i64::MAX)
+}
+
+fn tell_dates(path: &Path, certificate: &Certificate, now: i64) {
+    // What a clock that was not set says of them means nothing.
+    if clock::is_plainly_wrong() {
+        return;
+    }
+    if let Some((level, text)) = certificate.validity().and_then(|dates| of_dates(dates, now)) {
+        log::log!(level, "{}: {text}", path.display());
+    }
+}
+
+/// What is to be said of a certificate that is valid between these two moments.
+fn of_dates((begin, end): (i64, i64), now: i64) -> Option<(log::Level, String)> {
     match now {
-        _ if !is_known => {}
         _ if now < begin => {
-            log::warn!("{path}: it is not valid before {}; look at the clock", date(begin))
+            let text = format!("it is not valid before {}; look at the clock", date(begin));
+            Some((log::Level::Warn, text))
         }
-        _ if now >= end => log::error!("{path}: it has expired, clients refuse it; renew it"),
+        _ if now >= end => {
+            Some((log::Level::Error, "it has expired, clients refuse it; renew it".to_owned()))
+        }
         _ if now >= end - EXPIRES_SOON_SECONDS => {
-            log::warn!("{path}: it expires soon; renew it")
+            Some((log::Level::Warn, format!("it expires on {}; renew it", date(end))))
         }
-        _ => {}
+        _ => None,
     }
 }
 
 /// A moment, in seconds since 1970, as people read it.
 pub fn date(seconds: i64) -> String {
     CivilTime::new(u64::try_from(seconds).unwrap_or(0), 0).rfc3339().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use log::Level;
+
+    #[test]
+    fn the_dates_are_told_when_they_matter() {
+        let level = |now| of_dates((100, 100 + 20 * SECONDS_PER_DAY), now).map(|(level, _)| level);
+        assert_eq!(level(99), Some(Level::Warn));
+        assert_eq!(level(100), None);
+        assert_eq!(level(99 + 6 * SECONDS_PER_DAY), None);
+        assert_eq!(level(100 + 6 * SECONDS_PER_DAY), Some(Level::Warn));
+        assert_eq!(level(99 + 20 * SECONDS_PER_DAY), Some(Level::Warn));
+        assert_eq!(level(100 + 20 * SECONDS_PER_DAY), Some(Level::Error));
+    }
 }
