@@ -329,7 +329,11 @@ impl Session {
     /// Sends a reply, or the client away where it has had too many that refuse.
     fn answer(&mut self, reply: Reply, consumed: usize) -> Action {
         if self.login_failures >= self.limits.max_login_failures && !reply.is_positive() {
-            return Action::Close(reply);
+            let text = format!("{}; too often in one session, closing", reply.text());
+            return Action::Close(match reply.status() {
+                Some(status) => Reply::with_text(reply.code(), status, text),
+                None => Reply::without_status(reply.code(), text),
+            });
         }
         if !reply.is_positive() {
             self.refusals += 1;
