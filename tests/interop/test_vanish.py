@@ -16,6 +16,9 @@ def away_and_back(server, take_away, bring_back, keeps_mail=True):
         with blocked_mailbox(server):
             assert send(client, "waits", [LOCAL]).code == 250
             server.wait_log("deferred to=<ann@mx.test>")
+            # Behind the line in the log comes its record, in two steps.
+            records = server.spool / "state"
+            wait_for("the record", lambda: [file.suffix for file in records.iterdir()] == [""])
             take_away()
             wait_for("451 while the spool is away", lambda: mail(client).code == 451)
             for _ in range(5):
