@@ -79,26 +79,33 @@ impl SessionThreads {
     fn next_work(&self, desk: &Arc<Desk>) -> Option<Work> {
         lock(&self.free).desks.push(Arc::clone(desk));
         let is_empty = |work: &mut Option<Work>| work.is_none();
-        let waited = desk.given.wait_timeout_while(lock(&desk.work), LINGER, is_empty);
-        let work = waited.unwrap_or_else(PoisonError::into_inner).0.take();
-        if work.is_some() {
-            return work;
-        }
-        let mut free = lock(&self.free);
-        if let Some(place) = free.desks.iter().position(|other| Arc::ptr_eq(other, desk)) {
+        let mut is_last_of_many = false;
+        loop {
+            let waited = desk.given.wait_timeout_while(lock(&desk.work), LINGER, is_empty);
+            let work = waited.unwrap_or_else(PoisonError::into_inner).0.take();
+            if work.is_some() {
+                return work;
+            }
+            let mut free = lock(&self.free);
+            let Some(place) = free.desks.iter().position(|other| Arc::ptr_eq(other, desk)) else {
+                drop(free);
+                // Somebody took this thread out just now.
+                let given = desk.given.wait_while(lock(&desk.work), is_empty);
+                return given.unwrap_or_else(PoisonError::into_inner).take();
+            };
+            // The others free what they kept behind their last word; it is waited for.
+            if free.desks.len() == 1 && free.ended >= BURST {
+                (free.ended, is_last_of_many) = (0, true);
+                continue;
+            }
             free.desks.swap_remove(place);
             free.ended += 1;
-            if free.desks.is_empty() && free.ended >= BURST {
-                free.ended = 0;
-                drop(free);
+            drop(free);
+            if is_last_of_many {
                 process::trim_memory();
             }
             return None;
         }
-        drop(free);
-        // Somebody took this thread out just now.
-        let given = desk.given.wait_while(lock(&desk.work), is_empty);
-        given.unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 

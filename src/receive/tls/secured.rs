@@ -74,7 +74,12 @@ impl Secured {
     /// Why it failed. The client was told by an alert; the socket is still open.
     pub fn handshake(&mut self, deadline: Instant) -> Result<(), HandshakeFailure> {
         match self.pump(deadline, SslStream::accept) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                // There is nothing to say to the last word of the handshake, and most clients
+                // keep their next command until it is acknowledged (RFC 1122 §4.2.3.4).
+                self.stream.get_ref().socket.acknowledge();
+                Ok(())
+            }
             Err(Stop::TooLate) => {
                 self.is_broken = true;
                 Err(HandshakeFailure::TooSlow)
