@@ -30,6 +30,8 @@ pub struct SessionThreads {
 struct Free {
     /// The threads that wait for work. Whoever takes one out gives it some.
     desks: Vec<Arc<Desk>>,
+    /// How many threads there are, at work or waiting.
+    threads: usize,
     /// How many have ended since memory was given back.
     ended: usize,
 }
@@ -53,15 +55,24 @@ impl SessionThreads {
     /// # Errors
     /// When there is none and none can be started; the work is dropped.
     pub fn run(&self, work: Work) -> io::Result<()> {
-        let free = lock(&self.free).desks.pop();
-        if let Some(desk) = free {
+        let desk = {
+            let mut free = lock(&self.free);
+            let desk = free.desks.pop();
+            free.threads += usize::from(desk.is_none());
+            desk
+        };
+        if let Some(desk) = desk {
             *lock(&desk.work) = Some(work);
             desk.given.notify_one();
             return Ok(());
         }
         let threads = self.clone();
         let thread = thread::Builder::new().name("session".into()).stack_size(STACK);
-        thread.spawn(move || threads.serve(work)).map(drop)
+        let started = thread.spawn(move || threads.serve(work)).map(drop);
+        if started.is_err() {
+            lock(&self.free).threads -= 1;
+        }
+        started
     }
 
     fn serve(&self, mut work: Work) {
@@ -94,12 +105,13 @@ impl SessionThreads {
                 return given.unwrap_or_else(PoisonError::into_inner).take();
             };
             // The others free what they kept behind their last word; it is waited for.
-            if free.desks.len() == 1 && free.ended >= BURST {
-                (free.ended, is_last_of_many) = (0, true);
+            if free.threads == 1 && free.ended >= BURST && !is_last_of_many {
+                is_last_of_many = true;
                 continue;
             }
             free.desks.swap_remove(place);
-            free.ended += 1;
+            free.threads -= 1;
+            free.ended = if is_last_of_many { 0 } else { free.ended + 1 };
             drop(free);
             if is_last_of_many {
                 process::trim_memory();

@@ -1,6 +1,7 @@
 """Small: the bounds on memory that the program promises."""
 
 import resource
+import ssl
 import time
 
 from harness import Server, smarthost, wait_for
@@ -83,6 +84,34 @@ def test_thousand_sessions():
         for session in sessions:
             session.command("QUIT", 221)
             session.socket.close()
+
+
+def test_sessions_under_tls():
+    """A session under TLS needs less than 64 KiB; when five hundred have gone most of it is given
+    back."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+
+    def session(server):
+        client = server.session()
+        client.command("STARTTLS", 220)
+        client.socket = context.wrap_socket(client.socket)
+        client.command("EHLO client.test", 250)
+        return client
+    limits = {"max_sessions": 510, "max_sessions_per_client": 510}
+    with Server({"server": limits, "listen.smtp": {"tls": "starttls"}}) as server:
+        idle = server.memory("Pss")
+        sessions = [session(server)]
+        first = server.memory("Pss")
+        sessions += [session(server) for _ in range(500)]
+        pss = server.memory("Pss")
+        each = (pss - first) / 500
+        print(f"note: the first session under TLS costs {(first - idle) >> 10} KiB, "
+              f"each other one {each / 1024:.1f} KiB")
+        assert each < 64 << 10, f"{each} octets"
+        for client in sessions:
+            client.socket.close()
+        wait_for("the memory to be given back", lambda: server.memory("Pss") < first + 6 * MIB)
 
 
 def test_starts_quickly():
