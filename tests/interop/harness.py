@@ -282,7 +282,7 @@ class Server(contextlib.AbstractContextManager):
 
     def memory(self, field):
         """A line of /proc/PID/status or of smaps_rollup, in octets."""
-        file = "smaps_rollup" if field in ("Pss", "Rss", "Private_Dirty") else "status"
+        file = "smaps_rollup" if field in ("Pss", "Rss", "Private_Dirty", "Anonymous") else "status"
         text = Path(f"/proc/{self.process.pid}/{file}").read_text()
         return int(re.search(rf"^{field}:\s+(\d+) kB", text, re.M)[1]) * 1024
 
