@@ -9,6 +9,7 @@ use crate::mail::completion::{HeaderFault, HeaderSection, Locals};
 use crate::mail::header;
 use crate::mail::status::Status;
 use crate::mail::submission::Surroundings;
+use crate::receive::policy::CANNOT_TELL;
 use crate::receive::provenance::Provenance;
 use crate::receive::sender::Owner;
 use crate::route::local::{LocalRouter, Resolution};
@@ -34,8 +35,6 @@ const NOT_A_FIELD: Reply = Reply::new(
 );
 const NO_FROM: Reply =
     Reply::new(554, BAD_CONTENT, "The message has neither a From field nor a sender; add one");
-const CANNOT_TELL: Reply =
-    Reply::new(451, Status::new(4, 3, 0), "Cannot look this user up now; try again later");
 
 /// A header section that is not whole yet.
 #[derive(Debug)]

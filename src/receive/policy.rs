@@ -47,7 +47,8 @@ const JUST_STARTED: Reply =
     Reply::new(458, Status::new(4, 3, 2), "The queue was started a moment ago; try again later");
 const NO_LOGIN: Reply =
     Reply::new(503, Status::new(5, 5, 1), "There is no login to go on with; say AUTH again");
-const CANNOT_TELL: Reply =
+/// The answer where a user cannot be looked up now.
+pub(super) const CANNOT_TELL: Reply =
     Reply::new(451, Status::new(4, 3, 0), "Cannot look this user up now; try again later");
 const NOT_AN_ADDRESS: Reply =
     Reply::new(553, Status::new(5, 1, 3), "This is no address or user name");

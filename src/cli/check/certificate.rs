@@ -8,7 +8,7 @@ use crate::receive::tls::certificate::{Certificate, Part};
 use crate::receive::tls::files::Files;
 use crate::receive::tls::{EXPIRES_SOON_SECONDS, date};
 use crate::sys::clock;
-use crate::sys::disk::Disk;
+use crate::sys::files::is_for_everybody;
 
 /// Looks at the files of `[tls]`, where any listener has TLS and the server does not make its
 /// own certificate.
@@ -19,7 +19,7 @@ pub(super) fn look(settings: &Settings, findings: &mut Findings) {
         return;
     }
     let key = files.path(Part::Key);
-    if Disk::host().look_at(key).is_ok_and(|key| key.is_readable_for_all()) {
+    if is_for_everybody(key).unwrap_or(false) {
         findings.warning(
             key,
             None,

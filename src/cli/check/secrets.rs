@@ -9,7 +9,7 @@ use super::rights::{self, is_for_root};
 use crate::config::settings::{ClientTls, SecretSource, Settings};
 use crate::deliver::login::Secret;
 use crate::deliver::secret::MAX_FILE;
-use crate::sys::disk::Disk;
+use crate::sys::files;
 use crate::sys::watched::WatchedFile;
 
 /// Looks at what the login of the smarthost needs, if it has one, in the settings of `config`. A
@@ -18,7 +18,7 @@ pub(super) fn look(config: &Path, settings: &Settings, findings: &mut Findings) 
     let Some(smarthost) = &settings.smarthost else { return };
     let (Some(login), section) = (&smarthost.login, &smarthost.section) else { return };
     match &login.secret {
-        SecretSource::Inline(_) if is_for_everybody(config) => {
+        SecretSource::Inline(_) if files::is_for_everybody(config).unwrap_or(false) => {
             let text = format!(
                 "everybody on this host may read the password in [{section}]; put it into a file \
                  that only the server may read, and name that as password_file"
@@ -62,12 +62,8 @@ fn look_at(path: &Path, settings: &Settings, findings: &mut Findings) {
     let mend = format!("chown {}", settings.server.user);
     if let Some(text) = rights::unreadable(path, settings, &mend) {
         findings.mistake(path, None, text);
-    } else if is_for_everybody(path) {
+    } else if files::is_for_everybody(path).unwrap_or(false) {
         let text = "everybody on this host may read the password; take that away with chmod o-r";
         findings.warning(path, None, text);
     }
-}
-
-fn is_for_everybody(path: &Path) -> bool {
-    Disk::host().look_at(path).is_ok_and(|file| file.is_readable_for_all())
 }

@@ -180,11 +180,6 @@ impl Status {
         self.0.st_mode & 0o020 != 0
     }
 
-    /// Whether everybody on this host may read it, as far as its own mode says.
-    pub const fn is_readable_for_all(&self) -> bool {
-        self.0.st_mode & 0o004 != 0
-    }
-
     /// Whether the account `uid` with these groups may read it, as far as its own mode says.
     pub fn is_readable_for(&self, uid: u32, groups: &[u32]) -> bool {
         let bit = match () {
