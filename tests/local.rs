@@ -14,6 +14,7 @@ use std::time::Duration;
 use mailwren::config::settings::{MailboxFormat, Users};
 use mailwren::deliver::outcome::Outcome;
 use mailwren::deliver::pool::Deliver;
+use mailwren::route::addressee::{Addressee, Way};
 
 use local_support::{Folder, deferred, deliver, delivery_by, files, job, settings};
 
@@ -97,12 +98,15 @@ fn each_recipient_has_its_own_outcome() {
     assert_eq!(indexes, [0, 1, 2, 3, 4]);
     let ann = || "ann@home.test".parse().unwrap();
     assert_eq!(outcomes[0].1, delivered(&folder.path().join("ann")));
-    assert_eq!(outcomes[1].1, Outcome::Expanded(vec![ann(), "carl@x.test".parse().unwrap()]));
+    assert_eq!(
+        outcomes[1].1,
+        Outcome::Expanded(vec![ann(), "carl@x.test".parse().unwrap()].into())
+    );
     let Outcome::Failed(failure) = &outcomes[2].1 else { panic!("{outcomes:?}") };
     assert_eq!(failure.status.to_string(), "5.1.1");
-    let Outcome::DeliveredAnd { place, others } = &outcomes[3].1 else { panic!("{outcomes:?}") };
-    assert!(place.contains("root") && *others == [ann()], "{outcomes:?}");
-    assert_eq!(files(&folder.path().join("root/new")).len(), 1);
+    let Outcome::Expanded(expansion) = &outcomes[3].1 else { panic!("{outcomes:?}") };
+    let itself = Addressee { mailbox: "root@home.test".parse().unwrap(), way: Way::Mailbox };
+    assert_eq!(expansion.into, [itself, ann().into()]);
     let failure = deferred(outcomes[4].1.clone());
     assert!(
         failure.text.contains("aliases:3") && failure.text.contains("|run"),

@@ -113,7 +113,7 @@ fn a_crash_between_two_reports_repeats_and_forgets_nobody() {
     assert_eq!(names(&relay), ["bob@far.test"]);
     queue.answer(&local, |name| match &name[..3] {
         "ann" => delivered(),
-        _ => Outcome::Expanded(vec!["cat@near.test".parse().unwrap()]),
+        _ => Outcome::Expanded(vec!["cat@near.test".parse().unwrap()].into()),
     });
     assert_eq!(names(&queue.relay_job()), ["cat@near.test"]);
     queue.settle_reports();
@@ -137,7 +137,7 @@ fn an_alias_goes_where_its_addresses_lead_each_once() {
     queue.announce("<>", &["all@home.test"]);
     let into = ["ann@home.test", "bob@far.test", "all@home.test", "ANN@home.test"];
     let into: Vec<_> = into.iter().map(|text| text.parse().unwrap()).collect();
-    queue.answer(&queue.local_job(), |_| Outcome::Expanded(into.clone()));
+    queue.answer(&queue.local_job(), |_| Outcome::Expanded(into.clone().into()));
     let (local, relay) = (queue.local_job(), queue.relay_job());
     assert_eq!(
         (names(&local), names(&relay)),
@@ -203,7 +203,7 @@ fn local_mail_is_not_held_up_by_what_cannot_be_relayed() {
     for _ in 0..300 {
         queue.announce("<>", &["root@home.test"]);
         let job = queue.local_job();
-        queue.answer(&job, |_| Outcome::Expanded(vec!["me@dead.test".parse().unwrap()]));
+        queue.answer(&job, |_| Outcome::Expanded(vec!["me@dead.test".parse().unwrap()].into()));
     }
     queue.announce("<>", &["ann@home.test", "bob@slow.test"]);
     let job = queue.local_job();

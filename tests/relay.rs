@@ -14,6 +14,7 @@ use mailwren::deliver::pool::Deliver;
 use mailwren::deliver::relay::Relay;
 use mailwren::mail::address::{Domain, Mailbox};
 use mailwren::mail::dsn_request::MessageRequest;
+use mailwren::route::addressee::Way;
 use mailwren::route::next_hop::NextHop;
 use mailwren::smtp::parameters::{MailParameters, parse_rcpt_parameters};
 use mailwren::spool::envelope::{Body, Envelope};
@@ -67,12 +68,13 @@ fn job(next_hop: NextHop, recipients: &[&str], content: &[u8]) -> Job {
     let recipients = recipients
         .map(|(at, to)| {
             let (mailbox, request) = (to.mailbox.clone(), to.request.clone());
-            Recipient { index: 10 + 3 * at, mailbox, request }
+            Recipient { index: 10 + 3 * at, mailbox, way: Way::Routed, request }
         })
         .collect();
     let content = 9..9 + content.len() as u64;
     let message = Arc::new(StoredMessage::new(file, content, envelope));
-    Job { message, recipients, next_hop }
+    let reverse_path = message.envelope().reverse_path.clone();
+    Job { message, reverse_path, recipients, next_hop }
 }
 
 fn smarthost(peers: &[&Peer]) -> NextHop {
@@ -179,7 +181,7 @@ fn asked(ehlo: &'static str, mail: &str, rcpt: [&str; 3]) -> (Vec<String>, bool)
     for (index, text) in rcpt.into_iter().enumerate() {
         let (mailbox, request) =
             (recipients[index].parse().unwrap(), parse_rcpt_parameters(text).unwrap());
-        job.recipients.push(Recipient { index, mailbox, request });
+        job.recipients.push(Recipient { index, mailbox, way: Way::Routed, request });
     }
     // An alias led to the last one.
     envelope.recipients[2] = "all@here.test".parse::<Mailbox>().unwrap().into();

@@ -8,6 +8,7 @@ use crate::config::settings::{Login, Settings};
 use crate::deliver::encryption;
 use crate::mail::address::Mailbox;
 use crate::mail::address_list;
+use crate::route::addressee::{Addressee, Way};
 use crate::route::local::{LocalRouter, Resolution};
 use crate::route::next_hop;
 use crate::route::next_hop::NextHop;
@@ -49,16 +50,17 @@ pub(super) fn run(invocation: &mut Invocation) -> Result<u8, lexopt::Error> {
 /// Prints a line for each step of `first` and all that it is expanded into.
 fn explain(settings: &Settings, router: &LocalRouter, first: Mailbox) -> u8 {
     let mut code = exit::OK;
-    let mut steps = vec![first];
+    let mut steps = vec![Addressee::from(first)];
     let mut at = 0;
-    while let Some(mailbox) = steps.get(at).filter(|_| at < MAX_STEPS).cloned() {
+    while let Some(Addressee { mailbox, way }) = steps.get(at).filter(|_| at < MAX_STEPS).cloned() {
         at += 1;
-        let next_hop = next_hop(settings, &mailbox);
+        let next_hop = next_hop(settings, &mailbox, &way);
         let relayed_to = |whom: &str| {
             say(format_args!("{mailbox}: relayed to {whom}, {}", encryption::in_words(&next_hop)));
         };
         let found = match &next_hop {
-            NextHop::Local => router.resolve(&mailbox),
+            NextHop::Local | NextHop::Command if way != Way::Routed => continue,
+            NextHop::Local | NextHop::Command => router.resolve(&mailbox),
             NextHop::Smarthost(smarthost) => {
                 let hosts: Vec<_> = smarthost.hosts.iter().map(ToString::to_string).collect();
                 let hosts = hosts.join(", then ");
@@ -71,24 +73,17 @@ fn explain(settings: &Settings, router: &LocalRouter, first: Mailbox) -> u8 {
                 continue;
             }
         };
-        let mut add = |mailboxes: Vec<Mailbox>| {
-            for mailbox in mailboxes {
-                if !steps.contains(&mailbox) {
-                    steps.push(mailbox);
-                }
-            }
-        };
         match found {
             Resolution::Mailbox(user) => {
                 say(format_args!("{mailbox}: the mailbox of {}", user.name))
             }
-            Resolution::MailboxAnd(user, others) => {
-                say(format_args!("{mailbox}: the mailbox of {}, and {}", user.name, list(&others)));
-                add(others);
-            }
-            Resolution::Expanded(others) => {
-                say(format_args!("{mailbox}: an alias for {}", list(&others)));
-                add(others);
+            Resolution::Expanded(expansion) => {
+                say(format_args!("{mailbox}: an alias for {}", list(&expansion.into)));
+                for to in expansion.into {
+                    if !steps.contains(&to) {
+                        steps.push(to);
+                    }
+                }
             }
             Resolution::Unknown => {
                 say(format_args!("{mailbox}: unknown, refused with 550"));
@@ -109,6 +104,6 @@ fn login(login: &Login) -> String {
     format!(", logged in as {:?} by {}", login.user, mechanisms.join(", "))
 }
 
-fn list(mailboxes: &[Mailbox]) -> String {
-    mailboxes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+fn list(into: &[Addressee]) -> String {
+    into.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -126,12 +126,9 @@ pub(super) const AUTH: &[Key] = &[
     key(
         "trusted_users",
         Kind::Words("names of accounts"),
-        "root",
-        "The accounts of this host that may send under any address.",
-    )
-    .later(
-        "accounts of this host may all send under any address, and this key does nothing yet",
-        UNSET,
+        "root, daemon, www-data",
+        "The accounts of this host whose programs may send under any address; others only under \
+         those that `sender` allows.",
     ),
     key(
         "auth_failures",

@@ -14,10 +14,9 @@ use super::ini::{self, Document, MAX_FILE};
 use super::mistake::{ConfigError, Mistakes, shown};
 use super::reader::Reader;
 use super::settings::{
-    ListenAddress, Listener, Local, LocalDomains, MailboxFormat, Queue, Server, Settings,
-    TlsVersion, Users, Vrfy,
+    ListenAddress, Listener, LocalDomains, Queue, Server, Settings, TlsVersion, Vrfy,
 };
-use super::{addresses, login, names, next_hop, paths};
+use super::{addresses, local, login, names, next_hop, paths};
 use crate::mail::address::{DomainName, Mailbox};
 
 /// The most listeners, each of which has a thread.
@@ -90,7 +89,10 @@ fn settings(document: &Document, hostname: &str, mistakes: &mut Mistakes) -> Opt
     let auth = login::auth(&mut Reader::new(document, "auth", mistakes));
     let networks = Reader::new(document, "relay", mistakes).value("networks", addresses::networks);
     let origin = server.as_ref().map(|server| server.domains.origin().clone());
-    let local = local(&mut Reader::new(document, "local", mistakes), origin.clone());
+    let local = local::local(&mut Reader::new(document, "local", mistakes), origin.clone());
+    let domains = local::domains(document, server.as_ref(), mistakes);
+    let rewrite = local::rewrite(&mut Reader::new(document, "rewrite", mistakes));
+    let digest = local::digest(&mut Reader::new(document, "digest", mistakes));
     let smarthost = match document.section("smarthost") {
         Some(_) => next_hop::smarthost(&mut Reader::new(document, "smarthost", mistakes)).map(Some),
         None => Some(None),
@@ -98,13 +100,18 @@ fn settings(document: &Document, hostname: &str, mistakes: &mut Mistakes) -> Opt
     let queue = queue(&mut Reader::new(document, "queue", mistakes), origin);
     let dns = Reader::new(document, "dns", mistakes).value("servers", addresses::dns_servers);
     let level = log_level(&mut Reader::new(document, "log", mistakes));
+    let (mut server, domains) = (server?, domains?);
+    server.domains.others = domains.iter().map(|domain| domain.name.clone()).collect();
     Some(Settings {
-        server: server?,
+        server,
         listeners: listeners?,
         relay_networks: networks?,
         tls: tls?.0,
         auth: auth?,
         local: local?,
+        domains,
+        rewrite: rewrite?,
+        digest: digest?,
         smarthost: smarthost?,
         queue: queue?,
         dns_servers: dns?,
@@ -175,7 +182,8 @@ fn local_domains(section: &mut Reader<'_>, hostname: &DomainName) -> Option<Loca
     section.value("domains", |_| addresses::local_domains(&text, hostname))
 }
 
-fn user(text: &str) -> Result<String, String> {
+/// The name of an account.
+pub(super) fn user(text: &str) -> Result<String, String> {
     let is_good = (1..=MAX_USER).contains(&text.len())
         && !text.starts_with(['-', '.'])
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
@@ -239,60 +247,6 @@ fn note_address(
             section.wrong("address", &format!("{owner} has this address already; give another"));
         }
         None => taken.push((address.clone(), section.heading())),
-    }
-}
-
-fn local(section: &mut Reader<'_>, origin: Option<DomainName>) -> Option<Local> {
-    let format = section
-        .choice("format", &[("mbox", MailboxFormat::Mbox), ("maildir", MailboxFormat::Maildir)]);
-    let users = section.value("users", paths::users);
-    let path = match (format, &users) {
-        (Some(format), Some(users)) => mailbox_path(section, format, users),
-        _ => None,
-    };
-    let aliases = section.value("aliases", paths::optional);
-    let subaddress = section.value("subaddress", subaddress);
-    let catch_all = match origin {
-        Some(origin) => section.value("catch_all", |text| addresses::catch_all(text, &origin)),
-        None => None,
-    };
-    Some(Local {
-        format: format?,
-        path: path?,
-        users: users?,
-        aliases: aliases?,
-        subaddress: subaddress?,
-        catch_all: catch_all?,
-    })
-}
-
-fn mailbox_path(section: &mut Reader<'_>, format: MailboxFormat, users: &Users) -> Option<String> {
-    if section.is_set("path") {
-        return section.value("path", |text| paths::template(text, format, users));
-    }
-    match paths::template(paths::default_template(format), format, users) {
-        Ok(path) => Some(path),
-        Err(_) => {
-            section.wrong(
-                "users",
-                "mailboxes in homes, the default of maildir, need `users = system`; add a line \
-                 such as `path = /var/mail/{user}`",
-            );
-            None
-        }
-    }
-}
-
-fn subaddress(text: &str) -> Result<Option<char>, String> {
-    let mut chars = text.chars();
-    match (chars.next(), chars.next()) {
-        (None, _) => Ok(None),
-        // These four have a meaning of their own in an address or a path.
-        (Some(c), None) if c.is_ascii_punctuation() && !"@/\"\\".contains(c) => Ok(Some(c)),
-        _ => {
-            let text = shown(text);
-            Err(format!("{text} cannot separate; give one character such as + or -, or nothing"))
-        }
     }
 }
 

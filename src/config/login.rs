@@ -1,6 +1,7 @@
 //! Who may log in, and how: `[auth]`, `[tls]`, and what a `[listen.NAME]` says of both.
 
 use super::addresses;
+use super::load::user;
 use super::mistake::shown;
 use super::paths;
 use super::reader::Reader;
@@ -38,12 +39,14 @@ pub(super) fn auth(section: &mut Reader<'_>) -> Option<Auth> {
         _ => paths::socket(text).map(Some),
     });
     let sender = section.choice("sender", &[("own", SenderRule::Own), ("any", SenderRule::Any)]);
+    let trusted_users = section.value("trusted_users", |text| list(text, user));
     let auth_failures = section.number("auth_failures");
     Some(Auth {
         users: users?,
         mechanisms: mechanisms?,
         dovecot: dovecot?,
         sender: sender?,
+        trusted_users: trusted_users?,
         auth_failures: u32::try_from(auth_failures?).unwrap_or(u32::MAX),
     })
 }

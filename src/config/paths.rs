@@ -87,6 +87,18 @@ pub(super) fn template(text: &str, format: MailboxFormat, users: &Users) -> Resu
     Ok(text.trim_end_matches('/').to_owned())
 }
 
+/// A path with `{user}` or `{home}` in it, for the users that have one; else, and for an empty
+/// text, `None`.
+pub(super) fn forward(text: &str, users: &Users) -> Result<Option<String>, String> {
+    match users {
+        _ if text.is_empty() => Ok(None),
+        Users::System => template(text, MailboxFormat::Mbox, users).map(Some),
+        Users::Any | Users::File(_) => {
+            template(text, MailboxFormat::Mbox, &Users::System).map(|_| None)
+        }
+    }
+}
+
 fn check_placeholders(text: &str) -> Result<(), String> {
     let mut rest = text;
     while let Some(at) = rest.find(['{', '}']) {

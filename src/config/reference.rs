@@ -5,8 +5,9 @@
 //! of the finger from turning into a server that answers nobody.
 
 use super::connections::{AUTH, LISTEN, NEXT_HOP, SERVER_TLS, SMARTHOST_OWN};
-use super::keys::{Key, Kind, Section, UNSET, key};
-use super::reserved::{DIGEST, DOMAIN, REWRITE, ROUTE};
+use super::keys::{Key, Kind, Section, key};
+use super::mailboxes::{DIGEST, DOMAIN, LOCAL, REWRITE};
+use super::reserved::ROUTE;
 
 /// Yes or no.
 pub(super) const YES_NO: Kind = Kind::Choice(&["no", "yes"]);
@@ -18,11 +19,10 @@ pub(super) const ADDRESS: Kind = Kind::Words("an address, such as ann@home.examp
 /// Any path.
 pub(super) const PATH: Kind = Kind::Words("an absolute path, such as /var/lib/mailwren");
 
-const NO_QUOTA: &str = "quotas are not built yet";
-
 /// Seconds in a minute.
 pub(super) const MINUTE: u64 = 60;
-const HOUR: u64 = 60 * MINUTE;
+/// Seconds in an hour.
+pub(super) const HOUR: u64 = 60 * MINUTE;
 /// Seconds in a year.
 pub(super) const YEAR: u64 = 365 * 24 * HOUR;
 const KIB: u64 = 1 << 10;
@@ -139,7 +139,7 @@ pub static REFERENCE: &[Section] = &[
         name: "rewrite",
         example: None,
         help: "Other addresses for what leaves this host.",
-        later: Some("rewriting is not built yet"),
+        later: None,
         own: REWRITE,
         shared: &[],
     },
@@ -147,7 +147,7 @@ pub static REFERENCE: &[Section] = &[
         name: "domain",
         example: Some("example.org"),
         help: "A domain with users of its own: any number of sections.",
-        later: Some("domains with users of their own are not built yet"),
+        later: None,
         own: DOMAIN,
         shared: &[],
     },
@@ -155,7 +155,7 @@ pub static REFERENCE: &[Section] = &[
         name: "digest",
         example: None,
         help: "Gathers a flood of notifications into one message.",
-        later: Some("digests are not built yet"),
+        later: None,
         own: DIGEST,
         shared: &[],
     },
@@ -248,75 +248,6 @@ const RELAY: &[Key] = &[key(
     "The networks that may relay without logging in. For the machines of a LAN add it: \
      127.0.0.0/8, ::1, 192.168.1.0/24. Never add a network with strangers in it.",
 )];
-
-const LOCAL: &[Key] = &[
-    key(
-        "format",
-        Kind::Choice(&["mbox", "maildir"]),
-        "mbox",
-        "How a mailbox is written: one file, or a folder with a file for each message.",
-    ),
-    key(
-        "path",
-        Kind::Words("an absolute path with {user}, {domain} or {home} in it"),
-        "",
-        "Where a user's mailbox is: a path with {user}, {domain} or, first, {home} in it. \
-         Empty: /var/mail/{user} for mbox, {home}/Maildir for maildir.",
-    ),
-    key(
-        "users",
-        Kind::Words("system, any, or the absolute path of a file of names"),
-        "system",
-        "Who has a mailbox: `system`, the accounts of this host; `any` name; or the names in a \
-         file, one on each line, whose absolute path stands here.",
-    ),
-    key(
-        "aliases",
-        PATH,
-        "/etc/aliases",
-        "The alias file, as aliases(5) describes it. It need not exist. Empty: none.",
-    ),
-    key(
-        "subaddress",
-        Kind::Words("one character that is no letter or digit, such as + or -, or nothing"),
-        "+",
-        "What separates a user from the detail in user+detail@domain. Empty: nothing does.",
-    ),
-    key(
-        "catch_all",
-        Kind::Words("an address, such as ann@home.example, or the name of a local user"),
-        "",
-        "Who takes the mail for users that do not exist here: an address, or the name of a \
-         local user. Empty: it is refused.",
-    ),
-    key(
-        "forward",
-        Kind::Words("an absolute path with {user}, {domain} or {home} in it"),
-        "{home}/.forward",
-        "The file in which a user says where the mail goes.",
-    )
-    .later(".forward files are not built yet", UNSET),
-    key(
-        "lmtp",
-        Kind::Words("unix:/path or HOST:PORT"),
-        "",
-        "Hand local mail to an LMTP server instead of writing files.",
-    )
-    .later("LMTP is not built yet", UNSET),
-    key(
-        "unknown",
-        Kind::Words("reject, or an address"),
-        "reject",
-        "What becomes of mail for users that do not exist here.",
-    )
-    .later(
-        "such mail is refused unless catch_all takes it, and this key does nothing yet",
-        &["reject", ""],
-    ),
-    key("quota", YES_NO, "no", "Whether the Maildir++ quota file counts.").later(NO_QUOTA, &["no"]),
-    key("vacation", YES_NO, "no", "Whether ~/.vacation.msg is sent to people who write.")
-        .later("vacation messages are not built yet", &["no"]),
-];
 
 const QUEUE: &[Key] = &[
     key(

@@ -102,7 +102,8 @@ fn render_section(text: &mut String, section: &Section, works: bool) {
     if works || section.later.is_some() {
         comment(text, section.help);
         // Where being there means something, a smarthost or a mistake, it is a comment too.
-        let means_something = section.later.is_some() || section.key("host").is_some();
+        let means_something =
+            section.later.is_some() || section.key("host").is_some() || section.name == "domain";
         let mark = if means_something { ";" } else { "" };
         text.extend([mark, &heading, "\n"]);
     } else {

@@ -25,6 +25,12 @@ pub struct Settings {
     pub auth: Auth,
     /// `[local]`.
     pub local: Local,
+    /// Each `[domain.NAME]`, in the order of the file.
+    pub domains: Vec<VirtualDomain>,
+    /// `[rewrite]`.
+    pub rewrite: Rewrite,
+    /// `[digest]`.
+    pub digest: Digest,
     /// `[smarthost]`; without it mail goes straight to the MX.
     pub smarthost: Option<Smarthost>,
     /// `[queue]`.
@@ -74,13 +80,16 @@ pub struct LocalDomains {
     pub names: Vec<DomainName>,
     /// Whether `*` is among them: every domain is delivered here, as `mailwren demo` wants.
     pub all: bool,
+    /// The domains with users of their own, each a `[domain.NAME]`.
+    pub others: Vec<DomainName>,
 }
 
 impl LocalDomains {
     /// Whether mail for `domain` is delivered here. An address literal is so only with `*`; for
     /// its own address the session puts a name of ours first.
     pub fn contains(&self, domain: &Domain) -> bool {
-        self.all || domain.name().is_some_and(|name| self.names.contains(name))
+        let is_ours = |name| self.names.contains(name) || self.others.contains(name);
+        self.all || domain.name().is_some_and(is_ours)
     }
 
     /// The domain of an address that was given without one.
@@ -206,8 +215,10 @@ pub struct Auth {
     pub mechanisms: Vec<Mechanism>,
     /// Dovecot's socket, which then knows the accounts instead of the file.
     pub dovecot: Option<PathBuf>,
-    /// Under which addresses those who logged in may send.
+    /// Under which addresses those who logged in, and the accounts of this host, may send.
     pub sender: SenderRule,
+    /// The accounts of this host that may send under any address.
+    pub trusted_users: Vec<String>,
     /// The refused logins after which a session ends.
     pub auth_failures: u32,
 }
@@ -236,6 +247,69 @@ pub struct Local {
     pub subaddress: Option<char>,
     /// Who takes mail for unknown local users.
     pub catch_all: Option<Mailbox>,
+    /// Where a user's `.forward` is: a path with `{user}` or `{home}` in it. `None` where there
+    /// is none, as for users that are no accounts.
+    pub forward: Option<String>,
+    /// The account that the commands of alias files run as.
+    pub command_user: String,
+    /// How long a command may run.
+    pub command_timeout: Duration,
+    /// How an mbox is locked, in this order. Never empty.
+    pub mbox_locks: Vec<MboxLock>,
+    /// Whether `maildirsize` counts.
+    pub quota: bool,
+    /// Whether `~/.vacation.msg` is sent.
+    pub vacation: bool,
+}
+
+/// A way to lock an mbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MboxLock {
+    /// A file of its own beside it.
+    DotLock,
+    /// `fcntl(2)`.
+    Fcntl,
+    /// `flock(2)`.
+    Flock,
+}
+
+/// `[domain.NAME]`: a domain with users of its own. Their mailboxes belong to the server's
+/// account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtualDomain {
+    /// The NAME of the section.
+    pub name: DomainName,
+    /// The file with its users. `None` where it has aliases only.
+    pub users: Option<PathBuf>,
+    /// Its alias file.
+    pub aliases: Option<PathBuf>,
+    /// Where its mailboxes are: a path with `{user}` and `{domain}` in it.
+    pub path: String,
+    /// Who takes mail for unknown users.
+    pub catch_all: Option<Mailbox>,
+}
+
+/// `[rewrite]`: what becomes of the addresses of this host in mail that leaves it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rewrite {
+    /// What every local sender becomes.
+    pub sender: Option<Mailbox>,
+    /// The domain that takes the place of ours.
+    pub masquerade: Option<DomainName>,
+    /// A file of addresses and what they become.
+    pub map: Option<PathBuf>,
+    /// The display name of a replaced sender who has none, with `{user}`, `{host}` and `{name}`
+    /// in it; empty for none.
+    pub name: String,
+}
+
+/// `[digest]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Digest {
+    /// How many messages of one sender to one recipient go out one by one in a window; 0 for all.
+    pub burst: usize,
+    /// The window.
+    pub window: Duration,
 }
 
 /// `[local] format`.

@@ -147,7 +147,7 @@ pub fn waits_for_clock(cause: &Cause, is_plainly_wrong: bool) -> bool {
 pub fn in_words(next_hop: &NextHop) -> String {
     let NextHop::Smarthost(smarthost) = next_hop else {
         return match next_hop {
-            NextHop::Local => String::new(),
+            NextHop::Local | NextHop::Command => String::new(),
             _ => "with TLS where a host offers it, whatever its certificate, else in the clear"
                 .to_owned(),
         };
@@ -184,7 +184,7 @@ fn falls_back_to_plain(next_hop: &NextHop) -> bool {
                 && !keeps_its_password(smarthost)
         }
         NextHop::Mx(_) => true,
-        NextHop::Local => false,
+        NextHop::Local | NextHop::Command => false,
     }
 }
 

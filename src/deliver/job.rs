@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use crate::deliver::outcome::Outcome;
-use crate::mail::address::Mailbox;
+use crate::mail::address::{Mailbox, ReversePath};
 use crate::mail::dsn_request::RecipientRequest;
+use crate::route::addressee::Way;
 use crate::route::next_hop::NextHop;
 use crate::spool::id::QueueId;
 use crate::spool::message::StoredMessage;
@@ -14,6 +15,8 @@ use crate::spool::message::StoredMessage;
 pub struct Job {
     /// The message, open.
     pub message: Arc<StoredMessage>,
+    /// Who sends it to these recipients: the envelope's sender, or the owner of a list.
+    pub reverse_path: ReversePath,
     /// Whom to try. Never empty.
     pub recipients: Vec<Recipient>,
     /// Where they all go.
@@ -28,6 +31,8 @@ pub struct Recipient {
     pub index: usize,
     /// The address.
     pub mailbox: Mailbox,
+    /// The way to it.
+    pub way: Way,
     /// What its sender asked about reports.
     pub request: RecipientRequest,
 }

@@ -92,11 +92,7 @@ impl LocalDelivery {
                 Ok(place) => Outcome::Delivered { place },
                 Err(failure) => failure.into_outcome(),
             },
-            Resolution::MailboxAnd(user, others) => match write(user) {
-                Ok(place) => Outcome::DeliveredAnd { place, others },
-                Err(failure) => failure.into_outcome(),
-            },
-            Resolution::Expanded(mailboxes) => Outcome::Expanded(mailboxes),
+            Resolution::Expanded(expansion) => Outcome::Expanded(expansion),
             Resolution::Unknown => {
                 Failure::new(UNKNOWN_USER, format!("there is no user {}", mailbox.local_part()))
                     .into_outcome()
@@ -118,7 +114,8 @@ impl LocalDelivery {
             let text = format!("the message was delivered to {delivered_to} before: a loop");
             return Err(Failure::new(LOOP, text));
         }
-        let place = Place::of(&self.local, user, mailbox.domain())?;
+        let template = self.router.mailbox_path(mailbox.domain());
+        let place = Place::of(template, user, mailbox.domain())?;
         let identity = self.identity_for(user, &place)?;
         let guard = identity.as_ref().map(Identity::assume).transpose();
         let _guard = guard.map_err(|error| identity_failure(user, &error))?;

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use crate::mail::address::Mailbox;
 use crate::mail::status::Status;
+use crate::route::addressee::Expansion;
 
 /// The result of one try for one recipient. Whether a failure is for now or for good is
 /// decided where its cause is known; nobody guesses later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is in a mailbox, flushed.
+    /// It is in a mailbox or a file, flushed, or a command has taken it.
     Delivered {
-        /// The file or folder, for the log.
+        /// The file, the folder or the command, for the log.
         place: String,
     },
     /// The next hop took it with a 2yz reply.
@@ -26,14 +26,7 @@ pub enum Outcome {
         tls: Option<&'static str>,
     },
     /// It was an alias: these take its place.
-    Expanded(Vec<Mailbox>),
-    /// It is in a mailbox, flushed, and was an alias besides: these are to have it, too.
-    DeliveredAnd {
-        /// The file or folder, for the log.
-        place: String,
-        /// The others.
-        others: Vec<Mailbox>,
-    },
+    Expanded(Expansion),
     /// It did not work now; it is tried again.
     Deferred(Failure),
     /// It will never work; the sender is told.

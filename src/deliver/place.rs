@@ -7,7 +7,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::config::settings::Local;
 use crate::deliver::outcome::Failure;
 use crate::deliver::storage::failure;
 use crate::mail::address::Domain;
@@ -43,26 +42,26 @@ pub struct Target<'a> {
 }
 
 impl Place {
-    /// Fills in the path of `[local]` for `user`, addressed at `domain`.
+    /// Fills in `template`, such as `[local] path`, for `user`, addressed at `domain`.
     ///
     /// # Errors
     /// A temporary failure when the path is unusable: an unknown variable, no name at its
     /// end, or `{home}` for a user without an account.
-    pub fn of(local: &Local, user: &User, domain: &Domain) -> Result<Self, Failure> {
+    pub fn of(template: &str, user: &User, domain: &Domain) -> Result<Self, Failure> {
         let wrong = |what: &str| {
-            let text = format!("[local] path = {} is unusable: {what}", local.path);
+            let text = format!("the path {template} of a mailbox is unusable: {what}");
             Failure::new(MISCONFIGURED, text)
         };
-        let is_in_home = local.path.split('/').next() == Some("{home}");
+        let is_in_home = template.split('/').next() == Some("{home}");
         let (mut base, pattern) = if is_in_home {
             let account = user.account.as_ref();
             let account = account.ok_or_else(|| wrong("{home} needs users = system"))?;
             if !account.home.is_absolute() {
                 return Err(wrong(&format!("{} has no home", user.name)));
             }
-            (account.home.clone(), &local.path["{home}".len()..])
+            (account.home.clone(), &template["{home}".len()..])
         } else {
-            let (base, pattern) = split_fixed(&local.path);
+            let (base, pattern) = split_fixed(template);
             (PathBuf::from(base), pattern)
         };
         let mut folders = Vec::new();
@@ -165,22 +164,13 @@ fn fill(part: &str, user: &User, domain: &Domain) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::settings::{MailboxFormat, Users};
     use crate::sys::users::Account;
 
     fn place(path: &str) -> Result<Place, Failure> {
-        let local = Local {
-            format: MailboxFormat::Maildir,
-            path: path.to_owned(),
-            users: Users::System,
-            aliases: None,
-            subaddress: None,
-            catch_all: None,
-        };
         let home = PathBuf::from("/home/ann");
         let account = Account { name: "ann".to_owned(), uid: 1000, gid: 1000, home };
         let user = User { name: "a{b".parse().unwrap(), detail: None, account: Some(account) };
-        Place::of(&local, &user, &"X.Test".parse().unwrap())
+        Place::of(path, &user, &"X.Test".parse().unwrap())
     }
 
     #[test]

@@ -203,7 +203,7 @@ impl Relay {
         let recipients: Vec<_> =
             recipients.iter().map(|recipient| with_request(recipient, envelope)).collect();
         let transaction = Transaction {
-            reverse_path: &envelope.reverse_path,
+            reverse_path: &job.reverse_path,
             recipients: &recipients,
             request: &envelope.request,
             is_eight_bit: envelope.body == Body::EightBitMime,
@@ -229,7 +229,7 @@ impl Relay {
 /// address that the message came with: so the reports of other hosts name it. For one behind an
 /// alias that would be another address, and none is added.
 fn with_request<'a>(recipient: &'a Recipient, envelope: &Envelope) -> client::Recipient<'a> {
-    let Recipient { index, mailbox, request } = recipient;
+    let Recipient { index, mailbox, request, .. } = recipient;
     let mut request = request.clone();
     let came_so = envelope.recipients.get(*index).is_some_and(|came| came.mailbox == *mailbox);
     if request.original.is_none() && came_so {

@@ -14,6 +14,7 @@ use crate::receive::provenance::Provenance;
 use crate::report::complaint::Complaint;
 use crate::report::station;
 use crate::route;
+use crate::route::addressee::Way;
 use crate::route::next_hop::NextHop;
 use crate::smtp::data::{DataDecoder, Progress};
 use crate::smtp::reply::Reply;
@@ -193,7 +194,8 @@ fn write(
 /// nobody wants a report of the success, which would have to be stored all the same.
 fn may_be_direct(settings: &Settings, envelope: &Envelope) -> bool {
     let wants_report = |to: &Recipient| to.request.notify.is_some_and(|notify| notify.success);
-    let is_local = |to: &Recipient| route::next_hop(settings, &to.mailbox) == NextHop::Local;
+    let is_local =
+        |to: &Recipient| route::next_hop(settings, &to.mailbox, &Way::Routed) == NextHop::Local;
     envelope.recipients.iter().all(|to| is_local(to) && !wants_report(to))
 }
 

@@ -15,6 +15,7 @@ use crate::receive::provenance::bound_user;
 use crate::receive::queue_runs::QueueRuns;
 use crate::receive::sender::{Owner, qualified};
 use crate::report::complaint::Complaint;
+use crate::route::addressee::{Addressee, Way};
 use crate::route::local::{LocalRouter, Resolution};
 use crate::smtp::command::EtrnNode;
 use crate::smtp::reply::Reply;
@@ -184,9 +185,7 @@ impl Policy for SessionPolicy<'_> {
             return if self.may_relay() { Ok(mailbox) } else { Err(NO_RELAY) };
         }
         match self.router.resolve(&mailbox) {
-            Resolution::Mailbox(_) | Resolution::MailboxAnd(..) | Resolution::Expanded(_) => {
-                Ok(mailbox)
-            }
+            Resolution::Mailbox(_) | Resolution::Expanded(_) => Ok(mailbox),
             Resolution::Unknown => Err(no_such_user(&mailbox)),
             Resolution::Failed(failure) => {
                 log::warn!("RCPT {mailbox}: {}", failure.text);
@@ -202,9 +201,7 @@ impl Policy for SessionPolicy<'_> {
         };
         match resolution {
             // RFC 5321 §3.5.2: a positive answer names the mailbox with its domain.
-            Resolution::Mailbox(_) | Resolution::MailboxAnd(..) | Resolution::Expanded(_) => {
-                found(&[mailbox])
-            }
+            Resolution::Mailbox(_) | Resolution::Expanded(_) => found(&[mailbox]),
             Resolution::Unknown => Reply::new(550, Status::new(5, 1, 1), "No such user here"),
             Resolution::Failed(_) => CANNOT_LOOK_UP,
         }
@@ -255,10 +252,12 @@ impl Policy for SessionPolicy<'_> {
         }
         Some(match self.asked(text) {
             Err(reply) => reply,
-            Ok((_, Resolution::Expanded(mailboxes))) => found(&mailboxes),
-            Ok((mailbox, Resolution::MailboxAnd(_, mut mailboxes))) => {
-                mailboxes.insert(0, mailbox);
-                found(&mailboxes)
+            // What else an alias does is nobody's business outside.
+            Ok((mailbox, Resolution::Expanded(expansion))) => {
+                let is_address = |to: &Addressee| matches!(to.way, Way::Routed | Way::Mailbox);
+                let into = expansion.into.into_iter().filter(is_address);
+                let into: Vec<_> = into.map(|to| to.mailbox).collect();
+                found(if into.is_empty() { std::slice::from_ref(&mailbox) } else { &into })
             }
             Ok((_, Resolution::Failed(_))) => CANNOT_LOOK_UP,
             Ok((_, Resolution::Mailbox(_) | Resolution::Unknown)) => {

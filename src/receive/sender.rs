@@ -47,13 +47,11 @@ impl<'a> Owner<'a> {
         if !self.settings.server.domains.contains(mailbox.domain()) {
             return Ok(false);
         }
-        let leads_to = |mailboxes: &[Mailbox]| mailboxes.iter().any(|found| self.is_reached(found));
         Ok(match self.router.resolve(mailbox) {
             Resolution::Mailbox(user) => self.is_name(user.name.as_str()),
-            Resolution::MailboxAnd(user, others) => {
-                self.is_name(user.name.as_str()) || leads_to(&others)
+            Resolution::Expanded(expansion) => {
+                expansion.into.iter().any(|to| self.is_reached(&to.mailbox))
             }
-            Resolution::Expanded(mailboxes) => leads_to(&mailboxes),
             // Who can log in need not have a mailbox.
             Resolution::Unknown => self.is_base_of(mailbox.local_part()),
             Resolution::Failed(failure) => return Err(failure),

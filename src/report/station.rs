@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::deliver::outcome::{Failure, Outcome};
 use crate::mail::address::Mailbox;
 use crate::report::notification::Reported;
+use crate::route::addressee::Addressee;
 use crate::spool::id::QueueId;
 use crate::spool::message::StoredMessage;
 
@@ -47,11 +48,7 @@ pub fn outcome(id: QueueId, to: &Mailbox, outcome: &Outcome, took: Duration) {
             let tls = tls.map(|version| format!(" tls={version}")).unwrap_or_default();
             log::info!("{id}: relayed to=<{to}> host={remote}{tls} reply={reply:?} took={took}");
         }
-        Outcome::Expanded(mailboxes) => expanded(id, to, mailboxes),
-        Outcome::DeliveredAnd { place, others } => {
-            log::info!("{id}: delivered to=<{to}> place={place:?} took={took}");
-            expanded(id, to, others);
-        }
+        Outcome::Expanded(expansion) => expanded(id, to, &expansion.into),
         Outcome::Deferred(failure) => {
             log::warn!(
                 "{id}: deferred to=<{to}> status={} reason={:?} took={took}",
@@ -69,9 +66,10 @@ pub fn outcome(id: QueueId, to: &Mailbox, outcome: &Outcome, took: Duration) {
     }
 }
 
-fn expanded(id: QueueId, to: &Mailbox, mailboxes: &[Mailbox]) {
-    let into: Vec<_> = mailboxes.iter().take(MAX_NAMED).map(|into| format!("<{into}>")).collect();
-    log::info!("{id}: expanded to=<{to}> into={} count={}", into.join(","), mailboxes.len());
+fn expanded(id: QueueId, to: &Mailbox, into: &[Addressee]) {
+    let count = into.len();
+    let into: Vec<_> = into.iter().take(MAX_NAMED).map(ToString::to_string).collect();
+    log::info!("{id}: expanded to=<{to}> into={} count={count}", into.join(","));
 }
 
 /// A report is in the spool, which is a message of its own.

@@ -9,6 +9,7 @@ use crate::deliver::outcome::Failure;
 use crate::mail::address::{Domain, LocalPart, Mailbox};
 use crate::mail::status::Status;
 use crate::mail::text::{MAX_REMARK, one_line};
+use crate::route::addressee::{Addressee, Expansion, Way};
 use crate::route::aliases::{Alias, AliasError, AliasTable, Target};
 use crate::route::users::{User, UserTable, split_detail};
 use crate::sys::watched::WatchedFile;
@@ -29,12 +30,10 @@ const ALIAS_LOOP: Status = Status::new(5, 4, 6);
 /// What an address of this host means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resolution {
-    /// The mailbox of a user.
+    /// The mailbox of a user, unless a `.forward` sends it elsewhere.
     Mailbox(User),
-    /// These addresses take its place. Some of them may be of this host again.
-    Expanded(Vec<Mailbox>),
-    /// The alias names itself and others, as `root: root, ann`: first the mailbox, then these.
-    MailboxAnd(User, Vec<Mailbox>),
+    /// An alias. Where it names itself, as `root: root, ann`, its own mailbox is among them.
+    Expanded(Expansion),
     /// There is no such user.
     Unknown,
     /// It cannot be said now, or the alias leads nowhere.
@@ -48,6 +47,7 @@ pub struct LocalRouter {
     users: UserTable,
     aliases: Option<WatchedFile<Version>>,
     catch_all: Option<Mailbox>,
+    path: String,
 }
 
 /// A version of the alias file. A broken one stands here only when none before it was good.
@@ -62,7 +62,14 @@ impl LocalRouter {
             users: UserTable::new(local),
             aliases: local.aliases.clone().map(|path| WatchedFile::new(path, MAX_ALIAS_FILE)),
             catch_all: local.catch_all.clone(),
+            path: local.path.clone(),
         }
+    }
+
+    /// Where the mailboxes of the users at a domain of ours are: a path with `{user}`, `{domain}`
+    /// or `{home}` in it.
+    pub fn mailbox_path(&self, _domain: &Domain) -> &str {
+        &self.path
     }
 
     /// What `mailbox`, whose domain is one of ours, means. It takes a `stat` of the alias file
@@ -95,21 +102,26 @@ impl LocalRouter {
         mailbox: &Mailbox,
     ) -> Result<Option<Resolution>, Failure> {
         let Some((name, alias)) = aliases.find(mailbox.local_part()) else { return Ok(None) };
-        let mut expansion = Expansion::new(name);
+        let mut expansion = Expanding::new(name);
         expansion.add_targets(aliases, alias)?;
-        let Expansion { has_itself, found, .. } = expansion;
+        let Expanding { has_itself, found, .. } = expansion;
         if !has_itself && !found.is_empty() {
-            return Ok(Some(Resolution::Expanded(found)));
+            return Ok(Some(Resolution::Expanded(found.into())));
         }
         // `\root` or `root` within root's own entry is the mailbox behind the alias.
         let user = if has_itself { self.users.find(mailbox.local_part())? } else { None };
         match user {
             Some(user) if found.is_empty() => Ok(Some(Resolution::Mailbox(user))),
-            Some(user) => Ok(Some(Resolution::MailboxAnd(user, found))),
+            Some(_) => {
+                let itself = Addressee { mailbox: mailbox.clone(), way: Way::Mailbox };
+                let mut expansion = Expansion::from(found);
+                expansion.into.insert(0, itself);
+                Ok(Some(Resolution::Expanded(expansion)))
+            }
             None if found.is_empty() => {
                 Err(aliases.failure(ALIAS_LOOP, alias, "leads only back to itself"))
             }
-            None => Ok(Some(Resolution::Expanded(found))),
+            None => Ok(Some(Resolution::Expanded(found.into()))),
         }
     }
 
@@ -136,7 +148,7 @@ impl LocalRouter {
         let is_other =
             !mailbox.local_part().as_str().eq_ignore_ascii_case(catch_all.local_part().as_str());
         let is_other = is_other || mailbox.domain() != catch_all.domain();
-        Ok((is_known && is_other).then(|| Resolution::Expanded(vec![catch_all.clone()])))
+        Ok((is_known && is_other).then(|| Resolution::Expanded(vec![catch_all.clone()].into())))
     }
 
     /// The aliases as the file has them now; `None` where there is no file.
@@ -208,7 +220,7 @@ impl<'a> Aliases<'a> {
 }
 
 /// What an alias comes to, while it is being found out.
-struct Expansion {
+struct Expanding {
     /// The aliases that are being expanded, the first one first.
     open: Vec<String>,
     /// The aliases that were expanded already.
@@ -220,7 +232,7 @@ struct Expansion {
     seen: HashSet<(String, Domain)>,
 }
 
-impl Expansion {
+impl Expanding {
     fn new(name: String) -> Self {
         Self {
             open: vec![name],
@@ -332,27 +344,30 @@ mod tests {
             aliases: Some(folder.join("aliases")),
             subaddress: Some('+'),
             catch_all: catch_all.map(|text| text.parse().unwrap()),
+            ..Settings::default_with("mx.test").unwrap().local
         };
         LocalRouter {
             domains: LocalDomains {
                 names: vec!["home.test".parse().unwrap(), "b.test".parse().unwrap()],
                 all: false,
+                others: Vec::new(),
             },
             users: UserTable::new(&local),
             aliases: local.aliases.map(|path| WatchedFile::new(path, MAX_ALIAS_FILE)),
             catch_all: local.catch_all,
+            path: local.path,
         }
     }
 
     fn printed(resolution: &Resolution) -> String {
-        let list = |mailboxes: &[Mailbox]| {
-            mailboxes.iter().map(Mailbox::to_string).collect::<Vec<_>>().join(" ")
+        let print = |to: &Addressee| match &to.way {
+            Way::Routed => to.mailbox.to_string(),
+            way => format!("{way}{}", to.mailbox),
         };
         match resolution {
             Resolution::Mailbox(user) => format!("user {}", user.name),
-            Resolution::Expanded(mailboxes) => list(mailboxes),
-            Resolution::MailboxAnd(user, mailboxes) => {
-                format!("user {} and {}", user.name, list(mailboxes))
+            Resolution::Expanded(expansion) => {
+                expansion.into.iter().map(print).collect::<Vec<_>>().join(" ")
             }
             Resolution::Unknown => "unknown".to_owned(),
             Resolution::Failed(failure) => failure.status.to_string(),
@@ -385,7 +400,7 @@ mod tests {
             ("r: s@b.test\ns: bob", "r@home.test", "bob@home.test"),
             ("r: s@x.test\ns: bob", "r@home.test", "s@x.test"),
             ("a+b: ann\na: bob", "a+b@home.test", "ann@home.test"),
-            ("root: root, ann", "root@home.test", "user root and ann@home.test"),
+            ("root: root, ann", "root@home.test", "\\root@home.test ann@home.test"),
             ("root: \\root", "root@home.test", "user root"),
             ("p: root, bob\nroot: root, ann", "p@home.test", "root@home.test bob@home.test"),
             ("ann: bob\nbob: ann", "ann@home.test", "user ann"),

@@ -1,5 +1,6 @@
 //! Where each recipient goes.
 
+pub mod addressee;
 pub mod aliases;
 pub mod local;
 pub mod mx;
@@ -8,13 +9,19 @@ pub mod users;
 
 use crate::config::settings::Settings;
 use crate::mail::address::Mailbox;
+use crate::route::addressee::Way;
 use crate::route::next_hop::NextHop;
 
-/// The next hop of `mailbox`, from the configuration alone: decided anew at each try, so
+/// The next hop of `mailbox` on that way, from the configuration alone: decided anew at each try, so
 /// that a corrected smarthost helps the mail that waits already.
-pub fn next_hop(settings: &Settings, mailbox: &Mailbox) -> NextHop {
-    if settings.server.domains.contains(mailbox.domain()) {
-        return NextHop::Local;
+pub fn next_hop(settings: &Settings, mailbox: &Mailbox, way: &Way) -> NextHop {
+    match way {
+        Way::Command(_) => return NextHop::Command,
+        Way::Mailbox | Way::File(_) => return NextHop::Local,
+        Way::Routed if settings.server.domains.contains(mailbox.domain()) => {
+            return NextHop::Local;
+        }
+        Way::Routed => {}
     }
     match &settings.smarthost {
         Some(smarthost) => NextHop::Smarthost(smarthost.clone()),

@@ -9,8 +9,10 @@ use crate::mail::address::Domain;
 /// whose connections and failures it shares with all others of the same value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum NextHop {
-    /// A mailbox on this host.
+    /// A mailbox or a file on this host.
     Local,
+    /// A command on this host. It may take its time, and so belongs to the relay lane.
+    Command,
     /// Fixed hosts, tried in order.
     Smarthost(Smarthost),
     /// The mail exchangers of a domain, or the host of an address literal
@@ -22,6 +24,7 @@ impl fmt::Display for NextHop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Local => f.write_str("local"),
+            Self::Command => f.write_str("command"),
             Self::Smarthost(smarthost) => match smarthost.hosts.first() {
                 Some(host) => write!(f, "{host}"),
                 None => f.write_str("smarthost"),

@@ -188,7 +188,7 @@ fn parse_names(octets: &[u8]) -> HashSet<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::settings::MailboxFormat;
+    use crate::config::settings::{MailboxFormat, Settings};
     use proptest::prelude::*;
     use std::fs;
 
@@ -200,6 +200,7 @@ mod tests {
             aliases: None,
             subaddress: Some('+'),
             catch_all: None,
+            ..Settings::default_with("mx.test").unwrap().local
         })
     }
 

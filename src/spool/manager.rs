@@ -19,7 +19,6 @@ use crossbeam_channel::{Receiver, never, select};
 use crate::config::settings::Settings;
 use crate::deliver::dispatch::{Dispatcher, Rest};
 use crate::deliver::job::{Job, Report};
-use crate::mail::address::Mailbox;
 use crate::report::complaint::Complaint;
 use crate::route;
 use crate::route::next_hop::NextHop;
@@ -30,7 +29,7 @@ use crate::spool::id::QueueId;
 use crate::spool::intake::{self, Arrivals};
 use crate::spool::lanes::{Lane, Lanes};
 use crate::spool::message::StoredMessage;
-use crate::spool::progress::Progress;
+use crate::spool::progress::{Progress, RecipientState};
 use crate::spool::round::{Pauses, Round, Standing};
 use crate::spool::schedule::Schedule;
 use crate::spool::store::Spool;
@@ -292,9 +291,11 @@ impl Manager {
         let id = message.envelope().id;
         let waited = self.timekeeper.age(&mut progress);
         self.ages.begin(id, waited, Instant::now());
-        let is_local = |mailbox| route::next_hop(&self.settings, mailbox) == NextHop::Local;
+        let settings = &self.settings;
+        let is_local =
+            |to: &RecipientState| route::next_hop(settings, &to.mailbox, &to.way) == NextHop::Local;
         let mut pending = progress.recipients.iter().filter(|it| it.is_open());
-        let lane = match pending.any(|recipient| is_local(&recipient.mailbox)) {
+        let lane = match pending.any(is_local) {
             true => Lane::Local,
             false => Lane::Relay,
         };
@@ -314,27 +315,28 @@ impl Manager {
     fn launch(&mut self, id: QueueId) {
         let Some(round) = self.rounds.get_mut(&id) else { return };
         let now = Instant::now();
-        let next_hop = |mailbox: &Mailbox| route::next_hop(&self.settings, mailbox);
+        let settings = &self.settings;
+        let next_hop = |to: &RecipientState| route::next_hop(settings, &to.mailbox, &to.way);
         // What goes to another host must be in the spool first: it takes too long to wait for.
         if !round.is_stored() && !round.new_pending().all(|to| next_hop(to) == NextHop::Local) {
             return self.have_stored(id);
         }
         let groups = round.next_groups(next_hop);
-        let is_relayed = groups.iter().any(|(next_hop, _)| *next_hop != NextHop::Local);
+        let is_relayed = groups.iter().any(|group| group.next_hop != NextHop::Local);
         // What waits for another host must not hold a place that local mail needs.
         if is_relayed && round.lane == Lane::Local && self.lanes.take(Lane::Relay) {
             self.lanes.give_back(Lane::Local);
             round.lane = Lane::Relay;
         }
-        for (next_hop, recipients) in groups {
-            if next_hop != NextHop::Local && round.lane == Lane::Local {
-                round.postpone(&recipients);
-            } else if let Some(rest) = self.dispatcher.rest(&next_hop, now)
+        for group in groups {
+            if group.next_hop != NextHop::Local && round.lane == Lane::Local {
+                round.postpone(&group.recipients);
+            } else if let Some(rest) = self.dispatcher.rest(&group.next_hop, now)
                 && !round.is_urgent
             {
-                round.rest(&rest, &recipients);
+                round.rest(&rest, &group.recipients);
             } else {
-                self.dispatcher.add(round.job(next_hop, recipients));
+                self.dispatcher.add(round.job(group));
             }
         }
         if round.is_idle() {

@@ -16,7 +16,8 @@
 //! ```
 //!
 //! `held` stands there while somebody holds the message, `given-up` when somebody wants it
-//! returned to its sender, `warned` once the sender knows that it is late, `tried` below a
+//! returned to its sender, `way` below a recipient that is a command, a file or a mailbox by itself
+//! (see [`Way`]), `sender` below one of a list with an owner, `warned` once the sender knows that it is late, `tried` below a
 //! recipient that was tried in vain, `owed` below one of whose end the sender is still to be
 //! told, `past` for each earlier try.
 
@@ -29,6 +30,7 @@ use crate::mail::address::Mailbox;
 use crate::mail::dsn_request::RecipientRequest;
 use crate::mail::status::Status;
 use crate::mail::text::{MAX_REMARK, one_line};
+use crate::route::addressee::{Addressee, Way};
 use crate::spool::envelope::{Envelope, Recipient};
 use crate::spool::format::{bracketed, parse_request, request_text};
 
@@ -85,6 +87,10 @@ pub struct Try {
 pub struct RecipientState {
     /// The address.
     pub mailbox: Mailbox,
+    /// The way to it.
+    pub way: Way,
+    /// Who sends it to this one, where that is not the envelope's sender.
+    pub sender: Option<Mailbox>,
     /// What was asked about it; for one that an alias added, what was asked about the alias.
     pub request: RecipientRequest,
     /// What became of it.
@@ -102,9 +108,18 @@ impl RecipientState {
         self.last_try.as_ref().map_or("", |last| &last.text)
     }
 
-    fn pending(recipient: Recipient) -> Self {
-        let Recipient { mailbox, request } = recipient;
-        Self { mailbox, request, state: State::Pending, last_try: None, is_report_owed: false }
+    /// Somebody of whom nothing is known yet.
+    pub fn pending(to: Addressee, sender: Option<Mailbox>, request: RecipientRequest) -> Self {
+        let Addressee { mailbox, way } = to;
+        Self {
+            mailbox,
+            way,
+            sender,
+            request,
+            state: State::Pending,
+            last_try: None,
+            is_report_owed: false,
+        }
     }
 
     /// Whether it is to be tried.
@@ -161,20 +176,23 @@ pub struct Progress {
 pub struct Known(HashSet<String>);
 
 impl Known {
-    /// Whether this address is in the list.
-    pub fn has(&self, mailbox: &Mailbox) -> bool {
-        self.0.contains(&Self::key(mailbox))
+    /// Whether this address is in the list, with the same way to it.
+    pub fn has(&self, mailbox: &Mailbox, way: &Way) -> bool {
+        self.0.contains(&Self::key(mailbox, way))
     }
 
-    fn key(mailbox: &Mailbox) -> String {
-        mailbox.to_string().to_ascii_lowercase()
+    fn key(mailbox: &Mailbox, way: &Way) -> String {
+        format!("{} {way}", mailbox.to_string().to_ascii_lowercase())
     }
 }
 
 impl Progress {
     /// Nothing tried yet.
     pub fn new(envelope: &Envelope) -> Self {
-        let recipients = envelope.recipients.iter().cloned().map(RecipientState::pending).collect();
+        let pending = |to: &Recipient| {
+            RecipientState::pending(to.mailbox.clone().into(), None, to.request.clone())
+        };
+        let recipients = envelope.recipients.iter().map(pending).collect();
         Self {
             attempts: 0,
             next_try: 0,
@@ -216,17 +234,16 @@ impl Progress {
 
     /// Whom the list names.
     pub fn known(&self) -> Known {
-        Known(self.recipients.iter().map(|it| Known::key(&it.mailbox)).collect())
+        Known(self.recipients.iter().map(|it| Known::key(&it.mailbox, &it.way)).collect())
     }
 
     /// Adds recipients that an alias stands for, unless they are in the list already, which
     /// `known` tells of: so nobody gets a message twice, and aliases that lead to each other come
     /// to an end.
-    pub fn expand(&mut self, recipients: Vec<Recipient>, known: &mut Known) {
-        let new = recipients
-            .into_iter()
-            .filter(|recipient| known.0.insert(Known::key(&recipient.mailbox)));
-        self.recipients.extend(new.map(RecipientState::pending));
+    pub fn expand(&mut self, recipients: Vec<RecipientState>, known: &mut Known) {
+        let new =
+            recipients.into_iter().filter(|it| known.0.insert(Known::key(&it.mailbox, &it.way)));
+        self.recipients.extend(new);
     }
 
     /// Notes a try in vain for the recipient at `index` of the list.
@@ -262,8 +279,15 @@ impl Progress {
             text.push_str("warned\n");
         }
         for recipient in &self.recipients {
-            let RecipientState { mailbox, request, state, last_try, is_report_owed } = recipient;
+            let RecipientState { mailbox, way, sender, request, state, .. } = recipient;
             let _ = writeln!(text, "{} <{mailbox}>{}", state.name(), request_text(request));
+            if *way != Way::Routed {
+                let _ = writeln!(text, "way {way}");
+            }
+            if let Some(sender) = sender {
+                let _ = writeln!(text, "sender <{sender}>");
+            }
+            let RecipientState { last_try, is_report_owed, .. } = recipient;
             if let Some(Try { at, status, host, text: said }) = last_try {
                 let host = one_word(host.as_deref().unwrap_or("-"));
                 let said = one_line(said, MAX_REMARK);
@@ -344,12 +368,18 @@ fn parse_recipient(lines: &mut Lines<'_>) -> Option<RecipientState> {
         "" => RecipientRequest::default(),
         rest => parse_request(rest.strip_prefix(' ')?)?,
     };
+    let way = behind("way ", lines).map_or(Ok(Way::Routed), str::parse).ok()?;
+    let sender = match behind("sender ", lines) {
+        Some(path) => Some(bracketed(path)?),
+        None => None,
+    };
     let last_try = match behind("tried ", lines) {
         Some(text) => Some(parse_try(text)?),
         None => None,
     };
     let is_report_owed = lines.next_if_eq(&"owed").is_some();
-    Some(RecipientState { mailbox: bracketed(path)?, request, state, last_try, is_report_owed })
+    let mailbox = bracketed(path)?;
+    Some(RecipientState { mailbox, way, sender, request, state, last_try, is_report_owed })
 }
 
 fn parse_try(text: &str) -> Option<Try> {
@@ -399,8 +429,12 @@ mod tests {
         let mut progress = Progress::new(&envelope(&["root@h", "ann@h"]));
         let into = ["Ann@h", "bob@h", "root@H", "bob@h"];
         let mut known = progress.known();
-        progress.expand(into.iter().map(|text| recipient(text)).collect(), &mut known);
-        progress.expand(vec![recipient("BOB@h")], &mut known);
+        let behind = |text: &&str| {
+            let to = text.parse::<Mailbox>().unwrap().into();
+            RecipientState::pending(to, None, RecipientRequest::default())
+        };
+        progress.expand(into.iter().map(behind).collect(), &mut known);
+        progress.expand(vec![behind(&"BOB@h")], &mut known);
         let names: Vec<_> = progress.recipients.iter().map(|r| r.mailbox.to_string()).collect();
         assert_eq!(names, ["root@h", "ann@h", "bob@h"]);
     }

@@ -14,9 +14,9 @@ use crate::mail::dsn::Action;
 use crate::mail::status::Status;
 use crate::report::notification::{Reported, expired_status};
 use crate::report::station;
+use crate::route::addressee::{Addressee, Expansion, Way};
 use crate::route::next_hop::NextHop;
 use crate::spool::claim::Claim;
-use crate::spool::envelope;
 use crate::spool::lanes::Lane;
 use crate::spool::message::StoredMessage;
 use crate::spool::progress::{Known, Progress, RecipientState, State, Try};
@@ -62,6 +62,15 @@ pub(super) struct Pauses<'a> {
     pub(super) network: Duration,
 }
 
+/// Recipients who share a next hop and a sender.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) next_hop: NextHop,
+    /// Where it is not the envelope's.
+    pub(super) sender: Option<Mailbox>,
+    pub(super) recipients: Vec<Recipient>,
+}
+
 /// A message of which something is being tried.
 #[derive(Debug)]
 pub(super) struct Round {
@@ -83,8 +92,6 @@ pub(super) struct Round {
     launched: usize,
     /// Whether anybody was tried in this round.
     was_tried: bool,
-    /// Whether a mailbox has it of which the progress says only that it was expanded.
-    has_copies: bool,
     /// Whom the progress names, once an alias was found.
     known: Option<Known>,
     /// Whether anybody waits for a network.
@@ -113,7 +120,6 @@ impl Round {
             running: 0,
             launched: 0,
             was_tried: false,
-            has_copies: false,
             known: None,
             waits_for_network: false,
             waits_for_login: false,
@@ -129,9 +135,9 @@ impl Round {
     }
 
     /// Those of them who are to be tried.
-    pub(super) fn new_pending(&self) -> impl Iterator<Item = &Mailbox> {
+    pub(super) fn new_pending(&self) -> impl Iterator<Item = &RecipientState> {
         let new = self.progress.recipients.iter().skip(self.launched);
-        new.filter(|it| it.state == State::Pending).map(|it| &it.mailbox)
+        new.filter(|it| it.state == State::Pending)
     }
 
     /// Whether the message is in the spool.
@@ -155,31 +161,29 @@ impl Round {
     pub(super) fn must_not_be_forgotten(&self) -> bool {
         let ended = |state| self.progress.recipients.iter().any(|it| it.state == state);
         self.is_changed
-            && (ended(State::Done)
-                || self.has_copies
-                || (self.lane == Lane::Relay && ended(State::Expanded)))
+            && (ended(State::Done) || (self.lane == Lane::Relay && ended(State::Expanded)))
     }
 
-    /// The recipients not looked at yet, by next hop.
+    /// The recipients not looked at yet, by next hop and sender.
     pub(super) fn next_groups(
         &mut self,
-        next_hop: impl Fn(&Mailbox) -> NextHop,
-    ) -> Vec<(NextHop, Vec<Recipient>)> {
-        let mut groups: Vec<(NextHop, Vec<Recipient>)> = Vec::new();
-        let mut places: HashMap<NextHop, usize> = HashMap::new();
+        next_hop: impl Fn(&RecipientState) -> NextHop,
+    ) -> Vec<Group> {
+        let mut groups: Vec<Group> = Vec::new();
+        let mut places: HashMap<(NextHop, Option<Mailbox>), usize> = HashMap::new();
         if self.progress.given_up_by.is_some() {
             self.launched = self.progress.recipients.len();
         }
         let new = self.progress.recipients.iter().enumerate().skip(self.launched);
         for (index, recipient) in new.filter(|(_, recipient)| recipient.is_open()) {
-            let next_hop = next_hop(&recipient.mailbox);
-            let RecipientState { mailbox, request, .. } = recipient;
-            let (mailbox, request) = (mailbox.clone(), request.clone());
-            let recipient = Recipient { index, mailbox, request };
-            match places.entry(next_hop) {
-                Entry::Occupied(place) => groups[*place.get()].1.push(recipient),
+            let next_hop = next_hop(recipient);
+            let RecipientState { mailbox, way, sender, request, .. } = recipient.clone();
+            let recipient = Recipient { index, mailbox, way, request };
+            match places.entry((next_hop, sender)) {
+                Entry::Occupied(place) => groups[*place.get()].recipients.push(recipient),
                 Entry::Vacant(place) => {
-                    groups.push((place.key().clone(), vec![recipient]));
+                    let (next_hop, sender) = place.key().clone();
+                    groups.push(Group { next_hop, sender, recipients: vec![recipient] });
                     place.insert(groups.len() - 1);
                 }
             }
@@ -189,9 +193,14 @@ impl Round {
     }
 
     /// A job for recipients of this message, which counts as under way from now on.
-    pub(super) fn job(&mut self, next_hop: NextHop, recipients: Vec<Recipient>) -> Job {
+    pub(super) fn job(&mut self, group: Group) -> Job {
+        let Group { next_hop, sender, recipients } = group;
         self.running += 1;
-        Job { message: Arc::clone(&self.message), recipients, next_hop }
+        let reverse_path = match sender {
+            Some(owner) => ReversePath::Mailbox(owner),
+            None => self.message.envelope().reverse_path.clone(),
+        };
+        Job { message: Arc::clone(&self.message), reverse_path, recipients, next_hop }
     }
 
     /// Leaves recipients alone until their destination has rested.
@@ -273,11 +282,7 @@ impl Round {
                     self.progress.note_try(index, tried(failure));
                     self.give_up(index);
                 }
-                Outcome::Expanded(mailboxes) => self.expand(index, mailboxes),
-                Outcome::DeliveredAnd { others, .. } => {
-                    self.has_copies = true;
-                    self.expand(index, others);
-                }
+                Outcome::Expanded(expansion) => self.expand(index, expansion),
             }
         }
     }
@@ -287,9 +292,12 @@ impl Round {
     /// anyway, it goes on without SUCCESS, and the report says that they were expanded
     /// (§5.2.7.3 (c)). An alias with a mailbox of its own and one address besides counts as a
     /// single one (§5.2.7.3 (b)).
-    fn expand(&mut self, index: usize, mailboxes: Vec<Mailbox>) {
+    fn expand(&mut self, index: usize, expansion: Expansion) {
+        let Expansion { into, owner } = expansion;
         let mut known = self.known.take().unwrap_or_else(|| self.progress.known());
-        let is_single = matches!(&mailboxes[..], [only] if !known.has(only));
+        let others = |to: &&Addressee| to.way != Way::Mailbox;
+        let others: Vec<_> = into.iter().filter(others).collect();
+        let is_single = matches!(others[..], [only] if !known.has(&only.mailbox, &only.way));
         let Some(recipient) = self.progress.recipients.get(index) else { return };
         let request = match is_single {
             true => recipient.request.clone(),
@@ -299,8 +307,9 @@ impl Round {
             true => self.progress.recipients[index].state = State::Expanded,
             false => self.end_well(index, State::Expanded, None, "expanded".into()),
         }
-        let behind = |mailbox| envelope::Recipient { mailbox, request: request.clone() };
-        self.progress.expand(mailboxes.into_iter().map(behind).collect(), &mut known);
+        let sender = owner.or_else(|| self.progress.recipients[index].sender.clone());
+        let behind = |to| RecipientState::pending(to, sender.clone(), request.clone());
+        self.progress.expand(into.into_iter().map(behind).collect(), &mut known);
         self.known = Some(known);
     }
 
@@ -475,9 +484,7 @@ fn tried(failure: Failure) -> Try {
 /// The outcome, or a failure where an alias would bring too many recipients.
 fn within_bounds(outcome: Outcome, recipients: usize) -> Outcome {
     match &outcome {
-        Outcome::Expanded(others) | Outcome::DeliveredAnd { others, .. }
-            if others.len() + recipients > MAX_RECIPIENTS =>
-        {
+        Outcome::Expanded(expansion) if expansion.into.len() + recipients > MAX_RECIPIENTS => {
             let text = format!("its aliases bring more than {MAX_RECIPIENTS} recipients");
             Failure::new(TOO_MANY, text).into_outcome()
         }

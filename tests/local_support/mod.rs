@@ -7,16 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mailwren::config::settings::{
-    Auth, Local, LocalDomains, MailboxFormat, Queue, SenderRule, Server, ServerTls, Settings,
-    Users, Vrfy,
-};
+use mailwren::config::settings::{Local, MailboxFormat, Settings, Users};
 use mailwren::deliver::job::{Job, Recipient};
 use mailwren::deliver::local::LocalDelivery;
 use mailwren::deliver::outcome::{Failure, Outcome};
 use mailwren::deliver::pool::Deliver;
 use mailwren::mail::address::{Mailbox, ReversePath};
 use mailwren::mail::dsn_request::{MessageRequest, RecipientRequest};
+use mailwren::route::addressee::Way;
 use mailwren::route::local::LocalRouter;
 use mailwren::route::next_hop::NextHop;
 use mailwren::spool::envelope::{Body, Envelope};
@@ -25,62 +23,11 @@ use mailwren::spool::message::StoredMessage;
 
 /// Settings that deliver for home.test.
 pub(crate) fn settings(format: MailboxFormat, path: &str, users: Users) -> Settings {
-    let hostname: mailwren::mail::address::DomainName = "mx.home.test".parse().unwrap();
-    let server = Server {
-        hostname,
-        domains: LocalDomains { names: vec!["home.test".parse().unwrap()], all: false },
-        user: "root".to_owned(),
-        spool: PathBuf::new(),
-        state: PathBuf::new(),
-        socket: None,
-        max_message_size: 1 << 20,
-        max_recipients: 100,
-        max_sessions: 10,
-        max_sessions_per_client: 10,
-        session_timeout: Duration::from_secs(1),
-        min_free_space: 0,
-        vrfy: Vrfy::No,
-    };
-    let local = Local {
-        format,
-        path: path.to_owned(),
-        users,
-        aliases: None,
-        subaddress: Some('+'),
-        catch_all: None,
-    };
-    let queue = Queue {
-        delay_warning: None,
-        bounce_size: 0,
-        double_bounce: None,
-        retry: vec![Duration::from_secs(1)],
-        expire: Duration::from_secs(1),
-        direct: Duration::ZERO,
-        local_workers: 1,
-        relay_workers: 1,
-    };
-    Settings {
-        server,
-        listeners: Vec::new(),
-        relay_networks: Vec::new(),
-        tls: ServerTls {
-            certificate: "/nowhere/cert.pem".into(),
-            key: "/nowhere/key.pem".into(),
-            is_configured: false,
-        },
-        auth: Auth {
-            users: "/nowhere/users".into(),
-            mechanisms: Vec::new(),
-            dovecot: None,
-            sender: SenderRule::Own,
-            auth_failures: 5,
-        },
-        local,
-        smarthost: None,
-        queue,
-        dns_servers: Vec::new(),
-        log_level: log::LevelFilter::Off,
-    }
+    let mut settings = Settings::default_with("mx.home.test").unwrap();
+    settings.server.domains.names = vec!["home.test".parse().unwrap()];
+    let (path, aliases) = (path.to_owned(), None);
+    settings.local = Local { format, path, users, aliases, ..settings.local };
+    settings
 }
 
 /// A message from `<ann@x.test>` in a spool file, to be tried for these.
@@ -101,8 +48,10 @@ pub(crate) fn job(content: &[u8], recipients: &[&str]) -> Job {
     let message = StoredMessage::new(file, 9..9 + content.len() as u64, envelope);
     let recipients = mailboxes.into_iter().enumerate();
     let request = RecipientRequest::default();
-    let recipient = |(index, mailbox)| Recipient { index, mailbox, request: request.clone() };
+    let recipient =
+        |(index, mailbox)| Recipient { index, mailbox, way: Way::Routed, request: request.clone() };
     Job {
+        reverse_path: message.envelope().reverse_path.clone(),
         message: Arc::new(message),
         recipients: recipients.map(recipient).collect(),
         next_hop: NextHop::Local,

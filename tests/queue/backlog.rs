@@ -106,7 +106,7 @@ fn a_list_of_very_many_does_not_take_the_manager_very_long() {
     let queue = Queue::new(LATER, 2 * LATER);
     queue.announce("<>", &["all@home.test"]);
     let members = (0..MEMBERS).map(|number| format!("u{number}@home.test").parse().unwrap());
-    let members = Outcome::Expanded(members.collect());
+    let members = Outcome::Expanded(members.collect::<Vec<_>>().into());
     queue.answer(&queue.local_job(), |_| members.clone());
     // Each of them is an alias, too, for somebody at a host of its own.
     let job = queue.local_job();
@@ -114,7 +114,7 @@ fn a_list_of_very_many_does_not_take_the_manager_very_long() {
     queue.answer(&job, |name| {
         let behind =
             name.replace("@home.test", "@far.test").replace('u', "v@d").replacen("@far", ".far", 1);
-        Outcome::Expanded(vec![behind.parse().unwrap()])
+        Outcome::Expanded(vec![behind.parse().unwrap()].into())
     });
     // Within the time that any job may take.
     assert_eq!(names(&queue.relay_job()), ["v@d0.far.test"]);

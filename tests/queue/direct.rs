@@ -7,6 +7,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use mailwren::deliver::outcome::Outcome;
+use mailwren::mail::address::Mailbox;
+use mailwren::route::addressee::{Addressee, Expansion, Way};
 use mailwren::spool::manager::Order;
 use mailwren::spool::progress::State;
 use mailwren::spool::store::{Draft, Receipt, SpoolReader};
@@ -93,28 +95,28 @@ fn who_has_it_is_on_record_before_it_is_stored() {
 #[test]
 fn an_alias_with_a_mailbox_of_its_own_is_on_record_like_any_that_has_it() {
     let queue = Queue::new(LATER, LATER);
-    // One is offered, and is stored when the other cannot be delivered; one is in the spool.
+    let itself = || Addressee { mailbox: ANN.parse().unwrap(), way: Way::Mailbox };
+    let into = || vec![itself(), Addressee::from(BOB.parse::<Mailbox>().unwrap())];
+    let expanded = |_: &str| Outcome::Expanded(Expansion { into: into(), owner: None });
+    let states = |id| {
+        let record = queue.record_of(id).unwrap();
+        record.recipients.iter().map(|it| it.state).collect::<Vec<_>>()
+    };
+    // Stored when one of the two cannot be delivered.
     let session = offer(&queue, &[ANN], LATER);
-    let others = || vec![BOB.parse().unwrap()];
-    let with_others = |_: &str| Outcome::DeliveredAnd { place: "here".into(), others: others() };
-    queue.answer(&queue.local_job(), with_others);
+    queue.answer(&queue.local_job(), expanded);
+    let job = queue.local_job();
+    assert_eq!(names(&job), [ANN, BOB]);
+    assert_eq!(job.recipients[0].way, Way::Mailbox);
+    queue.answer(&job, |to| if to == ANN { delivered() } else { out_of_reach() });
+    let id = session.join().unwrap().unwrap().id();
+    queue.settle_reports();
+    assert_eq!(states(id), [State::Expanded, State::Done, State::Pending]);
+    drop(job);
+    let queue = queue.crash(SOON);
     let job = queue.local_job();
     assert_eq!(names(&job), [BOB]);
-    queue.answer(&job, |_| out_of_reach());
-    let first = session.join().unwrap().unwrap().id();
-    assert_eq!(queue.record_of(first).unwrap().recipients[0].state, State::Expanded);
-    let second = queue.announce("<>", &[ANN]);
-    queue.answer(&queue.local_job(), with_others);
-    // Who stands for it is still being tried.
-    let job = queue.local_job();
-    queue.settle_reports();
-    assert_eq!(queue.record_of(second).unwrap().recipients[0].state, State::Expanded);
-    let queue = queue.crash(SOON);
-    for _ in 0..2 {
-        let job = queue.local_job();
-        assert_eq!(names(&job), [BOB]);
-        queue.answer(&job, |_| delivered());
-    }
+    queue.answer(&job, |_| delivered());
     drop(job);
     assert_eq!(queue.stop(), nothing());
 }
@@ -136,7 +138,7 @@ fn a_slow_delivery_is_stored_meanwhile_and_not_repeated() {
 fn an_alias_for_users_here_is_followed_while_the_client_waits() {
     let queue = Queue::new(SOON, LATER);
     let session = offer(&queue, &["root@home.test"], LATER);
-    queue.answer(&queue.local_job(), |_| Outcome::Expanded(vec![ANN.parse().unwrap()]));
+    queue.answer(&queue.local_job(), |_| Outcome::Expanded(vec![ANN.parse().unwrap()].into()));
     let job = queue.local_job();
     assert_eq!((names(&job), files(&queue, "queue")), (vec![ANN.to_owned()], 0));
     queue.answer(&job, |_| delivered());
@@ -149,7 +151,9 @@ fn an_alias_for_users_here_is_followed_while_the_client_waits() {
 fn what_an_alias_sends_elsewhere_is_stored_before_it_goes() {
     let queue = Queue::new(SOON, LATER);
     let session = offer(&queue, &["root@home.test"], LATER);
-    queue.answer(&queue.local_job(), |_| Outcome::Expanded(vec!["x@far.test".parse().unwrap()]));
+    queue.answer(&queue.local_job(), |_| {
+        Outcome::Expanded(vec!["x@far.test".parse().unwrap()].into())
+    });
     let id = session.join().unwrap().unwrap().id();
     let job = queue.relay_job();
     assert_eq!(queue.spool.ids().unwrap(), [id]);
@@ -217,7 +221,7 @@ fn what_was_refused_goes_nowhere_else_and_gives_its_place_back() {
         // Once this one was taken up, it is known that the other was refused.
         deliver_to_bob();
         let behind = if number % 2 == 0 { "x@far.test" } else { ANN };
-        queue.answer(&job, |_| Outcome::Expanded(vec![behind.parse().unwrap()]));
+        queue.answer(&job, |_| Outcome::Expanded(vec![behind.parse().unwrap()].into()));
     }
     deliver_to_bob();
     assert!(queue.local.is_empty() && queue.relay.is_empty());

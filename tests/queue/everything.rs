@@ -276,7 +276,7 @@ impl Play {
             let model = Model { message, asked, behind: None, end: None, ended_by: None };
             self.recipients.entry(name.clone()).or_insert(model);
         }
-        Outcome::Expanded(into.iter().map(|name| name.parse().unwrap()).collect())
+        Outcome::Expanded(into.iter().map(|name| name.parse().unwrap()).collect::<Vec<_>>().into())
     }
 
     fn note_report(&mut self, text: &str) {

@@ -65,7 +65,7 @@ fn unknowing() -> Outcome {
 }
 
 fn expanded(into: &[&str]) -> Outcome {
-    Outcome::Expanded(into.iter().map(|text| text.parse().unwrap()).collect())
+    Outcome::Expanded(into.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>().into())
 }
 
 #[test]

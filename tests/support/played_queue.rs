@@ -152,7 +152,7 @@ impl Queue {
         let id = self.announce("<>", &["barrier@home.test"]);
         let job = self.local_job();
         assert_eq!(names(&job), ["barrier@home.test"]);
-        self.answer(&job, |_| Outcome::Expanded(vec!["behind@home.test".parse().unwrap()]));
+        self.answer(&job, |_| Outcome::Expanded(vec!["behind@home.test".parse().unwrap()].into()));
         let job = self.local_job();
         assert_eq!(names(&job), ["behind@home.test"]);
         self.answer(&job, |_| delivered());

@@ -7,6 +7,7 @@ use crate::config::settings::{ClientTls, Login, SecretSource, Smarthost};
 use crate::deliver::job::Recipient;
 use crate::mail::dsn_request::MessageRequest;
 use crate::mail::status::Status;
+use crate::route::addressee::Way;
 use crate::spool::envelope::{Body, Envelope};
 use crate::spool::message::StoredMessage;
 
@@ -29,8 +30,10 @@ fn job(next_hop: &NextHop) -> Job {
     };
     let message = StoredMessage::new(tempfile::tempfile().unwrap(), 0..0, envelope);
     let mailbox = "bob@far.test".parse().unwrap();
-    let recipients = vec![Recipient { index: 0, mailbox, request: Default::default() }];
-    Job { message: Arc::new(message), recipients, next_hop: next_hop.clone() }
+    let recipients =
+        vec![Recipient { index: 0, mailbox, way: Way::Routed, request: Default::default() }];
+    let reverse_path = "<>".parse().unwrap();
+    Job { message: Arc::new(message), reverse_path, recipients, next_hop: next_hop.clone() }
 }
 
 /// A dispatcher with four jobs for the next hop, and its relay lane of four workers.

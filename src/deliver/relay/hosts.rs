@@ -14,7 +14,7 @@ use crate::sys::dns::DnsError;
 impl Relay {
     pub(super) fn hosts(&self, next_hop: &NextHop) -> Result<Vec<HostPort>, Failure> {
         match next_hop {
-            NextHop::Local => {
+            NextHop::Local | NextHop::Command => {
                 Err(Failure::new(Status::new(4, 3, 5), "local mail came to the relay"))
             }
             NextHop::Smarthost(smarthost) => Ok(smarthost.hosts.clone()),
@@ -49,7 +49,7 @@ pub(super) fn no_address(next_hop: &NextHop, host: &HostPort, error: &DnsError) 
         (DnsError::Temporary(_) | DnsError::NoNetwork(_), _) => Status::new(4, 4, 3),
         // A mistake in our own configuration, or a name that comes with the network, must
         // not bounce everything. RFC 3463 §3.5: 4.4.4 is for a directory that does not know it.
-        (_, NextHop::Smarthost(_) | NextHop::Local) => Status::new(4, 4, 4),
+        (_, NextHop::Smarthost(_) | NextHop::Local | NextHop::Command) => Status::new(4, 4, 4),
         // RFC 5321 §5.1: neither an MX record nor an address.
         (_, NextHop::Mx(domain)) if *domain == host.host => Status::new(5, 1, 2),
         (_, NextHop::Mx(_)) => Status::new(5, 4, 4),

@@ -79,7 +79,7 @@ impl Relay {
     fn login_of(&self, next_hop: &NextHop) -> Option<Arc<LoginState>> {
         match next_hop {
             NextHop::Smarthost(smarthost) => self.logins.of(smarthost),
-            NextHop::Mx(_) | NextHop::Local => None,
+            NextHop::Mx(_) | NextHop::Local | NextHop::Command => None,
         }
     }
 

@@ -149,7 +149,7 @@ pub(super) fn wants_more(remote: &str, reply: &PeerReply, next_hop: &NextHop) ->
         NextHop::Smarthost(smarthost) => {
             format!("; see that port and tls in [{}] are right", smarthost.section)
         }
-        NextHop::Mx(_) | NextHop::Local => String::new(),
+        NextHop::Mx(_) | NextHop::Local | NextHop::Command => String::new(),
     };
     let text = format!("{remote} takes no mail without more: {reply}{remedy}");
     let remote = RemoteReply { host: remote.to_owned(), reply: reply.to_string() };

@@ -1,0 +1,173 @@
+//! The keys of the sections about people's mail on this host, and about what leaves it under their
+//! names: a part of the table in [`reference`](super::reference).
+
+use super::keys::{Key, Kind, UNSET, key};
+use super::reference::{ADDRESS, HOUR, MINUTE, PATH, YEAR, YES_NO};
+
+const CATCH_ALL: Kind =
+    Kind::Words("an address, such as ann@home.example, or the name of a local user");
+
+/// `[local]`.
+pub(super) const LOCAL: &[Key] = &[
+    key(
+        "format",
+        Kind::Choice(&["mbox", "maildir"]),
+        "mbox",
+        "How a mailbox is written: one file, or a folder with a file for each message.",
+    ),
+    key(
+        "path",
+        Kind::Words("an absolute path with {user}, {domain} or {home} in it"),
+        "",
+        "Where a user's mailbox is: a path with {user}, {domain} or, first, {home} in it. \
+         Empty: /var/mail/{user} for mbox, {home}/Maildir for maildir.",
+    ),
+    key(
+        "users",
+        Kind::Words("system, any, or the absolute path of a file of names"),
+        "system",
+        "Who has a mailbox: `system`, the accounts of this host; `any` name; or the names in a \
+         file, one on each line, whose absolute path stands here.",
+    ),
+    key(
+        "aliases",
+        PATH,
+        "/etc/aliases",
+        "The alias file, as aliases(5) describes it. It need not exist. Empty: none.",
+    ),
+    key(
+        "subaddress",
+        Kind::Words("one character that is no letter or digit, such as + or -, or nothing"),
+        "+",
+        "What separates a user from the detail in user+detail@domain. Empty: nothing does.",
+    ),
+    key(
+        "catch_all",
+        CATCH_ALL,
+        "",
+        "Who takes the mail for users that do not exist here: an address, or the name of a \
+         local user. Empty: it is refused.",
+    ),
+    key(
+        "unknown",
+        Kind::Words("reject, or an address"),
+        "reject",
+        "The same as catch_all, in other words: what becomes of mail for users that do not exist \
+         here, `reject` or an address.",
+    ),
+    key(
+        "forward",
+        Kind::Words("a path with {user} or {home} in it"),
+        "{home}/.forward",
+        "The file in which a user says where the mail goes, in the form of aliases(5). It is read \
+         as that user, and not at all where others can write to it or to its folder. With users \
+         that are no accounts of the system there is none. Empty: none.",
+    ),
+    key(
+        "command_user",
+        Kind::Words("the name of an account, such as nobody"),
+        "nobody",
+        "The account that the commands in alias files run as. Those in a .forward run as its \
+         owner, and root's as this account, too.",
+    ),
+    key(
+        "command_timeout",
+        Kind::Time(1, HOUR),
+        "5m",
+        "How long such a command may run before it is killed and tried again later.",
+    ),
+    key(
+        "mbox_locks",
+        Kind::Words("dotlock, fcntl and flock, in the order in which they are taken"),
+        "dotlock, fcntl",
+        "How an mbox is locked against mail readers: dotlock, fcntl and flock, in this order.",
+    ),
+    key(
+        "quota",
+        YES_NO,
+        "no",
+        "Whether the file maildirsize in a Maildir counts, with the limits in its first line \
+         (Maildir++).",
+    ),
+    key(
+        "vacation",
+        YES_NO,
+        "no",
+        "Whether ~/.vacation.msg is sent to people who write, once a week to each (RFC 3834).",
+    ),
+    key(
+        "lmtp",
+        Kind::Words("unix:/path or HOST:PORT"),
+        "",
+        "Hand local mail to an LMTP server instead of writing files.",
+    )
+    .later("LMTP is not built yet", UNSET),
+];
+
+/// `[domain.NAME]`.
+pub(super) const DOMAIN: &[Key] = &[
+    key(
+        "users",
+        PATH,
+        "",
+        "The file with the users of the domain, one on each line. Empty: it has aliases only.",
+    ),
+    key("aliases", PATH, "", "The alias file of the domain. Empty: none."),
+    key(
+        "path",
+        Kind::Words("an absolute path with {user} in it"),
+        "",
+        "Where the mailboxes of the domain are: a path with {user} and perhaps {domain} in it. \
+         They belong to the account of the server. Empty: /var/mail/{domain}/{user}.",
+    ),
+    key(
+        "catch_all",
+        CATCH_ALL,
+        "",
+        "Who takes the mail for users that the domain does not have. Empty: it is refused.",
+    ),
+];
+
+/// `[rewrite]`.
+pub(super) const REWRITE: &[Key] = &[
+    key(
+        "sender",
+        ADDRESS,
+        "",
+        "The address that every local sender gets, in the envelope and in the fields From, \
+         Sender and Reply-To: what a provider insists on. Empty: each keeps its own.",
+    ),
+    key(
+        "masquerade",
+        Kind::Words("a domain, such as home.example"),
+        "",
+        "The domain that the addresses of this host get instead of their own. Empty: none.",
+    ),
+    key(
+        "map",
+        PATH,
+        "",
+        "A file with an address or a local name, blanks, and the address that it becomes on each \
+         line. It comes before the other two. Empty: none.",
+    ),
+    key(
+        "name",
+        Kind::Words("a text with {user}, {host} or {name} in it"),
+        "{user} on {host}",
+        "The display name of a sender whose address `sender` replaced and who had none: {user} is \
+         the name before the @, {host} this host. Empty: none.",
+    ),
+];
+
+/// `[digest]`.
+pub(super) const DIGEST: &[Key] = &[
+    key(
+        "burst",
+        Kind::Count(0, 100_000),
+        "20",
+        "How many notifications of one sender of this host to one recipient go out through the \
+         smarthost one by one in a window; what comes on top is gathered into one message. \
+         0: nothing is ever gathered.",
+    ),
+    key("window", Kind::Time(MINUTE, YEAR), "1h", "How long such a window is."),
+];
