@@ -6,9 +6,9 @@
 //! that mail for them waits instead of going astray.
 
 use std::collections::HashMap;
-use std::fmt;
 
 use crate::mail::address::{AddressError, LocalPart, Mailbox};
+use crate::route::targets::AliasError;
 
 /// The aliases of one version of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,23 +35,6 @@ pub enum Target {
     /// `|command`, `/file`, `:include:file` or `\name`, which are not served.
     Unserved(String),
 }
-
-/// A line of an alias file that cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AliasError {
-    /// The line, counted from 1.
-    pub line: usize,
-    /// What is wrong, and what to write.
-    pub text: String,
-}
-
-impl fmt::Display for AliasError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: {}", self.line, self.text)
-    }
-}
-
-impl std::error::Error for AliasError {}
 
 impl AliasTable {
     /// Reads an alias file. Of a name that stands there twice the first entry counts.

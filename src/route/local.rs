@@ -10,7 +10,8 @@ use crate::mail::address::{Domain, LocalPart, Mailbox};
 use crate::mail::status::Status;
 use crate::mail::text::{MAX_REMARK, one_line};
 use crate::route::addressee::{Addressee, Expansion, Way};
-use crate::route::aliases::{Alias, AliasError, AliasTable, Target};
+use crate::route::aliases::{Alias, AliasTable, Target};
+use crate::route::targets::AliasError;
 use crate::route::users::{User, UserTable, split_detail};
 use crate::sys::watched::WatchedFile;
 
