@@ -11,14 +11,15 @@ use crate::config::settings::SecretSource;
 use crate::deliver::login::Secret;
 use crate::deliver::storage::printable;
 use crate::mail::text::{MAX_REMARK, one_line};
-use crate::sys::command::{self, Bounds, Ended};
+use crate::sys::command::{self, Beyond, Bounds, Ended};
 use crate::sys::watched::WatchedFile;
 use crate::sys::{files, users};
 
 /// The largest file with a password, in octets.
 pub const MAX_FILE: u64 = 64 << 10;
 /// What a command may do.
-const BOUNDS: Bounds = Bounds { time: Duration::from_secs(30), octets: 64 << 10 };
+const BOUNDS: Bounds =
+    Bounds { time: Duration::from_secs(30), octets: 64 << 10, beyond: Beyond::Killed };
 
 /// What keeps the secret of one account.
 #[derive(Debug)]

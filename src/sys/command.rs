@@ -1,18 +1,32 @@
-//! A command of the configuration, run by the shell for what it prints.
+//! A command of the configuration, of an alias or of a `.forward`, run by the shell.
 //!
-//! It has no input, its own process group, and bounds: on its time, after which the whole group
-//! is killed, and on what it may print.
+//! It has its own process group, and bounds: on its time, after which the whole group is killed, and
+//! on what it may print.
 
 use std::fmt;
-use std::io::{self, ErrorKind, Read};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_setfl};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::io::retry_on_intr;
+use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
+
+use crate::sys::run_as::{RunAs, kill_group};
+
+/// What runs commands.
+const SHELL: &str = "/bin/sh";
+/// Read at once from what a command prints, in octets.
+const CHUNK: usize = 8 << 10;
+/// How often that is read before the clock is looked at again: more than a pipe holds.
+const CHUNKS: usize = 16;
+/// How long a command may take to die. One that has become another user cannot be killed.
+const DEATH_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a command may do at most.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +35,17 @@ pub struct Bounds {
     pub time: Duration,
     /// What it may print on its standard output, and again on its standard error, in octets.
     pub octets: usize,
+    /// What becomes of it when it prints more.
+    pub beyond: Beyond,
+}
+
+/// What becomes of a command that prints more than it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beyond {
+    /// It is killed.
+    Killed,
+    /// It goes on, and what it prints is thrown away.
+    Ignored,
 }
 
 /// How a command ended. `Debug` does not tell what it printed.
@@ -39,61 +64,185 @@ impl fmt::Debug for Ended {
     }
 }
 
-/// Runs `command` by `/bin/sh -c` as the account of this process and waits for its end. What it
-/// leaves running behind it is left alone.
+/// Runs `command` by `/bin/sh -c`, without any input, as the account of this process, and waits for
+/// its end. What it leaves running behind it is left alone.
 ///
 /// # Errors
 /// When it cannot be started; [`ErrorKind::TimedOut`] and [`ErrorKind::FileTooLarge`] where it was
 /// killed for going over its bounds.
 pub fn run(command: &str, bounds: Bounds) -> io::Result<Ended> {
-    let mut child = Command::new("/bin/sh")
-        .args(["-c", command])
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()?;
-    let gathered = gather(&mut child, bounds);
-    if gathered.is_err() {
-        kill_group(&child);
-    }
-    // Ended, or killed just now.
-    let status = child.wait()?;
-    let (output, complaints) = gathered?;
-    Ok(Ended { output, complaints, status })
+    let mut shell = shell(command);
+    shell.current_dir("/").stdin(Stdio::null()).process_group(0);
+    Running::start(shell, None, bounds)?.finish()
 }
 
-/// Reads what the command prints until it has ended.
-fn gather(child: &mut Child, bounds: Bounds) -> io::Result<(Vec<u8>, Vec<u8>)> {
-    let end = Instant::now() + bounds.time;
-    let pid = Pid::from_child(child);
-    let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-    let mut output = Pipe::new(child.stdout.take().map(OwnedFd::from))?;
-    let mut complaints = Pipe::new(child.stderr.take().map(OwnedFd::from))?;
-    loop {
-        let has_ended = wait(&pidfd, [&output, &complaints], end)?;
+/// Runs `command` by `/bin/sh -c` as the account `run_as`, with nothing but `environment` around it
+/// and what `feed` writes as its input, and waits for its end. That it does not read all of it is no
+/// error. What it leaves running behind it is left alone.
+///
+/// # Errors
+/// When it cannot be started; what `feed` returns, after which the command is killed;
+/// [`ErrorKind::TimedOut`] and [`ErrorKind::FileTooLarge`] as above.
+pub fn run_with_input(
+    command: &str,
+    environment: &[(&str, String)],
+    run_as: RunAs,
+    bounds: Bounds,
+    feed: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<Ended> {
+    let uid = run_as.uid();
+    let mut shell = shell(command);
+    shell.env_clear().envs(environment.iter().map(|(name, value)| (name, value)));
+    shell.stdin(Stdio::piped());
+    run_as.apply_to(&mut shell);
+    let mut running = Running::start(shell, Some(uid), bounds)?;
+    match feed(&mut running) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error),
+        _ => running.input = None,
+    }
+    running.finish()
+}
+
+fn shell(command: &str) -> Command {
+    let mut shell = Command::new(SHELL);
+    shell.args(["-c", command]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    shell
+}
+
+/// A command that has not ended yet. When dropped it is killed with its group.
+struct Running {
+    child: Child,
+    /// Becomes readable at its end.
+    pidfd: OwnedFd,
+    /// Another account that it runs as.
+    uid: Option<u32>,
+    input: Option<File>,
+    output: Pipe,
+    complaints: Pipe,
+    bounds: Bounds,
+    deadline: Instant,
+    was_waited_for: bool,
+}
+
+impl Running {
+    fn start(mut shell: Command, uid: Option<u32>, bounds: Bounds) -> io::Result<Self> {
+        let mut child = shell.spawn()?;
+        let opened = Self::opened(&mut child);
+        let (pidfd, [input, output, complaints]) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                kill(&child, uid);
+                child.wait()?;
+                return Err(error);
+            }
+        };
+        Ok(Self {
+            child,
+            pidfd,
+            uid,
+            input,
+            output: Pipe::new(output),
+            complaints: Pipe::new(complaints),
+            bounds,
+            deadline: Instant::now() + bounds.time,
+            was_waited_for: false,
+        })
+    }
+
+    /// What there is to know of its end, and our ends of its pipes: input, output, complaints.
+    fn opened(child: &mut Child) -> io::Result<(OwnedFd, [Option<File>; 3])> {
+        let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+        let pipes = [
+            child.stdin.take().map(OwnedFd::from),
+            child.stdout.take().map(OwnedFd::from),
+            child.stderr.take().map(OwnedFd::from),
+        ];
+        for pipe in pipes.iter().flatten() {
+            fcntl_setfl(pipe.as_fd(), OFlags::NONBLOCK)?;
+        }
+        Ok((pidfd, pipes.map(|pipe| pipe.map(File::from))))
+    }
+
+    /// Reads what the command prints until it has ended.
+    fn finish(mut self) -> io::Result<Ended> {
+        while !self.progress(false)? {}
+        self.was_waited_for = true;
+        let status = self.child.wait()?;
+        let (output, complaints) = (&mut self.output.octets, &mut self.complaints.octets);
+        Ok(Ended { output: std::mem::take(output), complaints: std::mem::take(complaints), status })
+    }
+
+    /// Waits until the command has ended, has printed something or, if `feeds`, takes more input.
+    /// Whether it has ended; all that it printed is read then.
+    fn progress(&mut self, feeds: bool) -> io::Result<bool> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::Error::new(ErrorKind::TimedOut, "it took too long"));
+        }
+        let mut awaited = vec![PollFd::new(&self.pidfd, PollFlags::IN)];
+        let open = [&self.output, &self.complaints].into_iter().filter_map(|it| it.file.as_ref());
+        awaited.extend(open.map(|file| PollFd::new(file, PollFlags::IN)));
+        let input = self.input.as_ref().filter(|_| feeds);
+        awaited.extend(input.map(|file| PollFd::new(file, PollFlags::OUT)));
+        let has_ended = wait(&mut awaited, left)? && !awaited[0].revents().is_empty();
         // What it printed last is there before its end is.
-        output.read(bounds.octets)?;
-        complaints.read(bounds.octets)?;
-        if has_ended {
-            return Ok((output.octets, complaints.octets));
+        self.output.read(self.bounds)?;
+        self.complaints.read(self.bounds)?;
+        Ok(has_ended)
+    }
+}
+
+/// Feeds it. `BrokenPipe` says that it reads no more, or has ended.
+impl Write for Running {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        loop {
+            let Some(input) = &mut self.input else { return Err(ErrorKind::BrokenPipe.into()) };
+            match input.write(octets) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                result => return result,
+            }
+            // Something that it left running may have the other end, and never read from it.
+            if self.progress(true)? {
+                self.input = None;
+            }
+        }
+    }
+
+    /// Does nothing: nothing is held back.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.was_waited_for {
+            return;
+        }
+        kill(&self.child, self.uid);
+        let mut end = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        if matches!(wait(&mut end, DEATH_PATIENCE), Ok(true)) {
+            let _ = self.child.wait();
+            return;
+        }
+        let id = self.child.id();
+        log::error!("the command with process id {id} does not die: see what it waits for");
+        // Nothing of it may stay when it does.
+        let child = Pid::from_child(&self.child);
+        let reap = move || {
+            let _ = retry_on_intr(|| waitpid(Some(child), WaitOptions::empty()));
+        };
+        if let Err(error) = thread::Builder::new().name("reaper".into()).spawn(reap) {
+            log::warn!("nobody waits for the end of process {id}: {error}");
         }
     }
 }
 
-/// Waits until there is something to read or the command has ended; whether it has.
-fn wait(pidfd: &OwnedFd, pipes: [&Pipe; 2], end: Instant) -> io::Result<bool> {
-    let left = end.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        return Err(io::Error::new(ErrorKind::TimedOut, "it took too long"));
-    }
-    let mut awaited = vec![PollFd::new(pidfd, PollFlags::IN)];
-    let open = pipes.iter().filter_map(|pipe| pipe.file.as_ref());
-    awaited.extend(open.map(|file| PollFd::new(file, PollFlags::IN)));
-    let left = Timespec::try_from(left).map_err(io::Error::other)?;
-    match poll(&mut awaited, Some(&left)) {
-        Ok(_) => Ok(!awaited[0].revents().is_empty()),
+/// Waits so long for one of these; whether there is any.
+fn wait(awaited: &mut [PollFd<'_>], most: Duration) -> io::Result<bool> {
+    let most = Timespec::try_from(most).map_err(io::Error::other)?;
+    match poll(awaited, Some(&most)) {
+        Ok(found) => Ok(found > 0),
         Err(rustix::io::Errno::INTR) => Ok(false),
         Err(error) => Err(error.into()),
     }
@@ -102,41 +251,46 @@ fn wait(pidfd: &OwnedFd, pipes: [&Pipe; 2], end: Instant) -> io::Result<bool> {
 /// One of the two ways in which a command speaks.
 struct Pipe {
     /// `None` once it is closed at the other end.
-    file: Option<std::fs::File>,
+    file: Option<File>,
     octets: Vec<u8>,
 }
 
 impl Pipe {
-    fn new(end: Option<OwnedFd>) -> io::Result<Self> {
-        if let Some(end) = &end {
-            fcntl_setfl(end.as_fd(), OFlags::NONBLOCK)?;
-        }
-        Ok(Self { file: end.map(Into::into), octets: Vec::new() })
+    const fn new(file: Option<File>) -> Self {
+        Self { file, octets: Vec::new() }
     }
 
     /// Takes what is there now.
-    fn read(&mut self, most: usize) -> io::Result<()> {
-        let Some(file) = &mut self.file else { return Ok(()) };
-        let room = (most + 1).saturating_sub(self.octets.len()) as u64;
-        match file.take(room).read_to_end(&mut self.octets) {
-            Ok(_) if self.octets.len() > most => {
-                let text = format!("it printed more than {most} octets");
-                Err(io::Error::new(ErrorKind::FileTooLarge, text))
+    fn read(&mut self, bounds: Bounds) -> io::Result<()> {
+        let mut chunk = [0; CHUNK];
+        for _ in 0..CHUNKS {
+            let Some(file) = &mut self.file else { return Ok(()) };
+            match file.read(&mut chunk) {
+                Ok(0) => self.file = None,
+                Ok(count) => self.take(&chunk[..count], bounds)?,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
-            Ok(_) => {
-                self.file = None;
-                Ok(())
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
-            Err(error) => Err(error),
         }
+        Ok(())
+    }
+
+    fn take(&mut self, printed: &[u8], bounds: Bounds) -> io::Result<()> {
+        let room = bounds.octets - self.octets.len();
+        if printed.len() > room && bounds.beyond == Beyond::Killed {
+            let text = format!("it printed more than {} octets", bounds.octets);
+            return Err(io::Error::new(ErrorKind::FileTooLarge, text));
+        }
+        self.octets.extend_from_slice(&printed[..printed.len().min(room)]);
+        Ok(())
     }
 }
 
 /// Ends the command and all that it has started in its group.
-fn kill_group(child: &Child) {
+fn kill(child: &Child, uid: Option<u32>) {
     // The child was not waited for, so the number is still its own.
-    if let Err(error) = kill_process_group(Pid::from_child(child), Signal::KILL) {
+    if let Err(error) = kill_group(Pid::from_child(child), uid) {
         log::warn!("a command that has to end cannot be killed: {error}");
     }
 }
@@ -144,13 +298,32 @@ fn kill_group(child: &Child) {
 #[cfg(test)]
 mod tests {
     use std::fs::OpenOptions;
-    use std::os::unix::fs::OpenOptionsExt;
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 
     use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use super::*;
+    use crate::sys::identity::Identity;
+    use crate::sys::users;
 
-    const BOUNDS: Bounds = Bounds { time: Duration::from_secs(60), octets: 1000 };
+    /// Who runs the tests, or in root's place somebody else.
+    fn somebody() -> RunAs {
+        let uid = rustix::process::geteuid();
+        let account = match uid.is_root() {
+            true => users::by_name("nobody"),
+            false => users::by_uid(uid.as_raw()),
+        };
+        let identity = Identity::of(&account.unwrap().unwrap()).unwrap();
+        RunAs::new(&identity, "/".as_ref()).unwrap()
+    }
+
+    fn feed(command: &str, bounds: Bounds, input: &[u8]) -> io::Result<Ended> {
+        let environment = [("A", "$(b)".to_owned()), ("PATH", "/usr/bin:/bin".to_owned())];
+        run_with_input(command, &environment, somebody(), bounds, |to| to.write_all(input))
+    }
+
+    const BOUNDS: Bounds =
+        Bounds { time: Duration::from_secs(60), octets: 1000, beyond: Beyond::Killed };
 
     #[test]
     fn what_a_command_prints_is_kept_apart() {
@@ -180,7 +353,7 @@ mod tests {
         let mut told = Vec::new();
         while let Err(error) = reader.read_to_end(&mut told) {
             assert_eq!(error.kind(), ErrorKind::WouldBlock);
-            std::thread::yield_now();
+            thread::yield_now();
         }
         assert_eq!(told, b"begun\n");
     }
@@ -201,5 +374,54 @@ mod tests {
         let ended = run("sleep 20 & echo out", BOUNDS).unwrap();
         assert_eq!(ended.output, b"out\n");
         assert!(began.elapsed() < Duration::from_secs(15));
+    }
+
+    #[test]
+    fn input_is_fed_while_output_is_read() {
+        let input = b"0123456789abcdef".repeat(100_000);
+        let bounds = Bounds { octets: 2_000_000, ..BOUNDS };
+        let ended = feed("cat; echo \"$A\" >&2", bounds, &input).unwrap();
+        assert!(ended.output == input);
+        assert_eq!(ended.complaints, b"$(b)\n");
+        assert!(ended.status.success());
+    }
+
+    #[test]
+    fn whoever_does_not_read_is_not_waited_for() {
+        let input = [0; 1_000_000];
+        for command in ["exec <&-; echo out", "head -c 1 >/dev/null; echo out", "echo out"] {
+            let ended = feed(command, BOUNDS, &input).unwrap();
+            assert_eq!((&ended.output[..], ended.status.code()), (&b"out\n"[..], Some(0)));
+        }
+        // What stays behind has the input open and never reads it.
+        let began = Instant::now();
+        let ended = feed("sleep 20 <&0 & exit 3", BOUNDS, &input).unwrap();
+        assert_eq!(ended.status.code(), Some(3));
+        assert!(began.elapsed() < Duration::from_secs(15));
+    }
+
+    #[test]
+    fn what_is_too_much_is_thrown_away() {
+        let bounds = Bounds { octets: 5, beyond: Beyond::Ignored, ..BOUNDS };
+        let ended = feed("cat; cat >&2 /dev/null; exit 4", bounds, &[b'x'; 300_000]).unwrap();
+        assert_eq!((&ended.output[..], ended.status.code()), (&b"xxxxx"[..], Some(4)));
+    }
+
+    #[test]
+    fn a_broken_feeder_ends_the_command() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o777)).unwrap();
+        let mark = folder.path().join("mark");
+        let command = format!("cat; touch {}", mark.display());
+        let broken = |to: &mut dyn Write| {
+            to.write_all(b"half")?;
+            Err(io::Error::other("unreadable"))
+        };
+        let error = run_with_input(&command, &[], somebody(), BOUNDS, broken).unwrap_err();
+        assert_eq!(error.to_string(), "unreadable");
+        assert!(!mark.exists());
+        let bounds = Bounds { time: Duration::from_millis(100), ..BOUNDS };
+        let error = feed("exec sleep 3600", bounds, &[0; 1_000_000]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
     }
 }

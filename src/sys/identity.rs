@@ -15,10 +15,10 @@ use std::io;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use rustix::process::{getegid, geteuid, getgid, getgroups, getuid};
+use rustix::process::{Uid, getegid, geteuid, getgid, getgroups, getuid};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_keep_capabilities,
-    set_thread_groups,
+    set_thread_groups, set_thread_res_uid,
 };
 
 use crate::sys::remembered::Remembered;
@@ -175,6 +175,31 @@ fn own() -> io::Result<Own> {
         let groups = getgroups()?.into_iter().map(rustix::fs::Gid::as_raw).collect();
         Ok(known.get_or_init(|| Own { may_change, groups }).clone())
     })
+}
+
+/// Whether the calling thread may take other identities than its own.
+///
+/// # Errors
+/// When the kernel does not say.
+pub(super) fn may_be_changed() -> io::Result<bool> {
+    Ok(own()?.may_change)
+}
+
+/// Does `act` with `uid` as the calling thread's effective user, whom kill(2) looks at. To be called
+/// while the thread has no other identity.
+///
+/// # Errors
+/// When the process may not; nothing was done then.
+pub(super) fn as_effective_user<T>(uid: u32, act: impl FnOnce() -> T) -> io::Result<T> {
+    let (real, effective) = (getuid(), geteuid());
+    // The saved one is what it comes back to.
+    set_thread_res_uid(real, Uid::from_raw(uid), effective)?;
+    let done = act();
+    if set_thread_res_uid(real, effective, effective).is_err() || geteuid() != effective {
+        log::error!("cannot give back the identity of a user: ending the process");
+        std::process::abort();
+    }
+    Ok(done)
 }
 
 /// Remembers the identities of accounts for a minute, so that not each message costs a look

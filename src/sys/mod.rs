@@ -12,6 +12,7 @@ pub mod network;
 pub mod process;
 pub mod random;
 pub mod remembered;
+pub mod run_as;
 pub mod secret_file;
 pub mod signals;
 pub mod terminal;

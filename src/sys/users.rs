@@ -4,7 +4,7 @@
 //! "There is no such account" and "nobody could be asked" are kept apart: the first bounces
 //! mail, the second must only delay it.
 
-#![expect(unsafe_code, reason = "getpwnam_r, getpwuid_r and getgrouplist have no safe wrapper")]
+#![expect(unsafe_code, reason = "getpwnam_r, getgrgid_r and getgrouplist have no safe wrapper")]
 
 use std::ffi::{CStr, CString, OsStr, c_char, c_int};
 use std::io;
@@ -120,6 +120,54 @@ pub fn groups_of(account: &Account) -> io::Result<Vec<u32>> {
     }
 }
 
+/// Whether the primary group of `account` is its own and nobody else's: it has the account's name,
+/// and no other members, as systems make one for each user.
+///
+/// # Errors
+/// When the system could not say.
+pub fn has_private_group(account: &Account) -> io::Result<bool> {
+    let mut buffer = vec![0; FIRST_BUFFER];
+    loop {
+        let mut entry = MaybeUninit::<libc::group>::uninit();
+        let (entry, mut found) = (entry.as_mut_ptr(), ptr::null_mut());
+        let (texts, length) = (buffer.as_mut_ptr(), buffer.len());
+        // SAFETY: `entry` and `found` are valid for a write, and `texts` for `length` octets, all of
+        // them until the call returns.
+        match unsafe { libc::getgrgid_r(account.gid, entry, texts, length, &raw mut found) } {
+            0 if found.is_null() => return Ok(false),
+            // SAFETY: 0 and a pointer that is not null say that `found` points to `entry`, filled in,
+            // with texts and a list of them in `buffer`, and both are still there.
+            0 => return Ok(unsafe { is_group_of(&*found, account.name.as_bytes()) }),
+            libc::EINTR => {}
+            libc::ERANGE if buffer.len() < MAX_BUFFER => buffer.resize(buffer.len() * 2, 0),
+            error => return Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+}
+
+/// Whether a group has this name, and no member with another one.
+///
+/// # Safety
+/// The name of `entry` must be a valid C string or null, and its members null, or a list of such
+/// strings with null at its end.
+unsafe fn is_group_of(entry: &libc::group, name: &[u8]) -> bool {
+    // SAFETY: the caller vouches for the string.
+    if unsafe { octets(entry.gr_name) } != name {
+        return false;
+    }
+    let mut member = entry.gr_mem;
+    // SAFETY: the caller vouches for the list, which is read up to its end and not beyond.
+    while !member.is_null() && unsafe { !(*member).is_null() } {
+        // SAFETY: as above.
+        if unsafe { octets(*member) } != name {
+            return false;
+        }
+        // SAFETY: the list goes on behind an entry that is not null.
+        member = unsafe { member.add(1) };
+    }
+    true
+}
+
 /// Calls a `getpw…_r` with a buffer that grows until the answer fits.
 fn find(
     ask: impl Fn(*mut libc::passwd, *mut c_char, usize, *mut *mut libc::passwd) -> c_int,
@@ -183,5 +231,33 @@ mod tests {
         assert_eq!(by_name("no-such-account-here").unwrap(), None);
         assert_eq!(by_name("a\0b").unwrap(), None);
         assert_eq!(by_name("").unwrap(), None);
+    }
+
+    #[test]
+    fn a_group_is_private_by_its_name() {
+        let root = by_name("root").unwrap().unwrap();
+        assert!(has_private_group(&root).unwrap());
+        let other = Account { name: "ann".to_owned(), ..root.clone() };
+        assert!(!has_private_group(&other).unwrap());
+        let nowhere = Account { gid: 4_000_000_001, ..root };
+        assert!(!has_private_group(&nowhere).unwrap());
+    }
+
+    #[test]
+    fn a_group_with_other_members_is_not_private() {
+        for (members, expected) in
+            [(&[][..], true), (&[c"ann"], true), (&[c"ann", c"bob"], false), (&[c"bob"], false)]
+        {
+            let mut list: Vec<_> = members.iter().map(|name| name.as_ptr().cast_mut()).collect();
+            list.push(ptr::null_mut());
+            let entry = libc::group {
+                gr_name: c"ann".as_ptr().cast_mut(),
+                gr_passwd: ptr::null_mut(),
+                gr_gid: 1,
+                gr_mem: list.as_mut_ptr(),
+            };
+            // SAFETY: the strings are C strings, and the list ends with null.
+            assert_eq!(unsafe { is_group_of(&entry, b"ann") }, expected, "{members:?}");
+        }
     }
 }
