@@ -16,6 +16,7 @@ use crate::deliver::dispatch::Dispatcher;
 use crate::deliver::local::LocalDelivery;
 use crate::deliver::pool;
 use crate::deliver::relay::Relay;
+use crate::deliver::relay_lane::RelayLane;
 use crate::receive::Reception;
 use crate::receive::listener::BoundListener;
 use crate::receive::logins::Logins;
@@ -99,7 +100,8 @@ fn start(settings: Settings) -> io::Result<Server> {
     let (reports, results) = unbounded();
     let local_lane = Arc::new(LocalDelivery::new(&settings, Arc::clone(&router)));
     let (orders, manager_orders) = bounded(16);
-    let relay_lane = Arc::new(Relay::new(&settings).with_orders(orders.clone()));
+    let relaying = Relay::new(&settings).with_orders(orders.clone());
+    let relay_lane = Arc::new(RelayLane::new(relaying, Arc::clone(&local_lane)));
     process::release_start();
     pool::start("local", queue.local_workers, &local_lane, &local_jobs, &reports)?;
     pool::start("relay", queue.relay_workers, &relay_lane, &relay_jobs, &reports)?;

@@ -1,5 +1,7 @@
 //! Delivery into the mailboxes of this host, each with the identity of its owner.
 
+mod resolving;
+
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +9,7 @@ use std::time::Duration;
 use memchr::memmem;
 
 use crate::config::settings::{Local, MailboxFormat, Settings, Users};
-use crate::deliver::job::{Job, Recipient};
+use crate::deliver::job::Job;
 use crate::deliver::outcome::{Failure, Outcome};
 use crate::deliver::place::{Place, Target};
 use crate::deliver::pool::Deliver;
@@ -16,12 +18,14 @@ use crate::deliver::{maildir, mbox};
 use crate::mail::address::{LocalPart, Mailbox, ReversePath};
 use crate::mail::header;
 use crate::mail::status::Status;
-use crate::route::local::{LocalRouter, Resolution};
+use crate::route::forward::Forwards;
+use crate::route::local::LocalRouter;
 use crate::route::users::User;
 use crate::spool::message::StoredMessage;
 use crate::sys::clock;
 use crate::sys::disk::Disk;
-use crate::sys::identity::{Identity, IdentityCache};
+use crate::sys::identity::{Guard, Identity, IdentityCache};
+use crate::sys::users::AccountCache;
 
 /// How long to wait for the locks of an mbox: a mail reader that compacts a large one takes
 /// seconds, and while a thread waits it delivers nothing else.
@@ -41,22 +45,43 @@ const LOOP: Status = Status::new(5, 4, 6);
 pub struct LocalDelivery {
     disk: Disk,
     router: Arc<LocalRouter>,
+    forwards: Forwards,
     local: Local,
     host: String,
     lock_patience: Duration,
     identities: IdentityCache,
+    accounts: AccountCache,
+}
+
+/// A message that is being delivered.
+struct Mail<'a> {
+    message: &'a StoredMessage,
+    /// Who sends it to the recipients at hand.
+    reverse_path: &'a ReversePath,
+    head: Head,
+}
+
+/// The mailbox of a user. While this lives, the calling thread has the identity of its owner.
+struct Opened {
+    place: Place,
+    /// Who must own it, where that matters.
+    owner: Option<u32>,
+    _guard: Option<Guard>,
 }
 
 impl Deliver for LocalDelivery {
     /// An outcome may name addresses that the message has already; they must not be added
     /// twice, or an alias that leads back to itself would go round for ever.
     fn deliver(&self, job: &Job) -> Vec<(usize, Outcome)> {
-        let head = Head::read(&job.message);
-        let try_one = |recipient: &Recipient| match &head {
-            Ok(head) => self.deliver_to(&job.message, head, &recipient.mailbox),
-            Err(error) => spool_failure(error).into_outcome(),
+        let head = match Head::read(&job.message) {
+            Ok(head) => head,
+            Err(error) => {
+                let outcome = spool_failure(&error).into_outcome();
+                return job.recipients.iter().map(|it| (it.index, outcome.clone())).collect();
+            }
         };
-        job.recipients.iter().map(|recipient| (recipient.index, try_one(recipient))).collect()
+        let mail = Mail { message: &job.message, reverse_path: &job.reverse_path, head };
+        job.recipients.iter().map(|it| (it.index, self.deliver_to(&mail, it))).collect()
     }
 }
 
@@ -66,10 +91,12 @@ impl LocalDelivery {
         Self {
             disk: Disk::host(),
             router,
+            forwards: Forwards::new(settings),
             local: settings.local.clone(),
             host: settings.server.hostname.to_string(),
             lock_patience: LOCK_PATIENCE,
             identities: IdentityCache::default(),
+            accounts: AccountCache::default(),
         }
     }
 
@@ -81,71 +108,51 @@ impl LocalDelivery {
 
     /// Writes the mailboxes on a disk that a test may watch.
     pub fn with_disk(mut self, disk: Disk) -> Self {
+        self.forwards = self.forwards.with_disk(disk.clone());
         self.disk = disk;
         self
     }
 
-    fn deliver_to(&self, message: &StoredMessage, head: &Head, mailbox: &Mailbox) -> Outcome {
-        let write = |user| self.write(message, head, mailbox, &user);
-        match self.router.resolve(mailbox) {
-            Resolution::Mailbox(user) => match write(user) {
-                Ok(place) => Outcome::Delivered { place },
-                Err(failure) => failure.into_outcome(),
-            },
-            Resolution::Expanded(expansion) => Outcome::Expanded(expansion),
-            Resolution::Unknown => {
-                Failure::new(UNKNOWN_USER, format!("there is no user {}", mailbox.local_part()))
-                    .into_outcome()
-            }
-            Resolution::Failed(failure) => failure.into_outcome(),
-        }
+    /// Finds the mailbox of `user`, and takes the identity of its owner.
+    fn open(&self, mailbox: &Mailbox, user: &User) -> Result<Opened, Failure> {
+        let template = self.router.mailbox_path(mailbox.domain());
+        let place = Place::of(template, user, mailbox.domain())?;
+        let identity = self.identity_for(user, &place)?;
+        let guard = identity.as_ref().map(Identity::assume).transpose();
+        let guard = guard.map_err(|error| identity_failure(user.name.as_str(), &error))?;
+        let owner = identity.as_ref().map(|identity| identity.uid);
+        Ok(Opened { place, owner, _guard: guard })
     }
 
     /// Puts the message into the mailbox of `user`. Gives its path.
     fn write(
         &self,
-        message: &StoredMessage,
-        head: &Head,
+        mail: &Mail<'_>,
         mailbox: &Mailbox,
         user: &User,
+        opened: &Opened,
     ) -> Result<String, Failure> {
         let delivered_to = delivered_to(user, mailbox);
-        if head.was_delivered_to(&delivered_to) {
-            let text = format!("the message was delivered to {delivered_to} before: a loop");
-            return Err(Failure::new(LOOP, text));
-        }
-        let template = self.router.mailbox_path(mailbox.domain());
-        let place = Place::of(template, user, mailbox.domain())?;
-        let identity = self.identity_for(user, &place)?;
-        let guard = identity.as_ref().map(Identity::assume).transpose();
-        let _guard = guard.map_err(|error| identity_failure(user, &error))?;
-        let owner = identity.as_ref().map(|identity| identity.uid);
-        let target = Target { disk: &self.disk, place: &place, owner };
-        let added = self.added_lines(&message.envelope().reverse_path, &delivered_to);
-        let mut content: Box<dyn Read> = match head.whole() {
-            Some(content) => Box::new(content),
-            None => Box::new(message.reader()),
-        };
-        match self.local.format {
-            MailboxFormat::Maildir => {
-                maildir::deliver(&target, &self.host, added, &mut content)?;
-            }
-            MailboxFormat::Mbox => {
-                mbox::deliver(&target, self.lock_patience, added, &mut content)?;
-            }
-        }
-        Ok(printable(&place.path()))
+        mail.check_loop(&delivered_to)?;
+        let target = Target { disk: &self.disk, place: &opened.place, owner: opened.owner };
+        self.put(&target, self.local.format, mail, &delivered_to)?;
+        Ok(printable(&opened.place.path()))
     }
 
-    /// What stands before the content: for an mbox the From_ line, then our trace fields.
-    fn added_lines(&self, reverse_path: &ReversePath, delivered_to: &Mailbox) -> Vec<u8> {
-        let from_line = match self.local.format {
-            MailboxFormat::Mbox => from_line(reverse_path),
-            MailboxFormat::Maildir => String::new(),
-        };
-        // RFC 5321 §4.4: final delivery puts the reverse-path in front.
-        format!("{from_line}Return-Path: {reverse_path}\nDelivered-To: {delivered_to}\n")
-            .into_bytes()
+    /// Writes the message for the address `delivered_to` into a mailbox of this form.
+    fn put(
+        &self,
+        target: &Target<'_>,
+        format: MailboxFormat,
+        mail: &Mail<'_>,
+        delivered_to: &Mailbox,
+    ) -> Result<(), Failure> {
+        let added = mail.added_lines(format, delivered_to);
+        let mut content = mail.content();
+        match format {
+            MailboxFormat::Maildir => maildir::deliver(target, &self.host, added, &mut *content),
+            MailboxFormat::Mbox => mbox::deliver(target, self.lock_patience, added, &mut *content),
+        }
     }
 
     /// Whose files are written: those of the user's account. With users that are not the
@@ -155,8 +162,10 @@ impl LocalDelivery {
         else {
             return Ok(None);
         };
-        let mut identity =
-            self.identities.identity_of(account).map_err(|error| identity_failure(user, &error))?;
+        let mut identity = self
+            .identities
+            .identity_of(account)
+            .map_err(|error| identity_failure(user.name.as_str(), &error))?;
         if self.local.format == MailboxFormat::Mbox {
             identity.groups.extend(spool_group(&self.disk, place));
         }
@@ -176,9 +185,39 @@ fn spool_group(disk: &Disk, place: &Place) -> Option<u32> {
     is_shared.then(|| folder.group())
 }
 
-fn identity_failure(user: &User, error: &io::Error) -> Failure {
+impl Mail<'_> {
+    /// Sees that the message was not delivered to this address before.
+    fn check_loop(&self, delivered_to: &Mailbox) -> Result<(), Failure> {
+        if !self.head.was_delivered_to(delivered_to) {
+            return Ok(());
+        }
+        let text = format!("the message was delivered to {delivered_to} before: a loop");
+        Err(Failure::new(LOOP, text))
+    }
+
+    /// What stands before the content: for an mbox the From_ line, then our trace fields.
+    fn added_lines(&self, format: MailboxFormat, delivered_to: &Mailbox) -> Vec<u8> {
+        let reverse_path = self.reverse_path;
+        let from_line = match format {
+            MailboxFormat::Mbox => from_line(reverse_path),
+            MailboxFormat::Maildir => String::new(),
+        };
+        // RFC 5321 §4.4: final delivery puts the reverse-path in front.
+        format!("{from_line}Return-Path: {reverse_path}\nDelivered-To: {delivered_to}\n")
+            .into_bytes()
+    }
+
+    fn content(&self) -> Box<dyn Read + '_> {
+        match self.head.whole() {
+            Some(content) => Box::new(content),
+            None => Box::new(self.message.reader()),
+        }
+    }
+}
+
+fn identity_failure(user: &str, error: &io::Error) -> Failure {
     // RFC 3463: other or undefined mail system status, until somebody mends it.
-    Failure::new(Status::new(4, 3, 0), format!("cannot write mail as {}: {error}", user.name))
+    Failure::new(Status::new(4, 3, 0), format!("cannot write mail as {user}: {error}"))
 }
 
 /// The address that names a mailbox in its `Delivered-To`: the user without any detail.

@@ -1,10 +1,12 @@
 //! The fixed pool of threads that put mail into mailboxes and relay it.
 
+pub mod command;
 pub mod connections;
 pub mod conversation;
 pub mod dispatch;
 pub mod dot_lock;
 pub mod encryption;
+pub mod file;
 pub mod job;
 pub mod lines;
 pub mod local;
@@ -16,6 +18,7 @@ pub mod outcome;
 pub mod place;
 pub mod pool;
 pub mod relay;
+pub mod relay_lane;
 pub mod remedy;
 pub mod secret;
 pub mod storage;

@@ -82,6 +82,14 @@ impl LocalRouter {
         self.try_resolve(mailbox).unwrap_or_else(Resolution::Failed)
     }
 
+    /// The user whose mailbox an address names, whatever aliases say.
+    ///
+    /// # Errors
+    /// A temporary failure when nobody can say at the moment.
+    pub fn user(&self, mailbox: &Mailbox) -> Result<Option<User>, Failure> {
+        self.users.find(mailbox.local_part())
+    }
+
     fn try_resolve(&self, mailbox: &Mailbox) -> Result<Resolution, Failure> {
         let version = self.aliases()?;
         let aliases = Aliases { router: self, version: version.as_deref() };

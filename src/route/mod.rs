@@ -2,6 +2,7 @@
 
 pub mod addressee;
 pub mod aliases;
+pub mod forward;
 pub mod local;
 pub mod mx;
 pub mod next_hop;

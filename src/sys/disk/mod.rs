@@ -105,6 +105,15 @@ impl Disk {
         self.watch(|| Operation::new(Kind::Look).name(path), look)
     }
 
+    /// The same, but of a link itself.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn look_at_no_link(&self, path: &Path) -> io::Result<Status> {
+        let look = || Ok(Status(rustix::fs::lstat(path)?));
+        self.watch(|| Operation::new(Kind::Look).name(path), look)
+    }
+
     fn folder_at(
         &self,
         parent: Option<BorrowedFd<'_>>,
@@ -178,6 +187,11 @@ impl Status {
     /// Whether its group may write.
     pub const fn is_group_writable(&self) -> bool {
         self.0.st_mode & 0o020 != 0
+    }
+
+    /// Whether every account may write.
+    pub const fn is_writable_for_all(&self) -> bool {
+        self.0.st_mode & 0o002 != 0
     }
 
     /// Whether the account `uid` with these groups may read it, as far as its own mode says.
