@@ -23,7 +23,7 @@ use crate::deliver::outcome::{Failure, Fault, Outcome, RemoteReply};
 use crate::deliver::pool::Deliver;
 use crate::deliver::tls::Protection;
 use crate::mail::address::DomainName;
-use crate::mail::dsn_request::OriginalRecipient;
+use crate::mail::dsn_request::{MessageRequest, OriginalRecipient};
 use crate::mail::status::Status;
 use crate::route::next_hop::NextHop;
 use crate::smtp::client::{self, Awaited, RecipientResult, Refusal, Transaction};
@@ -202,10 +202,13 @@ impl Relay {
         let envelope = job.message.envelope();
         let recipients: Vec<_> =
             recipients.iter().map(|recipient| with_request(recipient, envelope)).collect();
+        // From the owner of a list it is another message (RFC 3461 §5.2.7.1 (b)).
+        let is_as_sent = job.reverse_path == envelope.reverse_path;
+        let nothing_asked = MessageRequest::default();
         let transaction = Transaction {
             reverse_path: &job.reverse_path,
             recipients: &recipients,
-            request: &envelope.request,
+            request: if is_as_sent { &envelope.request } else { &nothing_asked },
             is_eight_bit: envelope.body == Body::EightBitMime,
             size_octets: job.message.size_octets(),
         };
