@@ -8,10 +8,12 @@ use memchr::memmem;
 
 use crate::config::settings::{Local, MailboxFormat, Settings, Users};
 use crate::deliver::job::{Job, Recipient};
+use crate::deliver::mbox_lock::Locking;
 use crate::deliver::outcome::{Failure, Outcome};
 use crate::deliver::place::{Place, Target};
 use crate::deliver::pool::Deliver;
 use crate::deliver::storage::{printable, spool_failure};
+use crate::deliver::subaddress::Template;
 use crate::deliver::{maildir, mbox};
 use crate::mail::address::{LocalPart, Mailbox, ReversePath};
 use crate::mail::header;
@@ -114,13 +116,16 @@ impl LocalDelivery {
             let text = format!("the message was delivered to {delivered_to} before: a loop");
             return Err(Failure::new(LOOP, text));
         }
-        let template = self.router.mailbox_path(mailbox.domain());
-        let place = Place::of(template, user, mailbox.domain())?;
-        let identity = self.identity_for(user, &place)?;
+        let path = self.router.mailbox_path(mailbox.domain());
+        let template = Template::new(path, self.local.format);
+        let inbox = Place::of(&template.mailbox, user, mailbox.domain())?;
+        let identity = self.identity_for(user, &inbox)?;
         let guard = identity.as_ref().map(Identity::assume).transpose();
         let _guard = guard.map_err(|error| identity_failure(user, &error))?;
+        let folder = template.folder(&self.disk, &inbox, user.detail.as_deref());
+        let place = folder.as_ref().unwrap_or(&inbox);
         let owner = identity.as_ref().map(|identity| identity.uid);
-        let target = Target { disk: &self.disk, place: &place, owner };
+        let target = Target { disk: &self.disk, place, owner };
         let added = self.added_lines(&message.envelope().reverse_path, &delivered_to);
         let mut content: Box<dyn Read> = match head.whole() {
             Some(content) => Box::new(content),
@@ -128,10 +133,14 @@ impl LocalDelivery {
         };
         match self.local.format {
             MailboxFormat::Maildir => {
-                maildir::deliver(&target, &self.host, added, &mut content)?;
+                let root = if template.is_maildir_plus_plus() { &inbox } else { place };
+                let quota = self.local.quota.then_some(root);
+                maildir::deliver(&target, &self.host, quota, added, &mut content)?;
             }
             MailboxFormat::Mbox => {
-                mbox::deliver(&target, self.lock_patience, added, &mut content)?;
+                let locking =
+                    Locking { order: &self.local.mbox_locks, patience: self.lock_patience };
+                mbox::deliver(&target, &locking, added, &mut content)?;
             }
         }
         Ok(printable(&place.path()))
