@@ -12,6 +12,7 @@ use crate::deliver::outcome::{Failure, Outcome};
 use crate::deliver::place::{Place, Target};
 use crate::deliver::pool::Deliver;
 use crate::deliver::storage::{printable, spool_failure};
+use crate::deliver::vacation::{Delivered, Vacation};
 use crate::deliver::{maildir, mbox};
 use crate::mail::address::{LocalPart, Mailbox, ReversePath};
 use crate::mail::header;
@@ -45,6 +46,7 @@ pub struct LocalDelivery {
     host: String,
     lock_patience: Duration,
     identities: IdentityCache,
+    vacation: Option<Vacation>,
 }
 
 impl Deliver for LocalDelivery {
@@ -53,7 +55,7 @@ impl Deliver for LocalDelivery {
     fn deliver(&self, job: &Job) -> Vec<(usize, Outcome)> {
         let head = Head::read(&job.message);
         let try_one = |recipient: &Recipient| match &head {
-            Ok(head) => self.deliver_to(&job.message, head, &recipient.mailbox),
+            Ok(head) => self.deliver_to(job, head, &recipient.mailbox),
             Err(error) => spool_failure(error).into_outcome(),
         };
         job.recipients.iter().map(|recipient| (recipient.index, try_one(recipient))).collect()
@@ -70,7 +72,14 @@ impl LocalDelivery {
             host: settings.server.hostname.to_string(),
             lock_patience: LOCK_PATIENCE,
             identities: IdentityCache::default(),
+            vacation: None,
         }
+    }
+
+    /// Answers for people who are away.
+    pub fn with_vacation(mut self, vacation: Vacation) -> Self {
+        self.vacation = Some(vacation);
+        self
     }
 
     /// Waits for the locks of an mbox no longer than this, instead of 5 seconds.
@@ -85,8 +94,12 @@ impl LocalDelivery {
         self
     }
 
-    fn deliver_to(&self, message: &StoredMessage, head: &Head, mailbox: &Mailbox) -> Outcome {
-        let write = |user| self.write(message, head, mailbox, &user);
+    fn deliver_to(&self, job: &Job, head: &Head, mailbox: &Mailbox) -> Outcome {
+        let write = |user: User| {
+            let place = self.write(&job.message, head, mailbox, &user)?;
+            self.answer(job, head, mailbox, &user);
+            Ok::<_, Failure>(place)
+        };
         match self.router.resolve(mailbox) {
             Resolution::Mailbox(user) => match write(user) {
                 Ok(place) => Outcome::Delivered { place },
@@ -135,6 +148,20 @@ impl LocalDelivery {
             }
         }
         Ok(printable(&place.path()))
+    }
+
+    /// Sends the user's automatic reply to what was just put into the mailbox, if there is one.
+    fn answer(&self, job: &Job, head: &Head, mailbox: &Mailbox, user: &User) {
+        let Some(vacation) = &self.vacation else { return };
+        let delivered = Delivered {
+            id: job.message.envelope().id,
+            reverse_path: &job.reverse_path,
+            head: &head.octets,
+            is_whole: head.is_whole,
+            user,
+            address: &delivered_to(user, mailbox),
+        };
+        vacation.answer(&delivered, &self.identities);
     }
 
     /// What stands before the content: for an mbox the From_ line, then our trace fields.

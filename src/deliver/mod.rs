@@ -21,3 +21,4 @@ pub mod secret;
 pub mod storage;
 pub mod stream;
 pub mod tls;
+pub mod vacation;

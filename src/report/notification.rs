@@ -9,13 +9,14 @@ use std::time::Duration;
 use crate::config::settings::Settings;
 use crate::mail::address::{Mailbox, ReversePath};
 use crate::mail::dsn::{self, Action, Reader, Report, ReportedRecipient, Returned};
-use crate::mail::dsn_request::{MessageRequest, Return};
+use crate::mail::dsn_request::Return;
 use crate::mail::status::Status;
 use crate::report::station;
 use crate::spool::draft::Draft;
 use crate::spool::envelope::{Body, Envelope};
 use crate::spool::id::QueueId;
 use crate::spool::message::StoredMessage;
+use crate::spool::post::{self, OwnMessage};
 use crate::spool::progress::{RecipientState, State};
 use crate::spool::store::Spool;
 use crate::sys::{clock, random};
@@ -111,24 +112,20 @@ impl Notification<'_> {
     /// When it cannot be written; the recipients must stay in the queue then.
     pub fn keep(&self, recipients: &[Reported<'_>]) -> io::Result<StoredMessage> {
         let now = clock::since_1970();
-        let id = self.spool.new_id(now);
         let enclosure = Enclosure::of(self.settings, self.original, recipients);
-        let report = self.report(id, now, recipients, &enclosure);
-        let mut draft = self.spool.draft(Envelope {
-            id,
-            received_at: now.as_secs(),
-            client: if self.is_to_sender() { "local" } else { POSTMASTER_REPORT }.into(),
-            reverse_path: ReversePath::Null,
-            recipients: vec![self.to.clone().into()],
+        let own = OwnMessage {
+            client: if self.is_to_sender() { post::LOCAL } else { POSTMASTER_REPORT },
+            to: self.to.clone().into(),
             body: if enclosure.is_eight_bit { Body::EightBitMime } else { Body::SevenBit },
-            request: MessageRequest::default(),
-        });
+        };
+        let mut draft = own.begin(self.spool, now);
+        let id = draft.envelope().id;
+        let report = self.report(id, now, recipients, &enclosure);
         draft.write(report.head().as_bytes())?;
         enclosure.write_to(&mut draft, self.original)?;
         draft.write(report.tail().as_bytes())?;
-        let (_, message) = draft.commit()?;
+        let message = post::keep(draft)?;
         station::reported(self.original.envelope().id, self.to, recipients, id);
-        station::received(&message, &message.envelope().client, None, Duration::ZERO);
         Ok(message)
     }
 

@@ -5,6 +5,7 @@ pub mod aliases;
 pub mod local;
 pub mod mx;
 pub mod next_hop;
+pub mod owner;
 pub mod users;
 
 use crate::config::settings::Settings;
