@@ -135,7 +135,9 @@ impl Vacation {
                 return Err(Silence::Wrong(&FLOOD_TOLD, why));
             }
             Err(error) => {
-                let why = format!("who had one cannot be noted: {error}");
+                let why = format!(
+                    "who had one cannot be noted: {error}; see that the server can write there"
+                );
                 return Err(Silence::Wrong(&MEMORY_FAILS_TOLD, why));
             }
         }

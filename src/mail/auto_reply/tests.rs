@@ -264,6 +264,9 @@ proptest! {
             ]);
             prop_assert!(matches!(names.len(), 9 | 11));
             prop_assert_eq!(text, "I am away.\r\n");
+            let (_, text) = dissect(&reply("On $SUBJECT.\n", original));
+            prop_assert_eq!(text.replace("=\r\n", "").matches("\r\n").count(), 1, "{}", text);
+            prop_assert!(text.starts_with("On ") && text.ends_with(".\r\n"), "{}", text);
         }
     }
 
