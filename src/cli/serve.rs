@@ -17,6 +17,7 @@ use crate::deliver::local::LocalDelivery;
 use crate::deliver::pool;
 use crate::deliver::relay::Relay;
 use crate::deliver::relay_lane::RelayLane;
+use crate::deliver::vacation::Vacation;
 use crate::receive::Reception;
 use crate::receive::listener::BoundListener;
 use crate::receive::logins::Logins;
@@ -26,7 +27,8 @@ use crate::receive::threads::SessionThreads;
 use crate::receive::tls::Certificates;
 use crate::report::log_format;
 use crate::route::local::LocalRouter;
-use crate::spool::manager::{Manager, Order};
+use crate::spool::manager::{Intake, Manager, Order};
+use crate::spool::post::Post;
 use crate::spool::store::Spool;
 use crate::spool::wake;
 use crate::sys::files::{make_folder_for, make_or_take_folder_for};
@@ -98,19 +100,19 @@ fn start(settings: Settings) -> io::Result<Server> {
     let (local, local_jobs) = bounded(2 * queue.local_workers);
     let (relay, relay_jobs) = bounded(2 * queue.relay_workers);
     let (reports, results) = unbounded();
-    let local_lane = Arc::new(LocalDelivery::new(&settings, Arc::clone(&router)));
     let (orders, manager_orders) = bounded(16);
     let relaying = Relay::new(&settings).with_orders(orders.clone());
-    let relay_lane = Arc::new(RelayLane::new(relaying, Arc::clone(&local_lane)));
     process::release_start();
-    pool::start("local", queue.local_workers, &local_lane, &local_jobs, &reports)?;
-    pool::start("relay", queue.relay_workers, &relay_lane, &relay_jobs, &reports)?;
     let mut dispatcher = Dispatcher::new(local, relay, queue.relay_workers, queue.retry.clone());
     if let Err(error) = watch_network(orders.clone()) {
         log::info!("the kernel does not tell of the network, which is tried now and then: {error}");
         dispatcher = dispatcher.with_network_pause(UNWATCHED_NETWORK_PAUSE);
     }
     let (manager, intake) = Manager::new(Arc::clone(&settings), Arc::clone(&spool), dispatcher);
+    let local_lane = Arc::new(local_delivery(&settings, &router, &spool, &intake));
+    let relay_lane = Arc::new(RelayLane::new(relaying, Arc::clone(&local_lane)));
+    pool::start("local", queue.local_workers, &local_lane, &local_jobs, &reports)?;
+    pool::start("relay", queue.relay_workers, &relay_lane, &relay_jobs, &reports)?;
     let (at_end, manager_end) = bounded::<()>(0);
     log::info!("{} messages in the queue", queued.len());
     spawn("queue", move || {
@@ -150,6 +152,21 @@ fn start(settings: Settings) -> io::Result<Server> {
         spawn("listener", move || listeners[at].run(&reception))?;
     }
     Ok(Server { reception, listeners, requests, orders, manager_end })
+}
+
+/// What writes mailboxes, and answers for those who are away.
+fn local_delivery(
+    settings: &Arc<Settings>,
+    router: &Arc<LocalRouter>,
+    spool: &Arc<Spool>,
+    intake: &Intake,
+) -> LocalDelivery {
+    let delivery = LocalDelivery::new(settings, Arc::clone(router));
+    if !settings.local.vacation {
+        return delivery;
+    }
+    let post = Post::new(Arc::clone(spool), intake.clone());
+    delivery.with_vacation(Vacation::new(Arc::clone(settings), Arc::clone(router), post))
 }
 
 impl Server {

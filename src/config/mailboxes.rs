@@ -93,7 +93,10 @@ pub(super) const LOCAL: &[Key] = &[
         "vacation",
         YES_NO,
         "no",
-        "Whether ~/.vacation.msg is sent to people who write, once a week to each (RFC 3834).",
+        "Whether ~/.vacation.msg is sent to people who write to a user of the system, once a week to \
+         each (RFC 3834). It is a text in UTF-8, before which Subject, From and Reply-To fields and \
+         an empty line may stand; $SUBJECT in it is the Subject of their message. It must belong to \
+         the user, and nobody else may be able to write to it or to the home.",
     ),
     key(
         "lmtp",

@@ -8,7 +8,6 @@ pub mod peer;
 pub mod policy;
 pub mod provenance;
 pub mod queue_runs;
-pub mod sender;
 pub mod session;
 pub mod slots;
 pub mod stream;

@@ -13,6 +13,7 @@ pub mod intake;
 pub mod lanes;
 pub mod manager;
 pub mod message;
+pub mod post;
 pub mod progress;
 pub mod reader;
 mod round;

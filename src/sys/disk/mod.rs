@@ -194,6 +194,11 @@ impl Status {
         self.0.st_mode & 0o002 != 0
     }
 
+    /// Whether others than its owner may write.
+    pub const fn is_writable_for_others(&self) -> bool {
+        self.0.st_mode & 0o022 != 0
+    }
+
     /// Whether the account `uid` with these groups may read it, as far as its own mode says.
     pub fn is_readable_for(&self, uid: u32, groups: &[u32]) -> bool {
         let bit = match () {

@@ -1,5 +1,6 @@
 //! Whose an address is: what `[auth] sender = own` asks about MAIL FROM and about the From and
-//! Sender fields of those who logged in (RFC 6409 §6.1 and §6.3).
+//! Sender fields of those who logged in (RFC 6409 §6.1 and §6.3), and an automatic reply about those
+//! whom a message names (RFC 3834 §2).
 //!
 //! An address is a user's when the domain is one of ours and the local part is the name that was
 //! logged in with, or it reaches the user's mailbox: with a detail, or by an alias, be it one of
