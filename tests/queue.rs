@@ -34,6 +34,8 @@ mod played_queue;
 mod reach;
 #[path = "queue/reports.rs"]
 mod reports;
+#[path = "queue/ways.rs"]
+mod ways;
 
 use played_queue::*;
 

@@ -21,8 +21,9 @@ mod server;
 #[path = "support/sessions.rs"]
 mod sessions;
 
+use mailwren::spool::progress::State;
 use peer::{Answer, Peer, say};
-use scene::{RECEIVED, Scene, deferred, partly_done, wait_for, wait_for_log};
+use scene::{RECEIVED, Scene, add_behind_list, deferred, partly_done, wait_for, wait_for_log};
 
 const CONTENT: &str = "Subject: hello\r\n\r\n\x1b[2Jbody\r\n";
 const SUE: &str = "<sue@mx.test>";
@@ -95,6 +96,44 @@ fn the_list_says_who_waits_for_what() {
     let rests = scene.keep_with(SUE, &["eve@far.test"], CONTENT, |it| it.next_try = RECEIVED + 60);
     let rested = scene.queue(&["list", &rests]).out;
     assert!(rested.contains("  not tried yet: its host could not be reached for other mail\n"));
+}
+
+#[test]
+fn a_command_a_file_and_an_owner_are_named_and_steer_no_terminal() {
+    let scene = Scene::without_smarthost();
+    let id = scene.keep_with(SUE, &["list@mx.test"], CONTENT, |progress| {
+        progress.recipients[0].state = State::Done;
+        add_behind_list(progress, "ann@mx.test", "|/bin/x \"a\" \u{202e}b");
+        add_behind_list(progress, "ann@mx.test", "/var/log/mail");
+        add_behind_list(progress, "ann@mx.test", "\\");
+        add_behind_list(progress, "bob@far.test", "");
+        progress.warned_owners = "owner-list@mx.test".parse().into_iter().collect();
+    });
+    let command = r#"ann@mx.test "|/bin/x \"a\" \u{202e}b""#;
+    let expected = [
+        "done      list@mx.test".to_owned(),
+        format!("pending   {command}  from owner-list@mx.test"),
+        "pending   ann@mx.test \"/var/log/mail\"  from owner-list@mx.test".to_owned(),
+        "pending   \\ann@mx.test  from owner-list@mx.test".to_owned(),
+        "pending   bob@far.test  from owner-list@mx.test".to_owned(),
+    ];
+    let (list, shown) = (scene.queue(&[]).out, scene.queue(&["show", "--envelope", &id]).out);
+    for line in &expected {
+        assert!(list.lines().any(|it| it == format!("    {line}")), "{line}\n{list}");
+        assert!(shown.lines().any(|it| it == format!("recipient   {line}")), "{line}\n{shown}");
+    }
+    assert!(shown.contains("\ndelay       owner-list@mx.test was told\n"), "{shown}");
+    assert!(scene.mailq(&[]).out.contains(&format!(" {command}\n")), "{}", scene.mailq(&[]).out);
+    let recipients = &scene.list(&[])[0]["recipients"];
+    let of = |place: usize| {
+        let field = |name: &str| recipients[place][name].as_str().map(str::to_owned);
+        (field("way"), field("sender"))
+    };
+    let owner = || Some("owner-list@mx.test".to_owned());
+    assert_eq!(of(0), (None, None));
+    assert_eq!(of(1), (Some("|/bin/x \"a\" \u{202e}b".to_owned()), owner()));
+    assert_eq!(of(3), (Some("\\".to_owned()), owner()));
+    assert_eq!(of(4), (None, owner()));
 }
 
 #[test]

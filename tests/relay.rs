@@ -38,6 +38,8 @@ mod login;
 mod opportunistic;
 #[path = "support/peer.rs"]
 mod peer;
+#[path = "relay/rewrite.rs"]
+mod rewrite;
 #[path = "support/sessions.rs"]
 mod sessions;
 #[path = "relay/tls.rs"]

@@ -80,7 +80,7 @@ pub fn deliver(
     })?;
     let mut unread = None;
     let feed = |to: &mut dyn Write| match lines::copy(head, content, to) {
-        Ok(()) => Ok(()),
+        Ok(_) => Ok(()),
         Err(CopyError::Write(error)) => Err(error),
         Err(CopyError::Read(error)) => {
             unread = Some(spool_failure(&error));

@@ -10,10 +10,12 @@ use memchr::memmem;
 
 use crate::config::settings::{Local, MailboxFormat, Settings, Users};
 use crate::deliver::job::Job;
+use crate::deliver::mbox_lock::Locking;
 use crate::deliver::outcome::{Failure, Outcome};
 use crate::deliver::place::{Place, Target};
 use crate::deliver::pool::Deliver;
 use crate::deliver::storage::{printable, spool_failure};
+use crate::deliver::subaddress::Template;
 use crate::deliver::{maildir, mbox};
 use crate::mail::address::{LocalPart, Mailbox, ReversePath};
 use crate::mail::header;
@@ -63,7 +65,8 @@ struct Mail<'a> {
 
 /// The mailbox of a user. While this lives, the calling thread has the identity of its owner.
 struct Opened {
-    place: Place,
+    /// The mailbox itself, where no folder is meant.
+    inbox: Place,
     /// Who must own it, where that matters.
     owner: Option<u32>,
     _guard: Option<Guard>,
@@ -115,13 +118,17 @@ impl LocalDelivery {
 
     /// Finds the mailbox of `user`, and takes the identity of its owner.
     fn open(&self, mailbox: &Mailbox, user: &User) -> Result<Opened, Failure> {
-        let template = self.router.mailbox_path(mailbox.domain());
-        let place = Place::of(template, user, mailbox.domain())?;
-        let identity = self.identity_for(user, &place)?;
+        let inbox = Place::of(&self.template(mailbox).mailbox, user, mailbox.domain())?;
+        let identity = self.identity_for(user, &inbox)?;
         let guard = identity.as_ref().map(Identity::assume).transpose();
         let guard = guard.map_err(|error| identity_failure(user.name.as_str(), &error))?;
         let owner = identity.as_ref().map(|identity| identity.uid);
-        Ok(Opened { place, owner, _guard: guard })
+        Ok(Opened { inbox, owner, _guard: guard })
+    }
+
+    /// Where the mailboxes of its domain are.
+    fn template(&self, mailbox: &Mailbox) -> Template<'_> {
+        Template::new(self.router.mailbox_path(mailbox.domain()), self.local.format)
     }
 
     /// Puts the message into the mailbox of `user`. Gives its path.
@@ -134,24 +141,37 @@ impl LocalDelivery {
     ) -> Result<String, Failure> {
         let delivered_to = delivered_to(user, mailbox);
         mail.check_loop(&delivered_to)?;
-        let target = Target { disk: &self.disk, place: &opened.place, owner: opened.owner };
-        self.put(&target, self.local.format, mail, &delivered_to)?;
-        Ok(printable(&opened.place.path()))
+        let template = self.template(mailbox);
+        let folder = template.folder(&self.disk, &opened.inbox, user.detail.as_deref());
+        let place = folder.as_ref().unwrap_or(&opened.inbox);
+        let target = Target { disk: &self.disk, place, owner: opened.owner };
+        let root = if template.is_maildir_plus_plus() { &opened.inbox } else { place };
+        let quota = self.local.quota.then_some(root);
+        self.put(&target, self.local.format, quota, mail, &delivered_to)?;
+        Ok(printable(&place.path()))
     }
 
-    /// Writes the message for the address `delivered_to` into a mailbox of this form.
+    /// Writes the message for the address `delivered_to` into a mailbox of this form. `quota` is the
+    /// Maildir whose quota counts.
     fn put(
         &self,
         target: &Target<'_>,
         format: MailboxFormat,
+        quota: Option<&Place>,
         mail: &Mail<'_>,
         delivered_to: &Mailbox,
     ) -> Result<(), Failure> {
         let added = mail.added_lines(format, delivered_to);
         let mut content = mail.content();
         match format {
-            MailboxFormat::Maildir => maildir::deliver(target, &self.host, added, &mut *content),
-            MailboxFormat::Mbox => mbox::deliver(target, self.lock_patience, added, &mut *content),
+            MailboxFormat::Maildir => {
+                maildir::deliver(target, &self.host, quota, added, &mut *content)
+            }
+            MailboxFormat::Mbox => {
+                let order = &self.local.mbox_locks;
+                let locking = Locking { order, patience: self.lock_patience };
+                mbox::deliver(target, &locking, added, &mut *content)
+            }
         }
     }
 

@@ -19,6 +19,8 @@
 //! Elsewhere, and where there are no files without a name, it is `tmp/NAME` first, as the
 //! inventor of Maildir has it: written, pushed out or flushed, renamed into `new`, flushed. What
 //! a crash before the rename leaves in `tmp` is removed by mail readers after some days.
+//!
+//! The name in `new` tells the size of the file (`,S=`, Maildir++), by which quotas are counted.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -27,13 +29,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::deliver::lines::{self, CopyError};
 use crate::deliver::outcome::Failure;
-use crate::deliver::place::{Target, open_or_make};
+use crate::deliver::place::{Place, Target, open_or_make};
+use crate::deliver::quota::Quota;
 use crate::deliver::storage::{MAILBOX_UNUSABLE, failure, printable, spool_failure};
 use crate::sys::clock;
 use crate::sys::disk::{DiskFile, Folder, Open, is_unsupported};
 
 /// Writes one message into the Maildir at `target`: `head`, in lines that end with LF, then
-/// the content. Folders that are missing are made. `host` becomes part of the file's name.
+/// the content. Folders that are missing are made. `host` becomes part of the file's name. Where
+/// a quota counts, `quota` is the Maildir that has it: the same one, or the one that this is a folder of.
 ///
 /// # Errors
 /// A temporary failure; nothing of the message stays then, unless the disk refuses even to
@@ -41,46 +45,67 @@ use crate::sys::disk::{DiskFile, Folder, Open, is_unsupported};
 pub fn deliver(
     target: &Target<'_>,
     host: &str,
+    quota: Option<&Place>,
     head: Vec<u8>,
     content: &mut dyn Read,
 ) -> Result<(), Failure> {
     let path = target.place.path();
     let maildir = open_maildir(target, &path)?;
-    if let Some(owner) = target.owner {
-        check_owner(&maildir, owner, &path)?;
-    }
     let new = open_new(&maildir, &path)?;
+    let quota_maildir =
+        quota.map(|place| open_maildir(&Target { place, ..*target }, &place.path()));
+    let quota_maildir = quota_maildir.transpose()?;
+    let quota = quota_maildir.as_ref().zip(quota);
+    let quota = quota.and_then(|(maildir, place)| Quota::of(maildir, &place.path(), target.owner));
     let orders_data_first =
         new.orders_data_first().map_err(|error| write_failure(&error, &path))?;
     let entry = Entry { maildir, new, name: unique_name(host), orders_data_first, path: &path };
-    let (mut file, temporary) = entry.create()?;
-    let written = write(&mut file, head, content, &path).and_then(|()| {
-        let named = entry.give_name(&file, temporary.as_ref());
-        named.map_err(|error| write_failure(&error, &path))
-    });
-    if written.is_err()
-        && let Some(folder) = temporary
-    {
-        discard(&folder, &entry.name, &path);
-    }
-    written?;
-    entry.keep(&file).map_err(|error| {
-        // A reader may have had it already; then it is seen twice, since it comes again.
-        discard(&entry.new, &entry.name, &path);
-        write_failure(&error, &path)
-    })
+    entry.fill(quota, head, content)
 }
 
 /// A message's place in a Maildir.
 struct Entry<'a> {
     maildir: Folder,
     new: Folder,
+    /// The beginning of its name, and all of it in `tmp`.
     name: String,
     orders_data_first: bool,
     path: &'a Path,
 }
 
 impl Entry<'_> {
+    /// Writes the message, if there is room for it.
+    fn fill(
+        &self,
+        mut quota: Option<Quota<'_>>,
+        head: Vec<u8>,
+        content: &mut dyn Read,
+    ) -> Result<(), Failure> {
+        let path = self.path;
+        let (mut file, temporary) = self.create()?;
+        let written = write(&mut file, head, content, path).and_then(|octets| {
+            quota.as_mut().map_or(Ok(()), |quota| quota.admit(octets))?;
+            let name = format!("{},S={octets}", self.name);
+            let named = self.give_name(&file, temporary.as_ref(), &name);
+            named.map(|()| (name, octets)).map_err(|error| write_failure(&error, path))
+        });
+        if written.is_err()
+            && let Some(folder) = temporary
+        {
+            discard(&folder, &self.name, path);
+        }
+        let (name, octets) = written?;
+        self.keep(&file).map_err(|error| {
+            // A reader may have had it already; then it is seen twice, since it comes again.
+            discard(&self.new, &name, path);
+            write_failure(&error, path)
+        })?;
+        if let Some(quota) = quota {
+            quota.add(octets);
+        }
+        Ok(())
+    }
+
     /// Makes the file. Where it has a name already, the folder of that comes second.
     fn create(&self) -> Result<(DiskFile, Option<Folder>), Failure> {
         let create_failure = |error| failure(&error, "create a file in", self.path);
@@ -97,15 +122,15 @@ impl Entry<'_> {
 
     /// Gives the whole file its name in `new`, in such a way that the name is never found on
     /// the disk without the message.
-    fn give_name(&self, file: &DiskFile, temporary: Option<&Folder>) -> io::Result<()> {
+    fn give_name(&self, file: &DiskFile, temporary: Option<&Folder>, name: &str) -> io::Result<()> {
         if self.orders_data_first {
             file.push_out()?;
         } else {
             file.flush_to_disk()?;
         }
         match temporary {
-            Some(folder) => folder.rename(&self.name, &self.new, &self.name),
-            None => self.new.link_unnamed(file, &self.name),
+            Some(folder) => folder.rename(&self.name, &self.new, name),
+            None => self.new.link_unnamed(file, name),
         }
     }
 
@@ -123,7 +148,7 @@ fn write(
     head: Vec<u8>,
     content: &mut dyn Read,
     path: &Path,
-) -> Result<(), Failure> {
+) -> Result<u64, Failure> {
     lines::copy(head, content, file).map_err(|error| match error {
         CopyError::Read(error) => spool_failure(&error),
         CopyError::Write(error) => write_failure(&error, path),
@@ -136,6 +161,14 @@ fn write_failure(error: &io::Error, path: &Path) -> Failure {
 
 /// Opens the Maildir itself, and makes it where it is missing.
 fn open_maildir(target: &Target<'_>, path: &Path) -> Result<Folder, Failure> {
+    let maildir = walk_to_maildir(target, path)?;
+    if let Some(owner) = target.owner {
+        check_owner(&maildir, owner, path)?;
+    }
+    Ok(maildir)
+}
+
+fn walk_to_maildir(target: &Target<'_>, path: &Path) -> Result<Folder, Failure> {
     let place = target.place;
     // One call where nothing lies between, as nearly always.
     if place.folders.is_empty() {
@@ -211,7 +244,6 @@ fn random() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::deliver::place::Place;
     use crate::sys::disk::Disk;
     use crate::sys::disk::faults::{FailNth, each_fault};
     use std::fs;
@@ -233,7 +265,7 @@ mod tests {
 
     fn deliver_on(disk: &Disk, place: &Place, content: &mut dyn Read) -> Result<(), Failure> {
         let target = Target { disk, place, owner: None };
-        deliver(&target, "mx/a:b", b"X: y\n".to_vec(), content)
+        deliver(&target, "mx/a:b", None, b"X: y\n".to_vec(), content)
     }
 
     /// Disks with and without files that have no name, and data that goes first.
@@ -298,7 +330,8 @@ mod tests {
             texts.contains(&"X: y\na\n\nb\n".to_owned()) && texts.contains(&"X: y\n".to_owned())
         );
         let name = found[0].file_name().unwrap().to_str().unwrap();
-        assert!(name.ends_with(".mx\\057a\\072b"), "{name}");
+        let size = fs::metadata(&found[0]).unwrap().len();
+        assert!(name.ends_with(&format!(".mx\\057a\\072b,S={size}")), "{name}");
         assert_eq!(fs::metadata(&found[0]).unwrap().permissions().mode() & 0o777, 0o600);
         for folder in ["", "tmp", "new", "cur", ".."] {
             let mode = fs::metadata(place.path().join(folder)).unwrap().mode() & 0o777;

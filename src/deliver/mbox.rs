@@ -1,5 +1,5 @@
 //! mbox: one file, its messages separated by From_ lines (RFC 4155), shared with mail readers
-//! by way of a dot-lock and an `fcntl` lock. A message that could not be written whole is
+//! by way of [locks](super::mbox_lock). A message that could not be written whole is
 //! cut off again.
 //!
 //! The order is: append, flush the file; where the file was empty, flush its folder. The
@@ -14,154 +14,73 @@
 //! - before the folder is flushed leaves the same or no file.
 //! - later, but before the spool knows, leaves the whole message, which will come once more.
 
-use std::collections::HashSet;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
-use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::path::Path;
 
-use crate::deliver::dot_lock::{Attempt, DotLock};
 use crate::deliver::lines::{self, CopyError};
+use crate::deliver::mbox_lock::{Locked, Locking};
 use crate::deliver::outcome::Failure;
 use crate::deliver::place::{Target, flush_entry};
-use crate::deliver::storage::{MAILBOX_UNUSABLE, failure, printable, spool_failure};
-use crate::sys::disk::{DiskFile, Folder, Open};
+use crate::deliver::storage::{failure, printable, spool_failure};
+use crate::sys::disk::Folder;
 
-/// The first and the longest pause between two tries at a lock.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(200));
-
-/// Appends one message to the mbox at `target`: `head`, which begins with the From_ line, in
-/// lines that end with LF; then the content. Waits no longer than `patience` for the locks of other programs.
+/// Appends one message to the mbox at `target`, locked as `locking` says: `head`, which begins
+/// with the From_ line, in lines that end with LF; then the content.
 ///
 /// # Errors
 /// A temporary failure; the file is as it was then.
 pub fn deliver(
     target: &Target<'_>,
-    patience: Duration,
+    locking: &Locking<'_>,
     head: Vec<u8>,
     content: &mut dyn Read,
 ) -> Result<(), Failure> {
     let path = target.place.path();
-    let deadline = Instant::now() + patience;
-    let busy = || {
-        let text = format!("the mbox {} is locked by another program", printable(&path));
-        Failure::new(MAILBOX_UNUSABLE, text)
-    };
-    let _turn = Turn::wait(&path, deadline).ok_or_else(busy)?;
+    let turn = locking.wait_for_turn(&path)?;
     let folder = target.place.open_parent(target.disk)?;
-    let mut pause = PAUSES.0;
-    loop {
-        if let Some(locked) = try_lock(&folder, target, &path)? {
-            return locked.append(&folder, &path, head, content);
-        }
-        if Instant::now() + pause > deadline {
-            return Err(busy());
-        }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(PAUSES.1);
-    }
+    let locked = turn.lock(&folder, target)?;
+    Append { locked, path: &path }.run(&folder, head, content)
 }
 
-/// An mbox with all locks taken.
-struct Locked<'a> {
-    file: DiskFile,
-    size: u64,
-    _dot_lock: Option<DotLock<'a>>,
+/// A message that is being appended.
+struct Append<'a> {
+    locked: Locked<'a>,
+    path: &'a Path,
 }
 
-/// Tries once to take both locks. `None` when somebody else has one, or put another file in
-/// the place of the one that was locked.
-fn try_lock<'a>(
-    folder: &'a Folder,
-    target: &Target<'_>,
-    path: &Path,
-) -> Result<Option<Locked<'a>>, Failure> {
-    let lock_failure = |error: io::Error| failure(&error, "lock the mbox", path);
-    let name = &target.place.name;
-    let dot_lock = match DotLock::try_take(folder, name).map_err(lock_failure)? {
-        Attempt::Taken(lock) => Some(lock),
-        Attempt::Busy => return Ok(None),
-        Attempt::Impossible => None,
-    };
-    let Some(file) = open(folder, name, path)? else { return Ok(None) };
-    check(&file, target.owner, path)?;
-    if !file.try_lock_as_readers_do().map_err(lock_failure)? {
-        return Ok(None);
-    }
-    let status = file.status().map_err(lock_failure)?;
-    let there = folder.look_at(name);
-    if !there.is_ok_and(|there| there.identity() == status.identity()) {
-        return Ok(None);
-    }
-    Ok(Some(Locked { file, size: status.size_octets(), _dot_lock: dot_lock }))
-}
-
-/// Opens the mbox without following a link, and makes it where it is missing. `None` when
-/// somebody else made it at that moment.
-fn open(folder: &Folder, name: &str, path: &Path) -> Result<Option<DiskFile>, Failure> {
-    let opened = match folder.open(name, Open::Append) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            folder.open(name, Open::AppendToNew)
-        }
-        result => result,
-    };
-    match opened {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
-        Err(error) => Err(failure(&error, "open the mbox", path)),
-    }
-}
-
-/// Whether it is an ordinary file with one name that belongs to whom it should: anything else
-/// was put there to have mail written, or read, elsewhere (CVE-2010-2023, CVE-2010-2024).
-fn check(file: &DiskFile, owner: Option<u32>, path: &Path) -> Result<(), Failure> {
-    let status = file.status().map_err(|error| failure(&error, "look at", path))?;
-    let wrong = if !status.is_file() {
-        "is no regular file".to_owned()
-    } else if status.names() != 1 {
-        format!("has {} names", status.names())
-    } else if let Some(owner) = owner.filter(|&owner| owner != status.owner()) {
-        format!("belongs to user id {} and not to its recipient, {owner}", status.owner())
-    } else {
-        return Ok(());
-    };
-    let text =
-        format!("the mbox {} {wrong}: see who put it there, and move it away", printable(path));
-    Err(Failure::new(MAILBOX_UNUSABLE, text))
-}
-
-impl Locked<'_> {
-    fn append(
+impl Append<'_> {
+    fn run(
         mut self,
         folder: &Folder,
-        path: &Path,
         head: Vec<u8>,
         content: &mut dyn Read,
     ) -> Result<(), Failure> {
-        let result = self.write(head, content, path).and_then(|()| {
+        let path = self.path;
+        let result = self.write(head, content).and_then(|()| {
             // A file without a message is new, or was made by a delivery that then failed: in
             // either case its name may never have been flushed.
-            if self.size == 0 {
-                let flush = flush_entry(folder, || self.file.flush_file_system());
+            if self.locked.size_octets == 0 {
+                let flush = flush_entry(folder, || self.locked.file.flush_file_system());
                 flush.map_err(|error| failure(&error, "create the mbox", path))?;
             }
             Ok(())
         });
         if result.is_err() {
-            self.cut_off(path);
+            self.cut_off();
         }
         result
     }
 
-    fn write(&mut self, head: Vec<u8>, content: &mut dyn Read, path: &Path) -> Result<(), Failure> {
+    fn write(&mut self, head: Vec<u8>, content: &mut dyn Read) -> Result<(), Failure> {
+        let path = self.path;
         let write_failure = |error: &io::Error| failure(error, "write to the mbox", path);
         let mut text = self.missing_separator().map_err(|error| write_failure(&error))?.to_vec();
         text.extend(head);
-        lines::copy_quoted(text, content, &mut self.file).map_err(|error| match error {
+        lines::copy_quoted(text, content, &mut self.locked.file).map_err(|error| match error {
             CopyError::Read(error) => spool_failure(&error),
             CopyError::Write(error) => write_failure(&error),
         })?;
-        self.file.flush_to_disk().map_err(|error| write_failure(&error))
+        self.locked.file.flush_to_disk().map_err(|error| write_failure(&error))
     }
 
     /// What the file lacks of the empty line that a From_ line must follow (RFC 4155
@@ -169,8 +88,9 @@ impl Locked<'_> {
     /// ours by a crash.
     fn missing_separator(&self) -> io::Result<&'static [u8]> {
         let mut end = [b'\n'; 2];
-        let known = usize::try_from(self.size).unwrap_or(2).min(2);
-        self.file.read_exact_at(&mut end[2 - known..], self.size - known as u64)?;
+        let known = usize::try_from(self.locked.size_octets).unwrap_or(2).min(2);
+        let start = self.locked.size_octets - known as u64;
+        self.locked.file.read_exact_at(&mut end[2 - known..], start)?;
         Ok(match end {
             [b'\n', b'\n'] => b"",
             [_, b'\n'] => b"\n",
@@ -179,57 +99,30 @@ impl Locked<'_> {
     }
 
     /// Brings the file back to the size that it had.
-    fn cut_off(&self, path: &Path) {
-        let cut = self.file.truncate(self.size).and_then(|()| self.file.flush_to_disk());
+    fn cut_off(&self) {
+        let Locked { file, size_octets, .. } = &self.locked;
+        let cut = file.truncate(*size_octets).and_then(|()| file.flush_to_disk());
         if let Err(error) = cut {
-            let path = printable(path);
-            log::error!("cannot cut off half a message from {path} at {}: {error}", self.size);
+            let path = printable(self.path);
+            log::error!("cannot cut off half a message from {path} at {size_octets}: {error}");
         }
     }
-}
-
-/// The mboxes that threads of ours are at work on. Their locks would exclude each other too,
-/// but only by trying again and again.
-static AT_WORK: LazyLock<(Mutex<HashSet<PathBuf>>, Condvar)> = LazyLock::new(Default::default);
-
-/// The right of one thread to work on one mbox.
-struct Turn<'a>(&'a Path);
-
-impl<'a> Turn<'a> {
-    fn wait(path: &'a Path, deadline: Instant) -> Option<Self> {
-        let mut at_work = lock_at_work();
-        while at_work.contains(path) {
-            let left = deadline.checked_duration_since(Instant::now())?;
-            let waited = AT_WORK.1.wait_timeout(at_work, left);
-            at_work = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        at_work.insert(path.to_owned());
-        Some(Self(path))
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        lock_at_work().remove(self.0);
-        AT_WORK.1.notify_all();
-    }
-}
-
-fn lock_at_work() -> MutexGuard<'static, HashSet<PathBuf>> {
-    // A set stays a set whatever panics.
-    AT_WORK.0.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::settings::MboxLock;
     use crate::deliver::place::Place;
+    use crate::deliver::storage::MAILBOX_UNUSABLE;
     use crate::sys::disk::Disk;
     use crate::sys::disk::faults::{FailNth, each_fault};
-    use crate::sys::filelock;
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::PathBuf;
+    use std::time::Duration;
 
+    const BOTH: [MboxLock; 2] = [MboxLock::DotLock, MboxLock::Fcntl];
     const PATIENCE: Duration = Duration::from_secs(30);
     const NO_PATIENCE: Duration = Duration::from_millis(5);
 
@@ -261,7 +154,8 @@ mod tests {
         ) -> Result<(), Failure> {
             let place = self.place();
             let target = Target { disk, place: &place, owner: None };
-            deliver(&target, patience, b"From x\n".to_vec(), content)
+            let locking = Locking { order: &BOTH, patience };
+            deliver(&target, &locking, b"From x\n".to_vec(), content)
         }
 
         fn text(&self) -> String {
@@ -314,29 +208,6 @@ mod tests {
             assert_eq!(fs::read_dir(spool.0.path()).unwrap().count(), 1);
         }
         assert_eq!(fs::metadata(secret.path()).unwrap().len(), 0);
-    }
-
-    #[test]
-    fn a_lock_of_another_is_waited_for_and_then_respected() {
-        let spool = Spool::new();
-        fs::write(spool.path(), "").unwrap();
-        let dot_lock = spool.0.path().join("ann.lock");
-        fs::write(&dot_lock, "").unwrap();
-        let failure = spool.deliver(NO_PATIENCE, "a").unwrap_err();
-        assert!(failure.text.contains("locked"), "{}", failure.text);
-        fs::remove_file(&dot_lock).unwrap();
-
-        let other = fs::File::options().write(true).open(spool.path()).unwrap();
-        assert!(filelock::try_lock(&other).unwrap());
-        assert!(spool.deliver(NO_PATIENCE, "a").unwrap_err().text.contains("locked"));
-        assert_eq!(spool.text(), "");
-        std::thread::scope(|scope| {
-            let delivery = scope.spawn(|| spool.deliver(PATIENCE, "a"));
-            drop(other);
-            delivery.join().unwrap().unwrap();
-        });
-        assert_eq!(spool.text(), "From x\na\n\n");
-        assert!(!dot_lock.exists());
     }
 
     #[test]

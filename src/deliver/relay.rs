@@ -23,9 +23,10 @@ use crate::deliver::outcome::{Failure, Fault, Outcome, RemoteReply};
 use crate::deliver::pool::Deliver;
 use crate::deliver::tls::Protection;
 use crate::mail::address::DomainName;
-use crate::mail::dsn_request::OriginalRecipient;
+use crate::mail::dsn_request::{MessageRequest, OriginalRecipient};
 use crate::mail::status::Status;
 use crate::route::next_hop::NextHop;
+use crate::route::rewrite::Rewriter;
 use crate::smtp::client::{self, Awaited, RecipientResult, Refusal, Transaction};
 use crate::spool::envelope::{Body, Envelope};
 use crate::spool::manager::Order;
@@ -34,9 +35,11 @@ use crate::sys::dns::Resolver;
 mod hosts;
 mod login;
 mod opening;
+mod outgoing;
 mod trouble;
 
 use self::hosts::no_address;
+use self::outgoing::Outgoing;
 use self::trouble::{Failures, Trouble, fault_of_break};
 
 /// How long addresses are tried, all together; then the rest waits for the next try.
@@ -59,6 +62,7 @@ pub struct Relay {
     connections: Connections,
     encryption: Encryption,
     logins: Logins,
+    rewriter: Option<Rewriter>,
     timeouts: Timeouts,
     mx_port: u16,
     orders: Option<Sender<Order>>,
@@ -67,10 +71,15 @@ pub struct Relay {
 impl Deliver for Relay {
     /// May take as long as the time-outs say.
     fn deliver(&self, job: &Job) -> Vec<(usize, Outcome)> {
+        let outgoing = self.outgoing(job);
         let mut outcomes = Vec::with_capacity(job.recipients.len());
         for recipients in job.recipients.chunks(MAX_RECIPIENTS) {
             let places = recipients.iter().map(|recipient| recipient.index);
-            match self.deliver_to(job, recipients) {
+            let found = match &outgoing {
+                Ok(outgoing) => self.deliver_to(outgoing, recipients),
+                Err(failure) => Err(failure.clone()),
+            };
+            match found {
                 Ok(found) => outcomes.extend(places.zip(found)),
                 Err(failure) => {
                     outcomes.extend(places.map(|place| (place, failure.clone().into_outcome())));
@@ -89,9 +98,11 @@ impl Deliver for Relay {
 }
 
 impl Relay {
-    /// A relay with the host's name and the name servers of the settings.
+    /// A relay with the host's name, the name servers and `[rewrite]` of the settings.
     pub fn new(settings: &Settings) -> Self {
-        Self::with_resolver(settings.server.hostname.clone(), Resolver::new(&settings.dns_servers))
+        let resolver = Resolver::new(&settings.dns_servers);
+        Self::with_resolver(settings.server.hostname.clone(), resolver)
+            .with_rewriter(Rewriter::new(settings))
     }
 
     /// A relay that calls itself `hostname` and looks names up with `resolver`.
@@ -102,6 +113,7 @@ impl Relay {
             connections: Connections::default(),
             encryption: Encryption::default(),
             logins: Logins::default(),
+            rewriter: None,
             timeouts: Timeouts::default(),
             mx_port: SMTP_PORT,
             orders: None,
@@ -111,6 +123,11 @@ impl Relay {
     /// The same relay, finding mail exchangers at `port` instead of 25.
     pub fn with_mx_port(self, port: u16) -> Self {
         Self { mx_port: port, ..self }
+    }
+
+    /// The same relay, sending mail under other addresses where there is a rewriter.
+    pub fn with_rewriter(self, rewriter: Option<Rewriter>) -> Self {
+        Self { rewriter, ..self }
     }
 
     /// The same relay with other time-outs than those of RFC 5321.
@@ -128,25 +145,38 @@ impl Relay {
         Self { logins: Logins::with_pace(pace), ..self }
     }
 
+    /// The message as it goes out. Where nothing is to be rewritten it is not looked at.
+    fn outgoing<'a>(&self, job: &'a Job) -> Result<Outgoing<'a>, Failure> {
+        match &self.rewriter {
+            Some(rewriter) => Outgoing::rewritten(job, rewriter),
+            None => Ok(Outgoing::unchanged(job)),
+        }
+    }
+
     /// One outcome for each recipient in their order, or a failure of them all.
-    fn deliver_to(&self, job: &Job, recipients: &[Recipient]) -> Result<Vec<Outcome>, Failure> {
-        if let Some(connection) = self.connections.take(&job.next_hop) {
-            match self.send(connection, job, recipients) {
+    fn deliver_to(
+        &self,
+        outgoing: &Outgoing<'_>,
+        recipients: &[Recipient],
+    ) -> Result<Vec<Outcome>, Failure> {
+        let next_hop = &outgoing.job.next_hop;
+        if let Some(connection) = self.connections.take(next_hop) {
+            match self.send(connection, outgoing, recipients) {
                 // The peer had closed it, or was about to. Nobody has the message.
                 Err(trouble) if trouble.is_of_host => {}
                 result => return result.map_err(|trouble| trouble.failure),
             }
         }
-        self.check_login(&job.next_hop)?;
-        let hosts = self.hosts(&job.next_hop)?;
+        self.check_login(next_hop)?;
+        let hosts = self.hosts(next_hop)?;
         let mut failures = Failures::default();
-        if let Some(result) = self.search(&hosts, job, recipients, &mut failures) {
+        if let Some(result) = self.search(&hosts, outgoing, recipients, &mut failures) {
             return result;
         }
         let has_vain_login = failures.has_vain_login;
         let verdict = failures.into_verdict();
         if has_vain_login {
-            self.note_vain_login(&job.next_hop, &verdict);
+            self.note_vain_login(next_hop, &verdict);
         }
         Err(verdict)
     }
@@ -155,25 +185,26 @@ impl Relay {
     fn search(
         &self,
         hosts: &[HostPort],
-        job: &Job,
+        outgoing: &Outgoing<'_>,
         recipients: &[Recipient],
         failures: &mut Failures,
     ) -> Option<Result<Vec<Outcome>, Failure>> {
+        let next_hop = &outgoing.job.next_hop;
         let end = Instant::now() + SEARCH_TIME;
         let mut tried = 0;
         for host in hosts {
             let addresses = match self.addresses(&host.host) {
                 Ok(addresses) => addresses,
                 Err(error) => {
-                    failures.add(no_address(&job.next_hop, host, &error));
+                    failures.add(no_address(next_hop, host, &error));
                     Vec::new()
                 }
             };
             for address in addresses.into_iter().take(MAX_ADDRESSES_OF_HOST) {
                 tried += 1;
                 let sent = self
-                    .connect(&job.next_hop, host, SocketAddr::new(address, host.port))
-                    .and_then(|connection| self.send(connection, job, recipients));
+                    .connect(next_hop, host, SocketAddr::new(address, host.port))
+                    .and_then(|connection| self.send(connection, outgoing, recipients));
                 match sent {
                     Err(trouble) if trouble.is_of_host => failures.add_trouble(trouble),
                     result => return Some(result.map_err(|trouble| trouble.failure)),
@@ -196,30 +227,34 @@ impl Relay {
     fn send(
         &self,
         mut connection: Connection,
-        job: &Job,
+        outgoing: &Outgoing<'_>,
         recipients: &[Recipient],
     ) -> Result<Vec<Outcome>, Trouble> {
-        let envelope = job.message.envelope();
+        let Job { message, reverse_path, next_hop, .. } = outgoing.job;
+        let envelope = message.envelope();
         let recipients: Vec<_> =
             recipients.iter().map(|recipient| with_request(recipient, envelope)).collect();
+        // From the owner of a list it is another message (RFC 3461 §5.2.7.1 (b)).
+        let is_as_sent = *reverse_path == envelope.reverse_path;
+        let nothing_asked = MessageRequest::default();
         let transaction = Transaction {
-            reverse_path: &job.reverse_path,
+            reverse_path: &outgoing.reverse_path,
             recipients: &recipients,
-            request: &envelope.request,
+            request: if is_as_sent { &envelope.request } else { &nothing_asked },
             is_eight_bit: envelope.body == Body::EightBitMime,
-            size_octets: job.message.size_octets(),
+            size_octets: outgoing.size_octets(),
         };
         let results =
-            connection.session.send(&transaction, &mut job.message.reader()).map_err(|error| {
+            connection.session.send(&transaction, &mut outgoing.reader()).map_err(|error| {
                 let fault = fault_of_break(&error.cause);
                 Trouble::with(&connection.remote, &error, fault)
             })?;
         let outcomes: Vec<_> =
-            results.iter().map(|result| outcome(result, &connection, &job.next_hop)).collect();
+            results.iter().map(|result| outcome(result, &connection, next_hop)).collect();
         connection.messages += 1;
         match outcomes.iter().any(is_about_session) {
             true => connection.session.quit(),
-            false => self.connections.put(&job.next_hop, connection),
+            false => self.connections.put(next_hop, connection),
         }
         Ok(outcomes)
     }

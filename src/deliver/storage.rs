@@ -12,8 +12,8 @@ use crate::mail::text::{MAX_REMARK, one_line};
 
 /// Something about the mailbox itself keeps mail out (RFC 3463 §3.3).
 pub const MAILBOX_UNUSABLE: Status = Status::new(4, 2, 0);
-/// The mailbox owner's share of the disk is used up.
-const MAILBOX_FULL: Status = Status::new(4, 2, 2);
+/// The mailbox owner's share of the disk is used up, or the quota of the mailbox.
+pub const MAILBOX_FULL: Status = Status::new(4, 2, 2);
 /// Something about this host (RFC 3463 §3.4).
 const SYSTEM: Status = Status::new(4, 3, 0);
 /// The disk is full.

@@ -13,6 +13,9 @@ pub struct Spec {
     pub text: String,
     /// From its first octet in the body up to behind its last one.
     pub span: Range<usize>,
+    /// All that belongs to it, names and comments included: what stands between the separators
+    /// before and behind it.
+    pub element: Range<usize>,
 }
 
 /// The addresses of a field body.
@@ -43,7 +46,7 @@ pub fn read(body: &[u8]) -> AddressList {
         }
     }
     let is_open = scanner.in_quotes || scanner.in_angle || scanner.comments > 0;
-    scanner.end_of_address();
+    scanner.end_of_address(at..at);
     let Scanner { specs, is_doubtful, .. } = scanner;
     let is_whole = |spec: &Spec| body.get(spec.span.clone()) == Some(spec.text.as_bytes());
     let is_certain = !is_open && !is_doubtful && specs.iter().all(is_whole);
@@ -82,6 +85,8 @@ struct Scanner {
     in_quotes: bool,
     is_escaped: bool,
     comments: u32,
+    /// Where what belongs to the address at hand begins.
+    begin: usize,
     /// Readers may disagree about what was read so far.
     is_doubtful: bool,
 }
@@ -146,12 +151,15 @@ impl Scanner {
                 self.is_doubtful |= !self.in_angle;
                 self.in_angle = false;
             }
-            ',' | ';' if !self.in_angle => self.end_of_address(),
+            ',' | ';' if !self.in_angle => self.end_of_address(at),
             // `group: ann, bob;` begins anew behind its name, a source route behind itself.
             ':' if !is_in_literal(&self.plain.text) && !self.in_angle => {
                 self.is_doubtful |=
                     self.plain.has_at || self.plain.has_stray || self.angle.is_some();
                 self.plain = Kept::default();
+                if self.angle.is_none() {
+                    self.begin = at.end;
+                }
             }
             ':' if self.angle.as_ref().is_some_and(|path| ends_route(&path.text)) => {
                 self.angle = Some(Kept::default());
@@ -178,7 +186,7 @@ impl Scanner {
         kept.push(c, at);
     }
 
-    fn end_of_address(&mut self) {
+    fn end_of_address(&mut self, separator: Range<usize>) {
         let plain = std::mem::take(&mut self.plain);
         let spec = match self.angle.take() {
             Some(angle) => {
@@ -190,8 +198,10 @@ impl Scanner {
             None => plain,
         };
         if !spec.text.is_empty() {
-            self.specs.push(Spec { text: spec.text, span: spec.span });
+            let element = self.begin..separator.start;
+            self.specs.push(Spec { text: spec.text, span: spec.span, element });
         }
+        self.begin = separator.end;
         self.in_angle = false;
     }
 }
@@ -251,6 +261,14 @@ mod tests {
     }
 
     #[test]
+    fn a_name_and_comments_belong_to_their_address() {
+        let body = b" Ann <a>,(x) b (y) ;, g: , c,d (z): e";
+        let elements: Vec<_> =
+            read(body).specs.into_iter().map(|spec| &body[spec.element]).collect();
+        assert_eq!(elements, [&b" Ann <a>"[..], b"(x) b (y) ", b" c", b" e"]);
+    }
+
+    #[test]
     fn what_readers_may_understand_in_two_ways_is_doubtful() {
         for (body, is_certain) in [
             ("", true),
@@ -301,6 +319,8 @@ mod tests {
         fn random_bodies_never_panic(body in any::<Vec<u8>>(), near in "[a@,;:<>()\"\\\\\\[\\] ]{0,30}") {
             for body in [body.as_slice(), near.as_bytes()] {
                 for spec in read(body).specs {
+                    prop_assert!(spec.element.start <= spec.span.start);
+                    prop_assert!(spec.span.end <= spec.element.end);
                     prop_assert!(body.get(spec.span).is_some_and(|octets| !octets.is_empty()));
                 }
             }

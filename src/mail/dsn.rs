@@ -52,6 +52,8 @@ impl fmt::Display for Action {
 pub enum Reader {
     /// Who sent the message.
     Sender,
+    /// The owner of the list that sent it on (RFC 5321 §3.9.2).
+    Owner,
     /// The postmaster, since the message has no sender (RFC 3461 §5.2).
     Postmaster,
 }
@@ -172,10 +174,12 @@ impl Report<'_> {
     }
 
     fn subject(&self) -> &'static str {
-        if self.reader == Reader::Postmaster {
-            return "Undelivered mail without a sender: for the postmaster";
-        }
-        match self.recipients.iter().map(|recipient| recipient.action).min() {
+        let action = self.recipients.iter().map(|recipient| recipient.action).min();
+        match action {
+            _ if self.reader == Reader::Postmaster => {
+                "Undelivered mail without a sender: for the postmaster"
+            }
+            Some(Action::Failed) if self.reader == Reader::Owner => "Undelivered mail of your list",
             Some(Action::Failed) => "Undelivered mail: returned to sender",
             Some(Action::Delayed) => "Delayed mail: still being tried",
             Some(Action::Delivered | Action::Expanded) => "Delivered mail: the report you wanted",

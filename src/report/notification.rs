@@ -78,14 +78,32 @@ pub fn expired_status(last: Option<Status>) -> Status {
     last.map(Status::into_permanent).filter(|last| *last == MAILBOX_FULL).unwrap_or(EXPIRED)
 }
 
-/// Whom reports on a message with this envelope go to: its sender; for a message without one
-/// the `[queue] double_bounce` address, unless the message is such a report already
-/// (RFC 3461 §5.2: what tells the postmaster must not lead to further reports).
-pub fn addressee<'a>(settings: &'a Settings, envelope: &'a Envelope) -> Option<&'a Mailbox> {
-    match &envelope.reverse_path {
-        ReversePath::Mailbox(sender) => Some(sender),
-        ReversePath::Null if envelope.client == POSTMASTER_REPORT => None,
-        ReversePath::Null => settings.queue.double_bounce.as_ref(),
+/// Who hears what became of recipients, and what that one has to do with the message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addressee<'a> {
+    mailbox: &'a Mailbox,
+    reader: Reader,
+}
+
+impl<'a> Addressee<'a> {
+    /// Whom reports go to on those recipients of a message with this envelope to whom `owner`
+    /// sends it: to that owner of a list; without one to the envelope's sender; for a message
+    /// that has none to the `[queue] double_bounce` address, unless the message is such a report
+    /// already (RFC 3461 §5.2: what tells the postmaster must not lead to further reports).
+    pub fn of(
+        settings: &'a Settings,
+        envelope: &'a Envelope,
+        owner: Option<&'a Mailbox>,
+    ) -> Option<Self> {
+        let (mailbox, reader) = match (owner, &envelope.reverse_path) {
+            (Some(owner), _) => (owner, Reader::Owner),
+            (None, ReversePath::Mailbox(sender)) => (sender, Reader::Sender),
+            (None, ReversePath::Null) if envelope.client == POSTMASTER_REPORT => return None,
+            (None, ReversePath::Null) => {
+                (settings.queue.double_bounce.as_ref()?, Reader::Postmaster)
+            }
+        };
+        Some(Self { mailbox, reader })
     }
 }
 
@@ -98,28 +116,32 @@ pub struct Notification<'a> {
     pub spool: &'a Arc<Spool>,
     /// The message that it is about.
     pub original: &'a StoredMessage,
-    /// Whom it is for: its [`addressee`].
-    pub to: &'a Mailbox,
+    /// Whom it is for.
+    pub to: Addressee<'a>,
     /// How long the message has waited.
     pub age: Duration,
 }
 
 impl Notification<'_> {
-    /// Writes a report on these recipients into the spool.
+    /// Writes a report on these recipients into the spool. They all have one sender.
     ///
     /// # Errors
     /// When it cannot be written; the recipients must stay in the queue then.
     pub fn keep(&self, recipients: &[Reported<'_>]) -> io::Result<StoredMessage> {
         let now = clock::since_1970();
         let id = self.spool.new_id(now);
-        let enclosure = Enclosure::of(self.settings, self.original, recipients);
+        let enclosure = self.enclosure(recipients);
         let report = self.report(id, now, recipients, &enclosure);
         let mut draft = self.spool.draft(Envelope {
             id,
             received_at: now.as_secs(),
-            client: if self.is_to_sender() { "local" } else { POSTMASTER_REPORT }.into(),
+            client: match self.to.reader {
+                Reader::Sender | Reader::Owner => "local",
+                Reader::Postmaster => POSTMASTER_REPORT,
+            }
+            .into(),
             reverse_path: ReversePath::Null,
-            recipients: vec![self.to.clone().into()],
+            recipients: vec![self.to.mailbox.clone().into()],
             body: if enclosure.is_eight_bit { Body::EightBitMime } else { Body::SevenBit },
             request: MessageRequest::default(),
         });
@@ -127,7 +149,7 @@ impl Notification<'_> {
         enclosure.write_to(&mut draft, self.original)?;
         draft.write(report.tail().as_bytes())?;
         let (_, message) = draft.commit()?;
-        station::reported(self.original.envelope().id, self.to, recipients, id);
+        station::reported(self.original.envelope().id, self.to.mailbox, recipients, id);
         station::received(&message, &message.envelope().client, None, Duration::ZERO);
         Ok(message)
     }
@@ -148,21 +170,30 @@ impl Notification<'_> {
             boundary: format!("=_{id}_{:016x}", random::number()),
             original_id: envelope.id.to_string(),
             reporting_host: self.settings.server.hostname.to_string(),
-            to: self.to,
-            reader: if self.is_to_sender() { Reader::Sender } else { Reader::Postmaster },
+            to: self.to.mailbox,
+            reader: self.to.reader,
             date: date(now.as_secs()),
             arrival_date: date(envelope.received_at),
             waited_seconds: self.age.as_secs(),
             will_retry_until: date(now.saturating_add(time_left).as_secs()),
-            envelope_id: envelope.request.envelope_id.as_ref(),
+            envelope_id: self.asked().and_then(|asked| asked.envelope_id.as_ref()),
             recipients: recipients.iter().map(reported_recipient).collect(),
             returned: enclosure.kind,
             is_eight_bit: enclosure.is_eight_bit,
         }
     }
 
-    fn is_to_sender(&self) -> bool {
-        self.original.envelope().reverse_path != ReversePath::Null
+    /// What the envelope asks about reports. It is not for the owner of a list, to whom the
+    /// message is another one (RFC 3461 §5.2.7.1 (b)).
+    fn asked(&self) -> Option<&MessageRequest> {
+        (self.to.reader != Reader::Owner).then(|| &self.original.envelope().request)
+    }
+
+    fn enclosure(&self, recipients: &[Reported<'_>]) -> Enclosure {
+        let has_failed = recipients.iter().any(|reported| reported.action == Action::Failed);
+        let ret = self.asked().and_then(|asked| asked.ret);
+        let wants_all = has_failed && ret != Some(Return::Headers);
+        Enclosure::of(self.settings, self.original, wants_all)
     }
 }
 
@@ -201,11 +232,9 @@ struct Enclosure {
 impl Enclosure {
     /// RFC 3461 §4.3: RET is about failures, and everything else comes with the header. Where
     /// nothing was asked, a message goes back whole if `[queue] bounce_size` allows it.
-    fn of(settings: &Settings, original: &StoredMessage, recipients: &[Reported<'_>]) -> Self {
-        let has_failed = recipients.iter().any(|reported| reported.action == Action::Failed);
-        let wants_all = original.envelope().request.ret != Some(Return::Headers);
+    fn of(settings: &Settings, original: &StoredMessage, wants_all: bool) -> Self {
         let kind = match original.size_octets() <= settings.queue.bounce_size {
-            _ if !(has_failed && wants_all) => Returned::Headers,
+            _ if !wants_all => Returned::Headers,
             true => Returned::Message,
             false => Returned::HeadersOfLarge,
         };

@@ -7,9 +7,10 @@ use std::time::Duration;
 use crate::deliver::outcome::{Failure, Outcome};
 use crate::mail::address::Mailbox;
 use crate::report::notification::Reported;
-use crate::route::addressee::Addressee;
+use crate::route::addressee::{Expansion, Way};
 use crate::spool::id::QueueId;
 use crate::spool::message::StoredMessage;
+use crate::spool::progress::RecipientState;
 
 /// Recipients that a `received` line names; the rest are counted.
 const MAX_NAMED: usize = 10;
@@ -38,27 +39,27 @@ pub fn received(message: &StoredMessage, client: &str, user: Option<&str>, took:
 }
 
 /// A try for one recipient has ended.
-pub fn outcome(id: QueueId, to: &Mailbox, outcome: &Outcome, took: Duration) {
-    let took = milliseconds(took);
+pub fn outcome(id: QueueId, to: &RecipientState, outcome: &Outcome, took: Duration) {
+    let (to, took) = (named(to), milliseconds(took));
     match outcome {
         Outcome::Delivered { place } => {
-            log::info!("{id}: delivered to=<{to}> place={place:?} took={took}")
+            log::info!("{id}: delivered {to} place={place:?} took={took}")
         }
         Outcome::Relayed { remote, reply, tls, .. } => {
             let tls = tls.map(|version| format!(" tls={version}")).unwrap_or_default();
-            log::info!("{id}: relayed to=<{to}> host={remote}{tls} reply={reply:?} took={took}");
+            log::info!("{id}: relayed {to} host={remote}{tls} reply={reply:?} took={took}");
         }
-        Outcome::Expanded(expansion) => expanded(id, to, &expansion.into),
+        Outcome::Expanded(expansion) => expanded(id, &to, expansion),
         Outcome::Deferred(failure) => {
             log::warn!(
-                "{id}: deferred to=<{to}> status={} reason={:?} took={took}",
+                "{id}: deferred {to} status={} reason={:?} took={took}",
                 failure.status,
                 reason(failure)
             );
         }
         Outcome::Failed(failure) => {
             log::warn!(
-                "{id}: bounced to=<{to}> status={} reason={:?} took={took}",
+                "{id}: bounced {to} status={} reason={:?} took={took}",
                 failure.status,
                 reason(failure)
             );
@@ -66,10 +67,20 @@ pub fn outcome(id: QueueId, to: &Mailbox, outcome: &Outcome, took: Duration) {
     }
 }
 
-fn expanded(id: QueueId, to: &Mailbox, into: &[Addressee]) {
+fn expanded(id: QueueId, to: &str, Expansion { into, owner }: &Expansion) {
     let count = into.len();
     let into: Vec<_> = into.iter().take(MAX_NAMED).map(ToString::to_string).collect();
-    log::info!("{id}: expanded to=<{to}> into={} count={count}", into.join(","));
+    let owner = owner.as_ref().map_or_else(String::new, |owner| format!(" owner=<{owner}>"));
+    log::info!("{id}: expanded {to} into={} count={count}{owner}", into.join(","));
+}
+
+/// `to=<ann@home.example>`, and with a command or a file `way="|command"`.
+fn named(to: &RecipientState) -> String {
+    let RecipientState { mailbox, way, .. } = to;
+    match way {
+        Way::Routed | Way::Mailbox => format!("to=<{mailbox}>"),
+        Way::Command(_) | Way::File(_) => format!("to=<{mailbox}> way={:?}", way.to_string()),
+    }
 }
 
 /// A report is in the spool, which is a message of its own.

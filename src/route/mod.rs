@@ -6,6 +6,7 @@ pub mod forward;
 pub mod local;
 pub mod mx;
 pub mod next_hop;
+pub mod rewrite;
 pub mod targets;
 pub mod users;
 

@@ -408,10 +408,10 @@ impl Manager {
             round.expire();
         }
         round.give_up_as_told();
-        let has_reader = self.report(&mut round, age);
+        self.report(&mut round, age);
         if round.progress.is_settled() {
             self.remove(id, round);
-        } else if !has_reader && round.progress.is_over() {
+        } else if round.progress.is_over() && !self.owes_reader(&round) {
             self.keep_failed(id, round);
         } else {
             self.let_wait(id, round, age);

@@ -110,7 +110,14 @@ impl StoredMessage {
     /// Reads the content from its beginning. Its lines end with CRLF, the last one too;
     /// it is not dot-stuffed and may be empty.
     pub fn reader(&self) -> ContentReader<'_> {
-        ContentReader { octets: &self.octets, left: self.content.clone() }
+        self.reader_behind(0)
+    }
+
+    /// Reads what follows the first so many octets of the content.
+    pub fn reader_behind(&self, octets: u64) -> ContentReader<'_> {
+        let Range { start, end } = self.content;
+        let left = start.saturating_add(octets).min(end)..end;
+        ContentReader { octets: &self.octets, left }
     }
 }
 

@@ -4,6 +4,7 @@ pub mod age;
 mod claim;
 pub mod draft;
 pub mod envelope;
+mod expansion;
 mod folders;
 pub mod format;
 pub mod hands;

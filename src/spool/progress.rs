@@ -12,14 +12,18 @@
 //! pending <bob@example.net> SUCCESS,FAILURE rfc822;bob@example.net
 //! tried 1795000000 4.2.1 mx.example.net[192.0.2.7]:25 450 4.2.1 try later
 //! done <ann@example.org>
+//! pending <ann@example.org>
+//! way |/usr/bin/procmail
+//! sender <owner-list@example.org>
 //! past 1795000000 bob@example.net: 4.2.1 450 4.2.1 try later
 //! ```
 //!
 //! `held` stands there while somebody holds the message, `given-up` when somebody wants it
-//! returned to its sender, `way` below a recipient that is a command, a file or a mailbox by itself
-//! (see [`Way`]), `sender` below one of a list with an owner, `warned` once the sender knows that it is late, `tried` below a
-//! recipient that was tried in vain, `owed` below one of whose end the sender is still to be
-//! told, `past` for each earlier try.
+//! returned to its sender, `warned` once the sender knows that it is late, and with an address
+//! behind it once the owner of a list does. Below a recipient stand `way` where it is a command, a
+//! file or a mailbox by itself (see [`Way`]), `sender` where it is behind a list with an owner,
+//! `tried` once it was tried in vain, `owed` where the sender is still to be told of its end; in
+//! this order. `past` is there for each earlier try.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -162,8 +166,10 @@ pub struct Progress {
     pub held: Option<Hold>,
     /// Who wants it returned to its sender, if somebody does: nobody is tried any more.
     pub given_up_by: Option<String>,
-    /// Whether the sender was told that it is late.
+    /// Whether the envelope's sender was told that it is late.
     pub is_delay_reported: bool,
+    /// The owners of lists who were told so.
+    pub warned_owners: Vec<Mailbox>,
     /// The states.
     pub recipients: Vec<RecipientState>,
     /// The last tries, oldest first.
@@ -201,6 +207,7 @@ impl Progress {
             held: None,
             given_up_by: None,
             is_delay_reported: false,
+            warned_owners: Vec::new(),
             recipients,
             past: Vec::new(),
         }
@@ -223,7 +230,25 @@ impl Progress {
         let is_free = self.held.is_none() && self.given_up_by.is_none();
         // One that has failed is pending until its report is written, but its end is decided.
         let is_open = RecipientState::is_open;
-        is_free && !self.is_delay_reported && self.recipients.iter().all(is_open)
+        let is_unknown = !self.is_delay_reported && self.warned_owners.is_empty();
+        is_free && is_unknown && self.recipients.iter().all(is_open)
+    }
+
+    /// Whether who sends it to such a recipient was told that it is late.
+    pub fn is_warned(&self, sender: Option<&Mailbox>) -> bool {
+        match sender {
+            None => self.is_delay_reported,
+            Some(owner) => self.warned_owners.contains(owner),
+        }
+    }
+
+    /// Notes that who sends it to such a recipient was told that it is late.
+    pub fn note_warned(&mut self, sender: Option<&Mailbox>) {
+        match sender {
+            None => self.is_delay_reported = true,
+            Some(owner) if !self.is_warned(sender) => self.warned_owners.push(owner.clone()),
+            Some(_) => {}
+        }
     }
 
     /// Takes over what people have said in `newer`, a later record that knows less of tries.
@@ -278,6 +303,9 @@ impl Progress {
         if self.is_delay_reported {
             text.push_str("warned\n");
         }
+        for owner in &self.warned_owners {
+            let _ = writeln!(text, "warned <{owner}>");
+        }
         for recipient in &self.recipients {
             let RecipientState { mailbox, way, sender, request, state, .. } = recipient;
             let _ = writeln!(text, "{} <{mailbox}>{}", state.name(), request_text(request));
@@ -316,14 +344,20 @@ impl Progress {
             behind("held ", &mut lines).map(parse_hold).map_or(Some(None), |it| it.map(Some))?;
         let given_up_by = behind("given-up ", &mut lines).map(str::to_owned);
         let is_delay_reported = lines.next_if_eq(&"warned").is_some();
+        let mut warned_owners = Vec::new();
+        while let Some(path) = behind("warned ", &mut lines) {
+            warned_owners.push(bracketed(path)?);
+        }
         let mut recipients = Vec::new();
         while lines.peek().is_some_and(|line| !line.starts_with("past ")) {
             recipients.push(parse_recipient(&mut lines)?);
         }
         let past = lines.map(parse_past).collect::<Option<Vec<_>>>()?;
-        let names = recipients.iter().map(|recipient| &recipient.mailbox);
+        // Only aliases give a recipient a way or a sender of its own.
+        let is_as_sent = |it: &RecipientState| it.way == Way::Routed && it.sender.is_none();
+        let mut pairs = recipients.iter().zip(&envelope.recipients);
         let is_of_envelope = recipients.len() >= envelope.recipients.len()
-            && names.zip(&envelope.recipients).all(|(ours, theirs)| *ours == theirs.mailbox);
+            && pairs.all(|(ours, theirs)| ours.mailbox == theirs.mailbox && is_as_sent(ours));
         let record = Self {
             attempts,
             next_try,
@@ -332,6 +366,7 @@ impl Progress {
             held,
             given_up_by,
             is_delay_reported,
+            warned_owners,
             recipients,
             past,
         };
@@ -400,111 +435,4 @@ fn one_word(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::mail::address::ReversePath;
-    use crate::mail::dsn_request::MessageRequest;
-    use crate::spool::envelope::Body;
-    use crate::spool::id::QueueId;
-    use proptest::prelude::*;
-
-    fn envelope(recipients: &[&str]) -> Envelope {
-        Envelope {
-            id: QueueId::generate(0, 0),
-            received_at: 0,
-            client: "192.0.2.1".into(),
-            reverse_path: ReversePath::Null,
-            recipients: recipients.iter().map(|text| recipient(text)).collect(),
-            body: Body::SevenBit,
-            request: MessageRequest::default(),
-        }
-    }
-
-    fn recipient(text: &str) -> Recipient {
-        text.parse::<Mailbox>().unwrap().into()
-    }
-
-    #[test]
-    fn an_expansion_adds_nobody_twice() {
-        let mut progress = Progress::new(&envelope(&["root@h", "ann@h"]));
-        let into = ["Ann@h", "bob@h", "root@H", "bob@h"];
-        let mut known = progress.known();
-        let behind = |text: &&str| {
-            let to = text.parse::<Mailbox>().unwrap().into();
-            RecipientState::pending(to, None, RecipientRequest::default())
-        };
-        progress.expand(into.iter().map(behind).collect(), &mut known);
-        progress.expand(vec![behind(&"BOB@h")], &mut known);
-        let names: Vec<_> = progress.recipients.iter().map(|r| r.mailbox.to_string()).collect();
-        assert_eq!(names, ["root@h", "ann@h", "bob@h"]);
-    }
-
-    #[test]
-    fn whose_report_is_owed_is_not_untouched() {
-        let mut progress = Progress::new(&envelope(&["ann@h", "bob@h"]));
-        let (at, status, text) = (0, Status::new(4, 2, 1), "busy".to_owned());
-        progress.note_try(0, Try { at, status, host: None, text });
-        assert!(progress.is_untouched());
-        progress.recipients[0].is_report_owed = true;
-        assert!(!progress.is_untouched());
-    }
-
-    #[test]
-    fn the_past_has_a_bound() {
-        let mut progress = Progress::new(&envelope(&["ann@h"]));
-        for at in 0..100 {
-            let (status, text) = (Status::new(4, 2, 1), "busy\npast 1 x".to_owned());
-            progress.note_try(0, Try { at, status, host: None, text });
-        }
-        assert_eq!(progress.past.len(), MAX_PAST);
-        assert_eq!(progress.past[0].at, 50);
-        let read = Progress::parse(&progress.to_text(), &envelope(&["ann@h"])).unwrap();
-        assert_eq!(read.past.last().unwrap().text, "ann@h: 4.2.1 busy?past 1 x");
-    }
-
-    #[test]
-    fn a_record_of_another_message_is_none() {
-        let ours = envelope(&["ann@h"]);
-        let text = Progress::new(&envelope(&["bob@h"])).to_text();
-        assert_eq!(Progress::parse(&text, &ours), None);
-        for text in
-            ["", "\n", "mailwren-state 1\n", "mailwren-state 1\nattempts 0\nnext 0\nwaited 0\n"]
-        {
-            assert_eq!(Progress::parse(text, &ours), None, "{text:?}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_written_reads_back(
-            attempts in any::<u32>(),
-            (next_try, waited, noted, at) in any::<(u64, u64, Option<u64>, u64)>(),
-            (is_held, is_given_up, is_delay_reported) in any::<(bool, bool, bool)>(),
-            texts in proptest::collection::vec(("[ -~]{0,30}", 0..4usize, 0..3usize), 2),
-        ) {
-            let mut envelope = envelope(&["ann@h", "\"b> c\"@h"]);
-            envelope.recipients[0].request.notify = "NEVER".parse().ok();
-            envelope.recipients[1].request.original = "rfc822;x+20y".parse().ok();
-            let mut progress = Progress::new(&envelope);
-            (progress.attempts, progress.next_try, progress.waited) = (attempts, next_try, waited);
-            (progress.noted, progress.is_delay_reported) = (noted, is_delay_reported);
-            progress.held = is_held.then(|| Hold { since: at, by: texts[0].0.clone() });
-            progress.given_up_by = is_given_up.then(|| texts[1].0.clone());
-            for (index, (text, state, tries)) in texts.into_iter().enumerate() {
-                progress.recipients[index].state = State::NAMES[state].0;
-                progress.recipients[index].is_report_owed = tries == 2;
-                for number in 0..tries {
-                    let host = (number == 0).then(|| "mx[192.0.2.1]:25".to_owned());
-                    let status = Status::new(4, 4, 1);
-                    progress.note_try(index, Try { at, status, host, text: text.clone() });
-                }
-            }
-            prop_assert_eq!(Progress::parse(&progress.to_text(), &envelope), Some(progress));
-        }
-
-        #[test]
-        fn random_text_never_panics(text in any::<String>()) {
-            let _ = Progress::parse(&text, &envelope(&["ann@h"]));
-        }
-    }
-}
+mod tests;

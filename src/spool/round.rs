@@ -3,6 +3,7 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::iter;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,9 +15,10 @@ use crate::mail::dsn::Action;
 use crate::mail::status::Status;
 use crate::report::notification::{Reported, expired_status};
 use crate::report::station;
-use crate::route::addressee::{Addressee, Expansion, Way};
+use crate::route::addressee::Expansion;
 use crate::route::next_hop::NextHop;
 use crate::spool::claim::Claim;
+use crate::spool::expansion::{self, AliasEnd, Behind};
 use crate::spool::lanes::Lane;
 use crate::spool::message::StoredMessage;
 use crate::spool::progress::{Known, Progress, RecipientState, State, Try};
@@ -164,7 +166,8 @@ impl Round {
             && (ended(State::Done) || (self.lane == Lane::Relay && ended(State::Expanded)))
     }
 
-    /// The recipients not looked at yet, by next hop and sender.
+    /// The recipients not looked at yet, by next hop and sender. Each command stands alone: it may
+    /// take its time, and what has run is on record before the next one has.
     pub(super) fn next_groups(
         &mut self,
         next_hop: impl Fn(&RecipientState) -> NextHop,
@@ -179,6 +182,10 @@ impl Round {
             let next_hop = next_hop(recipient);
             let RecipientState { mailbox, way, sender, request, .. } = recipient.clone();
             let recipient = Recipient { index, mailbox, way, request };
+            if next_hop == NextHop::Command {
+                groups.push(Group { next_hop, sender, recipients: vec![recipient] });
+                continue;
+            }
             match places.entry((next_hop, sender)) {
                 Entry::Occupied(place) => groups[*place.get()].recipients.push(recipient),
                 Entry::Vacant(place) => {
@@ -258,7 +265,7 @@ impl Round {
             let total = self.progress.recipients.len();
             let Some(recipient) = self.progress.recipients.get_mut(index) else { continue };
             let outcome = within_bounds(outcome, total);
-            station::outcome(id, &recipient.mailbox, &outcome, took);
+            station::outcome(id, recipient, &outcome, took);
             match &outcome {
                 Outcome::Deferred(failure) if failure.fault == Fault::Network => {
                     self.waits_for_network = true;
@@ -287,35 +294,26 @@ impl Round {
         }
     }
 
-    /// Puts what an alias stands for into its place. What was asked about it goes on to a single
-    /// address as it is (RFC 3461 §5.2.7.2). To several, or to none that is not in the list
-    /// anyway, it goes on without SUCCESS, and the report says that they were expanded
-    /// (§5.2.7.3 (c)). An alias with a mailbox of its own and one address besides counts as a
-    /// single one (§5.2.7.3 (b)).
+    /// Puts what an alias stands for into its place, and has what was asked about it go on as
+    /// [`expansion`](super::expansion) says.
     fn expand(&mut self, index: usize, expansion: Expansion) {
-        let Expansion { into, owner } = expansion;
         let mut known = self.known.take().unwrap_or_else(|| self.progress.known());
-        let others = |to: &&Addressee| to.way != Way::Mailbox;
-        let others: Vec<_> = into.iter().filter(others).collect();
-        let is_single = matches!(others[..], [only] if !known.has(&only.mailbox, &only.way));
-        let Some(recipient) = self.progress.recipients.get(index) else { return };
-        let request = match is_single {
-            true => recipient.request.clone(),
-            false => recipient.request.behind_list(),
-        };
-        match is_single {
-            true => self.progress.recipients[index].state = State::Expanded,
-            false => self.end_well(index, State::Expanded, None, "expanded".into()),
+        let Some(alias) = self.progress.recipients.get(index) else { return };
+        let is_from_null = self.is_from_null(alias);
+        let Behind { end, recipients } = expansion::behind(alias, expansion, is_from_null, &known);
+        match end {
+            AliasEnd::Replaced => self.progress.recipients[index].state = State::Expanded,
+            AliasEnd::Several => self.end_well(index, State::Expanded, None, "expanded".into()),
+            AliasEnd::List => self.end_well(index, State::Done, None, "taken by the list".into()),
         }
-        let sender = owner.or_else(|| self.progress.recipients[index].sender.clone());
-        let behind = |to| RecipientState::pending(to, sender.clone(), request.clone());
-        self.progress.expand(into.into_iter().map(behind).collect(), &mut known);
+        self.progress.expand(recipients, &mut known);
         self.known = Some(known);
     }
 
     /// Notes that a recipient has what was sent; its sender hears of that if it wants to.
     fn end_well(&mut self, index: usize, state: State, host: Option<String>, text: String) {
-        let is_from_null = self.is_from_null();
+        let Some(recipient) = self.progress.recipients.get(index) else { return };
+        let is_from_null = self.is_from_null(recipient);
         let Some(recipient) = self.progress.recipients.get_mut(index) else { return };
         recipient.state = state;
         // It does not matter which of the three it is: one keyword stands for them all.
@@ -337,8 +335,9 @@ impl Round {
         }
     }
 
-    fn is_from_null(&self) -> bool {
-        self.message.envelope().reverse_path == ReversePath::Null
+    /// Whether nobody sends it to this recipient.
+    fn is_from_null(&self, recipient: &RecipientState) -> bool {
+        recipient.sender.is_none() && self.message.envelope().reverse_path == ReversePath::Null
     }
 
     /// Gives up on everybody who is still to be tried and was, or is where others were.
@@ -380,7 +379,7 @@ impl Round {
             let status = status(recipient.last_try.as_ref().map(|last| last.status));
             let failure = Failure::new(status, text);
             let outcome = Outcome::Failed(failure.clone());
-            station::outcome(id, &recipient.mailbox, &outcome, took);
+            station::outcome(id, recipient, &outcome, took);
             failures.push((index, failure));
             self.give_up(index);
         }
@@ -388,15 +387,25 @@ impl Round {
     }
 
     /// Whom the next report is about, by their places: those whose end is decided, as many as
-    /// one report names, and with `is_late` those who go on being tried.
-    pub(super) fn to_report(&self, is_late: bool) -> Vec<usize> {
-        let is_late = is_late && self.could_be_warned_of();
+    /// one report names, and with `is_late` those who go on being tried. They all have one sender,
+    /// who is among those that `can_hear`.
+    pub(super) fn to_report(
+        &self,
+        is_late: bool,
+        can_hear: impl Fn(Option<&Mailbox>) -> bool,
+    ) -> Vec<usize> {
+        let is_due =
+            |it: &RecipientState| it.is_report_owed || (is_late && self.is_to_be_warned_of(it));
         let recipients = self.progress.recipients.iter().enumerate();
-        recipients
-            .filter(|(_, it)| it.is_report_owed || (is_late && is_wanted_late(it)))
-            .map(|(index, _)| index)
-            .take(MAX_REPORTED)
-            .collect()
+        let mut due = recipients.filter(|(_, it)| is_due(it) && can_hear(it.sender.as_ref()));
+        let Some((first, told)) = due.next() else { return Vec::new() };
+        let others = due.filter(|(_, it)| it.sender == told.sender).map(|(index, _)| index);
+        iter::once(first).chain(others).take(MAX_REPORTED).collect()
+    }
+
+    /// Who sends the message to the recipient at a place, where that is not the envelope's sender.
+    pub(super) fn sender_to(&self, index: usize) -> Option<&Mailbox> {
+        self.progress.recipients.get(index)?.sender.as_ref()
     }
 
     /// What the report says of the recipient at a place.
@@ -412,18 +421,27 @@ impl Round {
         for index in indices {
             let Some(recipient) = self.progress.recipients.get_mut(*index) else { continue };
             if !recipient.is_report_owed {
-                self.progress.is_delay_reported = true;
-            } else if recipient.state == State::Pending {
+                let sender = recipient.sender.clone();
+                self.progress.note_warned(sender.as_ref());
+                continue;
+            }
+            if recipient.state == State::Pending {
                 recipient.state = State::Failed;
             }
             recipient.is_report_owed = false;
         }
     }
 
-    /// Whether the sender can be told that the message is late: once, if it wants to hear it.
+    /// Whether a sender can be told that the message is late: once, if it wants to hear it.
     pub(super) fn could_be_warned_of(&self) -> bool {
-        let is_possible = !self.progress.is_delay_reported && !self.is_from_null();
-        is_possible && self.progress.recipients.iter().any(is_wanted_late)
+        self.progress.recipients.iter().any(|it| self.is_to_be_warned_of(it))
+    }
+
+    fn is_to_be_warned_of(&self, recipient: &RecipientState) -> bool {
+        recipient.is_open()
+            && recipient.request.wants(Action::Delayed)
+            && !self.is_from_null(recipient)
+            && !self.progress.is_warned(recipient.sender.as_ref())
     }
 
     /// When to look at it again: by the schedule of pauses, or when a destination's rest ends,
@@ -466,10 +484,6 @@ impl Round {
         self.is_changed |= self.progress.noted.is_none() && age > recorded.saturating_add(AGE_STEP);
         (self.progress.waited, self.progress.noted) = (age.as_secs(), Some(now));
     }
-}
-
-fn is_wanted_late(recipient: &RecipientState) -> bool {
-    recipient.is_open() && recipient.request.wants(Action::Delayed)
 }
 
 /// A failure as the record keeps it.

@@ -6,10 +6,12 @@ use std::io::Read;
 use std::path::Path;
 
 use mailwren::config::settings::MailboxFormat;
-use mailwren::spool::progress::{Progress, State};
+use mailwren::mail::address::ReversePath;
+use mailwren::route::addressee::Way;
+use mailwren::spool::progress::{Progress, RecipientState, State};
 use mailwren::spool::store::SpoolReader;
 
-use crate::scenario::{EARLIER, SENDER, Scenario, behind};
+use crate::scenario::{EARLIER, OWNER, SENDER, Scenario, behind};
 
 /// A message and who should get it; for a report `report`.
 pub(crate) type Item = (String, &'static str);
@@ -59,7 +61,7 @@ impl Found {
             let _ = message.reader().read_to_string(&mut content);
             let key = key(&content).unwrap_or_else(|| "?".to_owned());
             for to in progress.recipients.iter().filter(|to| to.state == State::Pending) {
-                for to in behind(&to.mailbox.to_string()) {
+                for to in behind_recipient(&message.envelope().reverse_path, to) {
                     *self.owed.entry((key.clone(), to)).or_default() += 1;
                 }
             }
@@ -127,16 +129,31 @@ impl Found {
 fn whole(scenario: &Scenario, user: &str, text: &str) -> Option<Item> {
     let text = text.trim_end_matches('\n');
     let key = key(text)?;
-    if user == "sue" {
-        let head = "Return-Path: <>\nDelivered-To: sue@home.test\n";
+    let to = behind(&format!("{user}@home.test"))[0];
+    if text.starts_with("Return-Path: <>\n") {
+        let to = if user == "sue" { to } else { "report to owner" };
+        let head = format!("Return-Path: <>\nDelivered-To: {user}@home.test\n");
         let boundary = text.split_once("boundary=\"")?.1.split_once('"')?.0;
-        let is_whole = text.starts_with(head) && text.ends_with(&format!("\n--{boundary}--"));
-        return is_whole.then_some((key, "report"));
+        let is_whole = text.starts_with(&head) && text.ends_with(&format!("\n--{boundary}--"));
+        return is_whole.then_some((key, to));
     }
     let body = scenario.content(&key).replace("\r\n", "\n");
-    let expected = format!("Return-Path: <{SENDER}>\nDelivered-To: {user}@home.test\n{body}");
-    let to = behind(&format!("{user}@home.test"))[0];
-    (text == expected.trim_end_matches('\n')).then_some((key, to))
+    let sent_by = |sender: &str| {
+        let whole = format!("Return-Path: <{sender}>\nDelivered-To: {user}@home.test\n{body}");
+        text == whole.trim_end_matches('\n')
+    };
+    (sent_by(SENDER) || sent_by(OWNER)).then_some((key, to))
+}
+
+/// Who gets what is for a recipient on record.
+fn behind_recipient(from: &ReversePath, to: &RecipientState) -> &'static [&'static str] {
+    let mailbox = &to.mailbox.to_string()[..];
+    match (&to.way, &to.sender) {
+        (Way::Command(_), _) => &["command"],
+        (_, Some(_)) if mailbox.starts_with("nobody") => &["report to owner"],
+        _ if *from == ReversePath::Null && mailbox == OWNER => &["report to owner"],
+        _ => behind(mailbox),
+    }
 }
 
 /// The key of a message, or of the one that a report is about. The latter may lack its header,

@@ -13,13 +13,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, bounded, unbounded};
 use mailwren::config::settings::{MailboxFormat, Settings, Users};
 use mailwren::deliver::dispatch::Dispatcher;
-use mailwren::deliver::job::Job;
+use mailwren::deliver::job::{self, Job};
 use mailwren::deliver::local::LocalDelivery;
 use mailwren::deliver::outcome::{Failure, Outcome, RemoteReply};
 use mailwren::deliver::pool::{self, Deliver};
 use mailwren::mail::address::Mailbox;
 use mailwren::mail::dsn_request::MessageRequest;
 use mailwren::mail::status::Status;
+use mailwren::route::addressee::{Addressee, Expansion};
 use mailwren::route::local::LocalRouter;
 use mailwren::route::next_hop::NextHop;
 use mailwren::spool::envelope::{Body, Envelope, Recipient};
@@ -36,6 +37,8 @@ use crate::recorder::{Event, Recorder};
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Who sends everything, and has a mailbox here for the reports.
 pub(crate) const SENDER: &str = "sue@home.test";
+/// Who owns the list, and has the reports on its members among other mail.
+pub(crate) const OWNER: &str = "bob@home.test";
 /// What stands in each mailbox that was there before.
 pub(crate) const EARLIER: &str =
     "From old@x.test Thu Jan  1 00:00:00 1970\nSubject: old\n\nold\n\n";
@@ -53,6 +56,9 @@ pub(crate) enum Case {
     AliasAway,
     /// One who is here and nobody; the sender gets a report.
     Unknown,
+    /// A list for the mailbox of one who is here, a command, and nobody, of whom its owner gets a
+    /// report.
+    List,
 }
 
 /// How long the session waits for the delivery before it stores the message.
@@ -85,8 +91,15 @@ impl fmt::Display for Scenario {
 }
 
 impl Case {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::One, Self::Two, Self::Relayed, Self::Alias, Self::AliasAway, Self::Unknown];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::One,
+        Self::Two,
+        Self::Relayed,
+        Self::Alias,
+        Self::AliasAway,
+        Self::Unknown,
+        Self::List,
+    ];
 
     pub(crate) const fn recipients(self) -> &'static [&'static str] {
         match self {
@@ -96,6 +109,7 @@ impl Case {
             Self::Alias => &["team@home.test"],
             Self::AliasAway => &["away@home.test"],
             Self::Unknown => &["ann@home.test", "nobody@home.test"],
+            Self::List => &["list@home.test"],
         }
     }
 }
@@ -109,6 +123,7 @@ pub(crate) fn behind(address: &str) -> &'static [&'static str] {
         "x@far.test" => &["x@far.test"],
         "team@home.test" => &["ann@home.test", "bob@home.test"],
         "away@home.test" => &["ann@home.test", "x@far.test"],
+        "list@home.test" => &["ann@home.test", "command", "report to owner"],
         SENDER => &["report"],
         other if other.starts_with("nobody") => &["report"],
         other => panic!("nobody knows {other}"),
@@ -297,6 +312,23 @@ fn settings(scenario: &Scenario, root: &Path, tables: &Path) -> Settings {
     settings
 }
 
+/// What the list stands for.
+fn members(job: &Job) -> Outcome {
+    let mut content = String::new();
+    if let Err(error) = job.message.reader().read_to_string(&mut content) {
+        return Failure::new(Status::new(4, 3, 0), error.to_string()).into_outcome();
+    }
+    let key = content.lines().next().unwrap().replace("Subject: ", "");
+    let nobody = format!("nobody+{key}@home.test");
+    let into = [("ann@home.test", "\\"), ("list@home.test", "|run"), (&nobody, "")];
+    let addressee = |(to, way): (&str, &str)| Addressee {
+        mailbox: to.parse().unwrap(),
+        way: way.parse().unwrap(),
+    };
+    let owner = OWNER.parse().ok();
+    Outcome::Expanded(Expansion { into: into.map(addressee).into(), owner })
+}
+
 /// Both lanes in one: the real one for mailboxes, and a next hop that defers once.
 struct Lanes {
     local: LocalDelivery,
@@ -307,6 +339,10 @@ struct Lanes {
 
 impl Deliver for Lanes {
     fn deliver(&self, job: &Job) -> Vec<(usize, Outcome)> {
+        let is_list = |to: &job::Recipient| to.mailbox.to_string() == "list@home.test";
+        if job.next_hop == NextHop::Local && job.recipients.iter().all(is_list) {
+            return job.recipients.iter().map(|to| (to.index, members(job))).collect();
+        }
         if job.next_hop == NextHop::Local {
             return self.local.deliver(job);
         }
@@ -324,7 +360,9 @@ impl Deliver for Lanes {
             let key = content.lines().next().unwrap().replace("Subject: ", "");
             let is_whole = content == self.scenario.content(&key);
             let key = if is_whole { key } else { "half".to_owned() };
-            self.recorder.note(Event::Relay { key, to: to.to_string() });
+            let is_command = job.next_hop == NextHop::Command;
+            let to = if is_command { "command".to_owned() } else { to.to_string() };
+            self.recorder.note(Event::Relay { key, to });
             Outcome::Relayed {
                 remote: host,
                 reply: "250 ok".to_owned(),

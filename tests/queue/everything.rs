@@ -1,6 +1,7 @@
-//! Everything at once: messages that are announced and offered, answers of every kind, orders, people
-//! who change what is queued, and restarts, in any order. Whatever has happened, each recipient
-//! ends once, its sender hears of it once or not at all, as was asked, and nothing is left over.
+//! Everything at once: messages that are announced and offered, aliases, lists with an owner, commands
+//! and files, answers of every kind, orders, people who change what is queued, and restarts, in any
+//! order. Whatever has happened, each recipient ends once, its sender or the list's owner hears of it
+//! once or not at all, as was asked, and nothing is left over.
 
 use std::collections::BTreeMap;
 use std::thread::JoinHandle;
@@ -9,8 +10,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::select;
 use proptest::prelude::*;
 
-use mailwren::deliver::job::Job;
+use mailwren::deliver::job::{Job, Recipient};
 use mailwren::deliver::outcome::Outcome;
+use mailwren::mail::address::Mailbox;
+use mailwren::route::addressee::{Addressee, Expansion, Way};
+use mailwren::route::next_hop::NextHop;
 use mailwren::spool::hands::{Change, Hands, Refusal};
 use mailwren::spool::id::QueueId;
 use mailwren::spool::manager::Order;
@@ -27,12 +31,29 @@ enum Asked {
     Success,
 }
 
-/// A recipient of a message; an alias stands for so many others.
+/// What stands behind an alias.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Behind {
+    /// So many addresses.
+    Addresses(usize),
+    /// Its own mailbox and so many addresses.
+    ItselfAnd(usize),
+    /// So many addresses, on behalf of [`OWNER`].
+    List(usize),
+    Command,
+    CommandAndFile,
+}
+
+const SUE: &str = "sue@home.test";
+const OWNER: &str = "owner@home.test";
+const POSTMASTER: &str = "postmaster@home.test";
+
+/// A recipient of a message; some are aliases.
 #[derive(Clone, Debug)]
 struct To {
     domain: &'static str,
     asked: Asked,
-    behind: Option<usize>,
+    behind: Option<Behind>,
 }
 
 #[derive(Clone, Debug)]
@@ -53,7 +74,14 @@ enum Step {
 fn to() -> impl Strategy<Value = To> {
     let domain = prop::sample::select(vec!["home.test", "home.test", "far.test", "near.test"]);
     let asked = prop::sample::select(vec![Asked::Nothing, Asked::Never, Asked::Success]);
-    let behind = prop::option::weighted(0.3, 1..3usize);
+    let behind = prop_oneof![
+        3 => (1..3usize).prop_map(Behind::Addresses),
+        1 => (1..3usize).prop_map(Behind::ItselfAnd),
+        2 => (1..3usize).prop_map(Behind::List),
+        1 => Just(Behind::Command),
+        1 => Just(Behind::CommandAndFile),
+    ];
+    let behind = prop::option::weighted(0.4, behind);
     (domain, asked, behind).prop_map(|(domain, asked, behind)| To {
         domain,
         asked,
@@ -84,14 +112,25 @@ fn step() -> impl Strategy<Value = Step> {
 struct Model {
     message: usize,
     asked: Asked,
-    behind: Option<usize>,
+    behind: Option<Behind>,
+    /// Whether it is sent on by [`OWNER`].
+    is_of_list: bool,
     /// What the report on it must say; empty for none. Nothing while it has not ended.
     end: Option<&'static str>,
     /// Which run of the server gave that end, and by which answer.
     ended_by: Option<(usize, Answer)>,
 }
 
+/// The key of a recipient in [`Play::recipients`].
+fn key(address: &str, way: &str) -> String {
+    format!("{address} {way}")
+}
+
 impl Model {
+    fn of(message: usize, asked: Asked, is_of_list: bool) -> Self {
+        Self { message, asked, behind: None, is_of_list, end: None, ended_by: None }
+    }
+
     /// Whether it has the message.
     fn is_done(&self) -> bool {
         matches!(self.ended_by, Some((_, Answer::Take))) && self.behind.is_none()
@@ -113,10 +152,11 @@ struct Play {
     listener: Option<JoinHandle<()>>,
     runs: usize,
     messages: Vec<Message>,
+    /// By address, and the way to it behind a blank.
     recipients: BTreeMap<String, Model>,
     sessions: Vec<JoinHandle<bool>>,
     changing: Vec<Changing>,
-    /// By recipient, what reports said of it.
+    /// By address, what reports said of it, and to whom.
     told: BTreeMap<String, Vec<String>>,
 }
 
@@ -176,13 +216,12 @@ impl Play {
                 Asked::Never => format!("{name} NOTIFY=NEVER"),
                 Asked::Success => format!("{name} NOTIFY=SUCCESS,FAILURE"),
             });
-            let model =
-                Model { message, asked: *asked, behind: *behind, end: None, ended_by: None };
-            self.recipients.insert(name, model);
+            let model = Model { behind: *behind, ..Model::of(message, *asked, false) };
+            self.recipients.insert(key(&name, ""), model);
         }
-        let from = if is_from_null { "<>" } else { "<sue@home.test>" };
+        let from = if is_from_null { "<>".to_owned() } else { format!("<{SUE}>") };
         let names: Vec<_> = names.iter().map(String::as_str).collect();
-        let draft = self.queue().draft(from, &names);
+        let draft = self.queue().draft(&from, &names);
         let id = draft.envelope().id;
         self.messages.push(Message { id, is_from_null, is_held: false, is_closed: false });
         let intake = self.queue().intake.clone();
@@ -210,23 +249,31 @@ impl Play {
 
     fn answer(&mut self, job: &Job, answers: &[Answer]) {
         let mut outcomes = BTreeMap::new();
-        for (place, name) in names(job).into_iter().enumerate() {
-            let outcome = match &name[..] {
-                "sue@home.test" | "postmaster@home.test" => {
-                    self.note_report(&content(job));
+        for (place, to) in job.recipients.iter().enumerate() {
+            let outcome = match &to.mailbox.to_string()[..] {
+                reader @ (SUE | OWNER | POSTMASTER) => {
+                    self.note_report(reader, &content(job));
                     delivered()
                 }
-                _ => self.outcome(job, &name, answers[place % answers.len()]),
+                _ => self.outcome(job, to, answers[place % answers.len()]),
             };
-            outcomes.insert(name, outcome);
+            outcomes.insert(to.index, outcome);
         }
-        self.queue().answer(job, |name| outcomes[name].clone());
+        self.queue().answer_each(job, |to| outcomes[&to.index].clone());
     }
 
-    fn outcome(&mut self, job: &Job, name: &str, answer: Answer) -> Outcome {
+    fn outcome(&mut self, job: &Job, to: &Recipient, answer: Answer) -> Outcome {
+        let name = &key(&to.mailbox.to_string(), &to.way.to_string());
         let recipient = self.recipients.get_mut(name).unwrap();
         let message = &self.messages[recipient.message];
         assert_eq!(message.id, job.message.envelope().id);
+        let sender = match (recipient.is_of_list, message.is_from_null) {
+            (true, _) => format!("<{OWNER}>"),
+            (false, true) => "<>".to_owned(),
+            (false, false) => format!("<{SUE}>"),
+        };
+        assert_eq!(job.reverse_path.to_string(), sender, "{name}");
+        assert!(job.next_hop != NextHop::Command || job.recipients.len() == 1, "{job:?}");
         assert!(!message.is_held && !message.is_closed, "{name} is tried in {message:?}");
         // What was neither delivered nor reported may come again after the next start, and then
         // fares the same.
@@ -242,14 +289,22 @@ impl Play {
         }
         let is_told = recipient.asked == Asked::Success && !message.is_from_null;
         match answer {
-            Answer::Take if recipient.behind.is_some() => self.expand(name, is_told),
+            Answer::Take if let Some(behind) = recipient.behind => {
+                self.expand(name, behind, is_told)
+            }
             Answer::Take => {
-                let end = if name.ends_with("@home.test") { "delivered" } else { "relayed" };
+                let is_here = to.mailbox.domain().to_string() == "home.test";
+                let end = if is_here { "delivered" } else { "relayed" };
                 recipient.end = Some(if is_told { end } else { "" });
-                if end == "relayed" { relayed() } else { delivered() }
+                if is_here { delivered() } else { relayed() }
             }
             Answer::Fail => {
-                assert!(!is_again || !self.told.contains_key(name), "{name} was told of");
+                let address = &to.mailbox.to_string();
+                let was_told = self
+                    .told
+                    .get(address)
+                    .is_some_and(|told| told.iter().any(|it| it.starts_with("failed")));
+                assert!(!is_again || !was_told || to.way != Way::Routed, "{name} was told of");
                 let is_told = recipient.asked != Asked::Never;
                 recipient.end = Some(if is_told { "failed" } else { "" });
                 failed()
@@ -258,35 +313,40 @@ impl Play {
         }
     }
 
-    fn expand(&mut self, name: &str, is_told: bool) -> Outcome {
-        let Model { message, asked, behind, .. } = self.recipients[name];
-        let count = behind.unwrap();
-        let is_single = count == 1;
-        let end = if is_told && !is_single { "expanded" } else { "" };
-        self.recipients.get_mut(name).unwrap().end = Some(end);
-        let asked = match asked {
-            Asked::Success if !is_single => Asked::Nothing,
-            asked => asked,
+    fn expand(&mut self, name: &str, behind: Behind, is_told: bool) -> Outcome {
+        let Model { message, asked, .. } = self.recipients[name];
+        let address = name.trim_end();
+        let is_list = matches!(behind, Behind::List(_)) && !self.messages[message].is_from_null;
+        let into = into(address, behind);
+        let has_own = matches!(behind, Behind::ItselfAnd(_));
+        let is_single = into.len() == 1;
+        let end = match () {
+            () if !is_told || (!is_list && (is_single || has_own)) => "",
+            () if is_list => "delivered",
+            () => "expanded",
         };
-        let user = name.strip_suffix("@home.test").unwrap();
-        let domains = ["far.test", "home.test"].into_iter().cycle().skip(name.len() % 2);
-        let into = domains.take(count).enumerate();
-        let into: Vec<_> = into.map(|(one, domain)| format!("{user}-{one}@{domain}")).collect();
-        for name in &into {
-            let model = Model { message, asked, behind: None, end: None, ended_by: None };
-            self.recipients.entry(name.clone()).or_insert(model);
+        self.recipients.get_mut(name).unwrap().end = Some(end);
+        for to in &into {
+            let asked = match asked {
+                _ if is_list => Asked::Nothing,
+                Asked::Success if !is_single && to.way != Way::Mailbox => Asked::Nothing,
+                asked => asked,
+            };
+            let key = key(&to.mailbox.to_string(), &to.way.to_string());
+            self.recipients.entry(key).or_insert(Model::of(message, asked, is_list));
         }
-        Outcome::Expanded(into.iter().map(|name| name.parse().unwrap()).collect::<Vec<_>>().into())
+        let owner = matches!(behind, Behind::List(_)).then(|| OWNER.parse().unwrap());
+        Outcome::Expanded(Expansion { into, owner })
     }
 
-    fn note_report(&mut self, text: &str) {
+    fn note_report(&mut self, reader: &str, text: &str) {
         let mut name = None;
         for line in text.lines() {
             if let Some(found) = line.strip_prefix("Final-Recipient: rfc822; ") {
                 name = Some(found.to_owned());
             } else if let Some(action) = line.strip_prefix("Action: ") {
                 let name = name.take().unwrap();
-                self.told.entry(name).or_default().push(action.to_owned());
+                self.told.entry(name).or_default().push(format!("{action} to {reader}"));
             }
         }
     }
@@ -392,12 +452,23 @@ impl Play {
             };
             assert_eq!(names.count(), 0, "{left}/ is not empty");
         }
+        let mut expected: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (name, recipient) in &self.recipients {
             let end = recipient.end.unwrap_or_else(|| panic!("{name} has not ended"));
-            let told = self.told.get(name).map(|told| told.join(",")).unwrap_or_default();
-            assert_eq!(told, end, "what was told of {name}: {recipient:?}");
+            let reader = match (recipient.is_of_list, self.messages[recipient.message].is_from_null)
+            {
+                (true, _) => OWNER,
+                (false, true) => POSTMASTER,
+                (false, false) => SUE,
+            };
+            if !end.is_empty() {
+                let address = name.split(' ').next().unwrap().to_owned();
+                expected.entry(address).or_default().push(format!("{end} to {reader}"));
+            }
         }
-        assert!(self.told.keys().all(|name| self.recipients.contains_key(name)));
+        let all = expected.values_mut().chain(self.told.values_mut());
+        all.for_each(|told| told.sort());
+        assert_eq!(self.told, expected);
     }
 
     fn left(&self) -> Vec<(QueueId, Vec<String>)> {
@@ -407,6 +478,24 @@ impl Play {
         ids.into_iter()
             .map(|id| (id, of(&id).unwrap_or_default().lines().map(str::to_owned).collect()))
             .collect()
+    }
+}
+
+/// Those behind an alias.
+fn into(address: &str, behind: Behind) -> Vec<Addressee> {
+    let with =
+        |way: &str| Addressee { mailbox: address.parse().unwrap(), way: way.parse().unwrap() };
+    let user = address.strip_suffix("@home.test").unwrap();
+    let addresses = |count| {
+        let domains = ["far.test", "home.test"].into_iter().cycle().skip(address.len() % 2);
+        let named = move |(one, domain)| format!("{user}-{one}@{domain}").parse::<Mailbox>();
+        domains.take(count).enumerate().map(move |it| Addressee::from(named(it).unwrap()))
+    };
+    match behind {
+        Behind::Addresses(count) | Behind::List(count) => addresses(count).collect(),
+        Behind::ItselfAnd(count) => addresses(count).chain([with("\\")]).collect(),
+        Behind::Command => vec![with("|run 'it now'")],
+        Behind::CommandAndFile => vec![with("|run"), with("/a file")],
     }
 }
 

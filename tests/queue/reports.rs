@@ -11,7 +11,7 @@ fn usual(queue: &mut settings::Queue) {
     (queue.retry, queue.expire) = (vec![SOON], LATER);
 }
 
-fn queue(change: impl FnOnce(&mut settings::Queue)) -> Queue {
+pub(crate) fn queue(change: impl FnOnce(&mut settings::Queue)) -> Queue {
     let mut queue = Queue::prepare_with(folder(), |settings| {
         usual(settings);
         change(settings);
@@ -40,7 +40,7 @@ fn report(queue: &Queue) -> String {
 }
 
 /// What a report says of each recipient: `ADDRESS ACTION STATUS`.
-fn told(report: &str) -> Vec<String> {
+pub(crate) fn told(report: &str) -> Vec<String> {
     let value = |line: &str, name: &str| line.strip_prefix(name).map(str::to_owned);
     let mut told: Vec<String> = Vec::new();
     for line in report.lines() {
@@ -59,7 +59,7 @@ fn knowing() -> Outcome {
     Outcome::Relayed { remote: "there".into(), reply: "250 ok".into(), knows_dsn: true, tls: None }
 }
 
-fn unknowing() -> Outcome {
+pub(crate) fn unknowing() -> Outcome {
     let remote = "mx.far.test[192.0.2.1]:25".into();
     Outcome::Relayed { remote, reply: "250 2.0.0 taken".into(), knows_dsn: false, tls: None }
 }

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mailwren::mail::address::Mailbox;
-use mailwren::mail::dsn_request::MessageRequest;
+use mailwren::mail::dsn_request::{MessageRequest, RecipientRequest};
 use mailwren::mail::status::Status;
+use mailwren::route::addressee::Addressee;
 use mailwren::spool::envelope::{Body, Envelope};
 use mailwren::spool::id::QueueId;
-use mailwren::spool::progress::{Progress, State, Try};
+use mailwren::spool::progress::{Progress, RecipientState, State, Try};
 use mailwren::spool::store::{Spool, SpoolReader};
 use serde_json::Value;
 
@@ -213,6 +214,13 @@ pub(crate) fn deferred(progress: &mut Progress) {
     let tried = Try { at, status: Status::new(4, 2, 1), host, text: "450 4.2.1 later".into() };
     progress.note_try(0, tried);
     (progress.attempts, progress.next_try) = (1, RECEIVED + 60);
+}
+
+/// Adds somebody behind a list, to whom a way of their own leads.
+pub(crate) fn add_behind_list(progress: &mut Progress, mailbox: &str, way: &str) {
+    let to = Addressee { mailbox: mailbox.parse().unwrap(), way: way.parse().unwrap() };
+    let sender = "owner-list@mx.test".parse().ok();
+    progress.recipients.push(RecipientState::pending(to, sender, RecipientRequest::default()));
 }
 
 /// The same, and the others have it.

@@ -2,7 +2,7 @@
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use mailwren::deliver::dispatch::Dispatcher;
-use mailwren::deliver::job::{Job, Report};
+use mailwren::deliver::job::{self, Job, Report};
 use mailwren::deliver::outcome::{Failure, Fault, Outcome, RemoteReply};
 use mailwren::mail::status::Status;
 use mailwren::smtp::parameters::{MailParameters, parse_rcpt_parameters};
@@ -139,9 +139,11 @@ impl Queue {
     }
 
     pub(crate) fn answer(&self, job: &Job, answer: impl Fn(&str) -> Outcome) {
-        let one =
-            |it: &mailwren::deliver::job::Recipient| (it.index, answer(&it.mailbox.to_string()));
-        let outcomes = job.recipients.iter().map(one).collect();
+        self.answer_each(job, |to| answer(&to.mailbox.to_string()));
+    }
+
+    pub(crate) fn answer_each(&self, job: &Job, answer: impl Fn(&job::Recipient) -> Outcome) {
+        let outcomes = job.recipients.iter().map(|to| (to.index, answer(to))).collect();
         let id = job.message.envelope().id;
         self.reports.send(Report { id, next_hop: job.next_hop.clone(), outcomes }).unwrap();
     }

@@ -70,7 +70,7 @@ fn print_entry(entry: &Entry, out: &mut dyn Write) -> io::Result<()> {
             writeln!(out, "{reason:>WIDTH$}")?;
         }
         last_reason = reason;
-        writeln!(out, "{:INDENT$}{}", "", recipient.mailbox)?;
+        writeln!(out, "{:INDENT$}{}", "", Entry::name_of(recipient))?;
     }
     writeln!(out)
 }

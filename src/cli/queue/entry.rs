@@ -9,6 +9,7 @@ use super::selection::Selection;
 use super::words::Span;
 use crate::cli::output::warn;
 use crate::mail::address::ReversePath;
+use crate::route::addressee::Way;
 use crate::spool::format::ReadError;
 use crate::spool::id::QueueId;
 use crate::spool::message::StoredMessage;
@@ -79,6 +80,16 @@ impl Entry {
         }
     }
 
+    /// A recipient's address and, where it is a command or a file, that one, in quotes with what
+    /// could steer a terminal escaped; before a mailbox by itself stands the `\` of aliases(5).
+    pub(super) fn name_of(recipient: &RecipientState) -> String {
+        let RecipientState { mailbox, way, .. } = recipient;
+        match way {
+            Way::Routed | Way::Mailbox => format!("{way}{mailbox}"),
+            Way::Command(_) | Way::File(_) => format!("{mailbox} {:?}", way.to_string()),
+        }
+    }
+
     /// When a recipient is tried again, in seconds since 1970; `None` where that is not known
     /// or will not be.
     pub(super) fn next_try(&self, recipient: &RecipientState) -> Option<u64> {
@@ -103,6 +114,8 @@ impl Entry {
             .map(|recipient| {
                 json!({
                     "address": recipient.mailbox.to_string(),
+                    "way": Some(recipient.way.to_string()).filter(|way| !way.is_empty()),
+                    "sender": recipient.sender.as_ref().map(ToString::to_string),
                     "state": self.state_of(recipient),
                     "next_try": self.next_try(recipient),
                     "last_reply": recipient.last_try.as_ref().map(|last| &last.text),

@@ -73,9 +73,13 @@ fn print_entry(entry: &Entry, out: &mut dyn Write) -> io::Result<()> {
         .try_for_each(|recipient| writeln!(out, "    {}", recipient_line(entry, recipient)))
 }
 
-/// `deferred  bob@far.test  next try in 14m  mx.far.test[192.0.2.7]:25 said: 450 later`.
+/// `deferred  bob@far.test  next try in 14m  mx.far.test[192.0.2.7]:25 said: 450 later`. Behind the
+/// address stand a command or a file, and who sends it where that is the owner of a list.
 pub(super) fn recipient_line(entry: &Entry, recipient: &RecipientState) -> String {
-    let mut line = format!("{:8}  {}", entry.state_of(recipient), recipient.mailbox);
+    let mut line = format!("{:8}  {}", entry.state_of(recipient), Entry::name_of(recipient));
+    if let Some(sender) = &recipient.sender {
+        line.push_str(&format!("  from {sender}"));
+    }
     if let Some(next_try) = entry.next_try(recipient) {
         match entry.seconds_until(next_try) {
             0 => line.push_str("  next try now"),

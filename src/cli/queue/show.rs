@@ -95,6 +95,9 @@ fn print_envelope(entry: &Entry, out: &mut dyn Write) -> io::Result<()> {
     if progress.is_delay_reported {
         writeln!(out, "delay       the sender was told")?;
     }
+    for owner in &progress.warned_owners {
+        writeln!(out, "delay       {owner} was told")?;
+    }
     for recipient in &progress.recipients {
         writeln!(out, "recipient   {}", recipient_line(entry, recipient))?;
         let RecipientRequest { notify, original } = &recipient.request;

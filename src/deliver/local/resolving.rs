@@ -182,7 +182,7 @@ impl LocalDelivery {
         let guard = identity.assume();
         let _guard = guard.map_err(|error| identity_failure(&owner.account.name, &error))?;
         let target = Target { disk: &self.disk, place: &place, owner: Some(identity.uid) };
-        self.put(&target, format, mail, &owner.address)?;
+        self.put(&target, format, None, mail, &owner.address)?;
         Ok(printable(&place.path()))
     }
 

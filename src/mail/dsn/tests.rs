@@ -82,6 +82,22 @@ fn it_has_the_three_parts_and_the_fields_of_the_standard() {
 }
 
 #[test]
+fn the_owner_of_a_list_is_addressed_as_that() {
+    let (to, bob) = (mailbox("own@home.test"), mailbox("bob@far.test"));
+    for (action, subject) in [
+        (Action::Failed, "Undelivered mail of your list"),
+        (Action::Delayed, "Delayed mail: still being tried"),
+    ] {
+        let all = vec![recipient(&bob, action, "4.4.1")];
+        let message =
+            whole(&Report { reader: Reader::Owner, ..report(&to, all) }, "Subject: x\r\n");
+        assert!(message.contains(&format!("Subject: {subject}\r\n")), "{message}");
+        assert!(message.replace("\r\n", " ").contains("you are its owner"), "{message}");
+        assert!(!message.contains("Your message"), "{message}");
+    }
+}
+
+#[test]
 fn each_action_is_told_in_fields_and_in_words() {
     let (to, bob) = (mailbox("ann@home.test"), mailbox("bob@far.test"));
     for (action, status, subject, words) in [

@@ -15,12 +15,18 @@ const TOO_LARGE: (u16, u16) = (3, 4);
 pub(super) fn of(report: &Report<'_>) -> String {
     let mut text = Text(String::new());
     text.paragraph(0, &format!("This is the mail server {}.", report.reporting_host));
-    if report.reader == Reader::Postmaster {
-        text.paragraph(
+    match report.reader {
+        Reader::Sender => {}
+        Reader::Owner => text.paragraph(
+            0,
+            "The message below went on to the members of a list, and you are its owner. So what \
+             became of it is told to you, and not to its sender.",
+        ),
+        Reader::Postmaster => text.paragraph(
             0,
             "The message below has no sender to whom it could be returned; most likely it is a \
              report itself. So it comes to you, the postmaster.",
-        );
+        ),
     }
     for action in Action::ALL {
         let those = || report.recipients.iter().filter(|recipient| recipient.action == action);
@@ -36,7 +42,7 @@ pub(super) fn of(report: &Report<'_>) -> String {
 fn what_happened(action: Action, report: &Report<'_>) -> String {
     let message = match report.reader {
         Reader::Sender => "Your message",
-        Reader::Postmaster => "The message",
+        Reader::Owner | Reader::Postmaster => "The message",
     };
     match action {
         Action::Failed => format!(

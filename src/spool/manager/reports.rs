@@ -5,31 +5,34 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{DISK_PAUSE, Manager};
+use crate::mail::address::Mailbox;
 use crate::report::complaint::Complaint;
-use crate::report::notification::{self, Notification};
+use crate::report::notification::{Addressee, Notification};
 use crate::spool::id::QueueId;
-use crate::spool::progress::RecipientState;
 use crate::spool::round::Round;
 use crate::spool::schedule;
 
 static REPORT_FAILS_TOLD: Complaint = Complaint::new();
 
 impl Manager {
-    /// Tells the sender what became of its recipients. Only when the report is on disk are they
+    /// Tells each sender what became of its recipients. Only when the report is on disk are they
     /// marked as reported, and those that failed as failed; until then they stay pending, and
-    /// nothing is lost. Gives whether there is anybody to tell.
+    /// nothing is lost.
     ///
     /// Reports are not limited by number: each comes of a message that was taken, and there is
     /// one of a delay and one of each end; holding them back would only fill the queue.
-    pub(super) fn report(&mut self, round: &mut Round, age: Duration) -> bool {
+    pub(super) fn report(&mut self, round: &mut Round, age: Duration) {
         let message = Arc::clone(&round.message);
         let (settings, envelope) = (Arc::clone(&self.settings), message.envelope());
-        let Some(to) = notification::addressee(&settings, envelope) else { return false };
         let is_late = settings.queue.delay_warning.is_some_and(|limit| age >= limit);
         loop {
-            let places = round.to_report(is_late);
+            let can_hear =
+                |owner: Option<&Mailbox>| Addressee::of(&settings, envelope, owner).is_some();
+            let places = round.to_report(is_late, can_hear);
+            let owner = places.first().and_then(|place| round.sender_to(*place));
+            let Some(to) = Addressee::of(&settings, envelope, owner) else { return };
             if places.is_empty() {
-                return true;
+                return;
             }
             let reported: Vec<_> =
                 places.iter().filter_map(|place| round.reported(*place)).collect();
@@ -44,10 +47,19 @@ impl Manager {
                     REPORT_FAILS_TOLD.error(format_args!(
                         "{id}: the report cannot be written, tried again later: {error}"
                     ));
-                    return true;
+                    return;
                 }
             }
         }
+    }
+
+    /// Whether a report is owed to somebody who can be told.
+    pub(super) fn owes_reader(&self, round: &Round) -> bool {
+        let envelope = round.message.envelope();
+        round.progress.recipients.iter().any(|it| {
+            let to = || Addressee::of(&self.settings, envelope, it.sender.as_ref());
+            it.is_report_owed && to().is_some()
+        })
     }
 
     /// Keeps a message that failed and of which nobody can be told for a person to look at.
@@ -76,10 +88,7 @@ impl Manager {
         age: Duration,
         now: Instant,
     ) -> Option<Instant> {
-        let owes = |it: &RecipientState| it.is_report_owed;
-        let has_reader =
-            notification::addressee(&self.settings, round.message.envelope()).is_some();
-        if has_reader && round.progress.recipients.iter().any(owes) {
+        if self.owes_reader(round) {
             return Some(now + DISK_PAUSE);
         }
         let until_late = self.settings.queue.delay_warning?.checked_sub(age)?;
