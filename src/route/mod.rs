@@ -2,9 +2,14 @@
 
 pub mod addressee;
 pub mod aliases;
+mod expanding;
+mod kept_file;
+pub mod lists;
 pub mod local;
+pub mod lookup;
 pub mod mx;
 pub mod next_hop;
+pub mod realm;
 pub mod targets;
 pub mod users;
 
