@@ -189,7 +189,11 @@ impl Policy for SessionPolicy<'_> {
             Resolution::Unknown => Err(no_such_user(&mailbox)),
             Resolution::Failed(failure) => {
                 log::warn!("RCPT {mailbox}: {}", failure.text);
-                Err(CANNOT_TELL)
+                Err(if failure.status.is_permanent() {
+                    leads_nowhere(&mailbox)
+                } else {
+                    CANNOT_TELL
+                })
             }
         }
     }
@@ -320,6 +324,12 @@ fn not_yours(mailbox: &Mailbox, user: &str) -> Reply {
          alias or `[auth] sender = any` set"
     );
     Reply::with_text(553, Status::new(5, 7, 1), text)
+}
+
+/// RFC 3463: a routing loop. Why, and in which file, is nobody's business outside.
+fn leads_nowhere(mailbox: &Mailbox) -> Reply {
+    let text = format!("<{mailbox}>: the alias leads nowhere; tell the postmaster");
+    Reply::with_text(550, Status::new(5, 4, 6), text)
 }
 
 fn no_such_user(mailbox: &Mailbox) -> Reply {

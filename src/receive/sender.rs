@@ -3,11 +3,15 @@
 //!
 //! An address is a user's when the domain is one of ours and the local part is the name that was
 //! logged in with, or it reaches the user's mailbox: with a detail, or by an alias, be it one of
-//! several whom the alias names. A user whose name is a full address has that address.
+//! several whom the alias names. A user whose name is a full address has that address; in a virtual
+//! domain also its details and aliases, and never those of a namesake in another domain.
+
+use std::borrow::Cow;
 
 use crate::config::settings::Settings;
 use crate::deliver::outcome::Failure;
-use crate::mail::address::{Domain, LocalPart, Mailbox};
+use crate::mail::address::{Domain, Mailbox};
+use crate::route::addressee::{Addressee, Way};
 use crate::route::local::{LocalRouter, Resolution};
 use crate::route::users::split_detail;
 
@@ -16,24 +20,26 @@ use crate::route::users::split_detail;
 pub struct Owner<'a> {
     settings: &'a Settings,
     router: &'a LocalRouter,
-    /// The name as it was logged in with, without a domain of ours.
-    name: &'a str,
-    /// The same where it has another domain.
-    address: Option<Mailbox>,
+    /// The name that was logged in with, without its domain.
+    name: Cow<'a, str>,
+    /// The domain, where it is not one of those that share their users: a virtual one, or elsewhere.
+    domain: Option<Domain>,
 }
 
 impl<'a> Owner<'a> {
     /// The user who logged in as `login`: `ann`, or `ann@example.org`.
     pub fn new(settings: &'a Settings, router: &'a LocalRouter, login: &'a str) -> Self {
-        let address = login.parse::<Mailbox>().ok();
-        let is_ours = |mailbox: &Mailbox| settings.server.domains.contains(mailbox.domain());
-        // All of our domains have the same users, so it is one of them without its domain.
-        let name = match (&address, login.rsplit_once('@')) {
-            (Some(mailbox), Some((name, _))) if is_ours(mailbox) => name,
-            _ => login,
+        let shares_users = |mailbox: &Mailbox| shares_users(settings, mailbox);
+        let (name, domain) = match (login.parse::<Mailbox>(), login.rsplit_once('@')) {
+            // All these domains have the same users, so it is one of them without its domain.
+            (Ok(mailbox), Some((name, _))) if shares_users(&mailbox) => (name.into(), None),
+            (Ok(mailbox), _) => {
+                let name = mailbox.local_part().as_str().to_owned();
+                (name.into(), Some(mailbox.domain().clone()))
+            }
+            (Err(_), _) => (login.into(), None),
         };
-        let address = address.filter(|mailbox| !is_ours(mailbox));
-        Self { settings, router, name, address }
+        Self { settings, router, name, domain }
     }
 
     /// Whether `mailbox` is one of the user's.
@@ -48,45 +54,50 @@ impl<'a> Owner<'a> {
             return Ok(false);
         }
         Ok(match self.router.resolve(mailbox) {
-            Resolution::Mailbox(user) => self.is_name(user.name.as_str()),
-            Resolution::Expanded(expansion) => {
-                expansion.into.iter().any(|to| self.is_reached(&to.mailbox))
-            }
+            Resolution::Mailbox(user) => self.is_at(mailbox) && self.is_name(user.name.as_str()),
+            Resolution::Expanded(expansion) => expansion.into.iter().any(|to| self.is_reached(to)),
             // Who can log in need not have a mailbox.
-            Resolution::Unknown => self.is_base_of(mailbox.local_part()),
+            Resolution::Unknown => self.has_as_detail(mailbox),
             Resolution::Failed(failure) => return Err(failure),
         })
     }
 
     /// Whether it is the very name or address.
     fn is_same(&self, mailbox: &Mailbox) -> bool {
-        let local_part = mailbox.local_part().as_str();
-        match &self.address {
-            Some(own) => {
-                own.domain() == mailbox.domain()
-                    && own.local_part().as_str().eq_ignore_ascii_case(local_part)
-            }
-            None => {
-                self.settings.server.domains.contains(mailbox.domain()) && self.is_name(local_part)
-            }
-        }
+        self.is_at(mailbox) && self.is_name(mailbox.local_part().as_str())
     }
 
     /// Whether what an alias gave, which is no alias itself, is the user.
-    fn is_reached(&self, mailbox: &Mailbox) -> bool {
-        let is_ours = self.settings.server.domains.contains(mailbox.domain());
-        self.is_same(mailbox) || is_ours && self.is_base_of(mailbox.local_part())
+    fn is_reached(&self, to: &Addressee) -> bool {
+        // A command or a file is nobody's.
+        let is_mailbox = matches!(to.way, Way::Routed | Way::Mailbox);
+        is_mailbox && (self.is_same(&to.mailbox) || self.has_as_detail(&to.mailbox))
     }
 
-    fn is_base_of(&self, local_part: &LocalPart) -> bool {
+    /// Whether it is the user's name with a detail, at a domain of ours.
+    fn has_as_detail(&self, mailbox: &Mailbox) -> bool {
         let separator = self.settings.local.subaddress;
-        let base = split_detail(local_part.as_str(), separator).map(|(base, _)| base);
-        self.address.is_none() && base.is_some_and(|base| self.is_name(base))
+        let base = split_detail(mailbox.local_part().as_str(), separator).map(|(base, _)| base);
+        self.settings.server.domains.contains(mailbox.domain())
+            && self.is_at(mailbox)
+            && base.is_some_and(|base| self.is_name(base))
+    }
+
+    /// Whether its domain is where the user is.
+    fn is_at(&self, mailbox: &Mailbox) -> bool {
+        match &self.domain {
+            Some(domain) => domain == mailbox.domain(),
+            None => shares_users(self.settings, mailbox),
+        }
     }
 
     fn is_name(&self, name: &str) -> bool {
-        self.address.is_none() && self.name.eq_ignore_ascii_case(name)
+        self.name.eq_ignore_ascii_case(name)
     }
+}
+
+fn shares_users(settings: &Settings, mailbox: &Mailbox) -> bool {
+    settings.server.domains.shares_users(mailbox.domain())
 }
 
 /// `mailbox` with a fully qualified domain (RFC 6409 §4.2): a name of one label, such as
@@ -115,7 +126,8 @@ mod tests {
     use std::fs;
 
     const ALIASES: &str = "root: ann\nsales: root\nstaff: ann, bob\ncarl: carl, bob\n\
-        far: zoe@far.test\nann+lists: bob\ntagged: bob+x\nscript: |run\nbroken: |run\n";
+        far: zoe@far.test\nann+lists: bob\ntagged: bob+x\nscript: |run\nmax-run: |run, max\n\
+        max-log: |run\nmax-lee-2: /f\nbroken: :include:/no/such/list\nv: ann@v.test\n";
 
     /// Asks for each address whether it is the login's.
     fn check(login: &str, expected: &[(&str, bool)]) {
@@ -123,11 +135,15 @@ mod tests {
         let path = |name: &str| folder.path().join(name).display().to_string();
         fs::write(path("users"), "ann\nbob\ncarl\nmax-lee\nmax\n").unwrap();
         fs::write(path("aliases"), ALIASES).unwrap();
+        fs::write(path("aliases.v"), "sales: ann\nhost: ann@home.test\n").unwrap();
         let text = format!(
-            "[server]\nhostname = mx.test\ndomains = home.test, localhost\n[local]\nusers = {}\naliases = {}\nsubaddress = {}\n",
+            "[server]\nhostname = mx.test\ndomains = home.test, localhost\n[local]\nusers = {}\naliases = {}\nsubaddress = {}\n\
+             [domain.v.test]\nusers = {}\naliases = {}\n",
             path("users"),
             path("aliases"),
             if login.starts_with("max") { "-" } else { "+" },
+            path("users"),
+            path("aliases.v"),
         );
         fs::write(path("mailwren.ini"), text).unwrap();
         let settings = config::load(path("mailwren.ini").as_ref(), "mx.test").unwrap();
@@ -138,7 +154,8 @@ mod tests {
             assert_eq!(found, *is_own, "{login}: {address}");
         }
         assert_eq!(owner.owns(&"script@far.test".parse().unwrap()), Ok(false));
-        assert!(owner.owns(&"script@home.test".parse().unwrap()).is_err());
+        assert_eq!(owner.owns(&"script@home.test".parse().unwrap()), Ok(false));
+        assert!(owner.owns(&"broken@home.test".parse().unwrap()).is_err());
     }
 
     #[test]
@@ -194,6 +211,41 @@ mod tests {
             [("max@home.test", true), ("max-x@home.test", true), ("max-lee@home.test", false)];
         check("max", &own);
         check("max-lee", &[("max-lee@home.test", true), ("max@home.test", false)]);
+    }
+
+    #[test]
+    fn a_command_is_nobodys() {
+        let own =
+            [("max-run@home.test", true), ("max-log@home.test", false), ("max-x@home.test", true)];
+        check("max", &own);
+    }
+
+    #[test]
+    fn a_namesake_in_a_virtual_domain_is_somebody_else() {
+        check(
+            "ann@v.test",
+            &[
+                ("Ann@V.test", true),
+                ("ann+x@v.test", true),
+                ("sales@v.test", true),
+                ("v@home.test", true),
+                ("host@v.test", false),
+                ("bob@v.test", false),
+                ("ann@home.test", false),
+                ("ann+x@home.test", false),
+                ("sales@home.test", false),
+            ],
+        );
+        check(
+            "ann",
+            &[
+                ("ann@v.test", false),
+                ("ann+x@v.test", false),
+                ("sales@v.test", false),
+                ("v@home.test", false),
+                ("host@v.test", true),
+            ],
+        );
     }
 
     #[test]
