@@ -264,6 +264,68 @@ fn what_root_names_runs_as_another_account() {
     }
 }
 
+#[test]
+fn what_an_alias_names_runs_and_is_written_as_the_command_user() {
+    let (daemon, bin) = accounts();
+    let (folder, elsewhere) = (Folder::new(), Folder::new());
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let pattern = format!("{}/{{user}}", folder.path().display());
+    let mut settings = settings(MailboxFormat::Maildir, &pattern, Users::System);
+    settings.local.command_user = "bin".to_owned();
+    settings.local.aliases = Some(elsewhere.path().join("aliases"));
+    let command = format!("|id -u >{}; id -G >>{0}; echo $EXTENSION >>{0}", path("ids"));
+    let aliases =
+        format!("script: \"{command}\"\nmbox: {}\nlink: {}\n", path("mbox"), path("link"));
+    fs::write(elsewhere.path().join("aliases"), aliases).unwrap();
+    let delivery = delivery_by(&settings);
+    let deliver_to = |address: &str, way: &str| {
+        let mut job = job(MESSAGE, &[address]);
+        job.recipients[0].way = way.parse().unwrap();
+        delivery.deliver(&job).remove(0).1
+    };
+    let Outcome::Expanded(expansion) = deliver(&delivery, MESSAGE, "script+x@home.test") else {
+        panic!("an alias is expanded")
+    };
+    let way = expansion.into[0].way.to_string();
+    assert!(is_delivered(&deliver_to(&expansion.into[0].mailbox.to_string(), &way)));
+    let ids = fs::read_to_string(path("ids")).unwrap();
+    let mut lines = ids.lines();
+    assert_eq!(lines.next().unwrap(), bin.uid.to_string());
+    let groups: Vec<_> = lines.next().unwrap().split(' ').collect();
+    assert!(!groups.contains(&"0"), "{groups:?}");
+    assert_eq!(fs::metadata(path("ids")).unwrap().uid(), bin.uid);
+
+    assert!(is_delivered(&deliver_to("mbox@home.test", &path("mbox"))));
+    let mbox = fs::metadata(path("mbox")).unwrap();
+    assert_eq!((mbox.uid(), mbox.mode() & 0o777), (bin.uid, 0o600));
+    // Another user's file in its place is not written, whatever its mode, and no link is followed.
+    own(folder.path().join("mbox").as_path(), &daemon, 0o666);
+    let failure = deferred(deliver_to("mbox@home.test", &path("mbox")));
+    assert!(failure.text.contains("belongs to"), "{}", failure.text);
+    let secret = elsewhere.path().join("secret");
+    fs::write(&secret, "").unwrap();
+    own(&secret, &bin, 0o600);
+    symlink(&secret, folder.path().join("link")).unwrap();
+    let failure = deferred(deliver_to("link@home.test", &path("link")));
+    assert!(failure.text.contains("link"), "{}", failure.text);
+    fs::remove_file(folder.path().join("link")).unwrap();
+    fs::hard_link(&secret, folder.path().join("link")).unwrap();
+    let failure = deferred(deliver_to("link@home.test", &path("link")));
+    assert!(failure.text.contains("names"), "{}", failure.text);
+    assert_eq!(fs::metadata(&secret).unwrap().len(), 0);
+
+    // What the alias no longer names is not done.
+    fs::write(elsewhere.path().join("aliases"), "script: daemon\n").unwrap();
+    fs::remove_file(path("ids")).unwrap();
+    let outcome = deliver_to("script@home.test", &way);
+    assert!(matches!(outcome, Outcome::Expanded(_)), "{outcome:?}");
+    let Outcome::Failed(failure) = deliver_to("mbox@home.test", &path("mbox")) else {
+        panic!("there is no such user any more")
+    };
+    assert_eq!(failure.status.to_string(), "5.1.1");
+    assert!(!Path::new(&path("ids")).exists());
+}
+
 /// A file system with next to no room, unmounted when dropped.
 struct TinyDisk(Folder);
 
