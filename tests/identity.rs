@@ -14,9 +14,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use mailwren::config::settings::{MailboxFormat, Users};
 use mailwren::deliver::outcome::Outcome;
+use mailwren::deliver::pool::Deliver;
 use mailwren::sys::users::{Account, by_name};
 
-use local_support::{Folder, deferred, deliver, delivery_by, files, settings};
+use local_support::{Folder, deferred, deliver, delivery_by, files, job, settings};
 
 const BOTH: [MailboxFormat; 2] = [MailboxFormat::Mbox, MailboxFormat::Maildir];
 const MESSAGE: &[u8] = b"Subject: hello\r\n\r\nbody\r\n";
@@ -181,6 +182,148 @@ fn a_home_that_is_away_defers_and_one_that_is_there_is_used() {
         assert!(failure.text.contains("may write"), "{}", failure.text);
         assert!(!daemon.home.join("Mail").exists());
     }
+}
+
+#[test]
+fn a_forward_of_somebody_else_is_not_read() {
+    let (daemon, bin) = accounts();
+    let folder = Folder::new();
+    let home = folder.path().join("daemon.home");
+    let forward = home.join(".forward");
+    let mut settings = settings(
+        MailboxFormat::Mbox,
+        &format!("{}/{{user}}", folder.path().display()),
+        Users::System,
+    );
+    // Nobody but root can write to the folder above.
+    let above = tempfile::tempdir().unwrap();
+    own(above.path(), &by_name("root").unwrap().unwrap(), 0o755);
+    settings.local.forward = Some(format!("{}/{{user}}.home/.forward", above.path().display()));
+    let home_link = above.path().join("daemon.home");
+    let delivery = delivery_by(&settings);
+    let outcome = || deliver(&delivery, MESSAGE, "daemon@home.test");
+    let fill = |owner: &Account, home_owner: &Account| {
+        let _ = fs::remove_dir_all(&home);
+        fs::create_dir(&home).unwrap();
+        own(&home, home_owner, 0o755);
+        fs::write(&forward, "thief@x.test").unwrap();
+        own(&forward, owner, 0o644);
+        let _ = fs::remove_dir_all(&home_link);
+        fs::rename(&home, &home_link).unwrap();
+    };
+    fill(&daemon, &daemon);
+    assert!(matches!(outcome(), Outcome::Expanded(_)));
+    fill(&by_name("root").unwrap().unwrap(), &daemon);
+    assert!(matches!(outcome(), Outcome::Expanded(_)), "root may speak for everybody");
+    fill(&bin, &daemon);
+    assert!(is_delivered(&outcome()));
+    fill(&daemon, &bin);
+    assert!(is_delivered(&outcome()));
+
+    // What only root can read is read by nobody else.
+    fill(&daemon, &daemon);
+    let forward = home_link.join(".forward");
+    fs::remove_file(&forward).unwrap();
+    symlink("/etc/shadow", &forward).unwrap();
+    assert!(is_delivered(&outcome()));
+    fs::remove_file(&forward).unwrap();
+    fs::write(&forward, ":include:/etc/shadow").unwrap();
+    own(&forward, &daemon, 0o644);
+    assert!(is_delivered(&outcome()));
+
+    // A home that its owner may not enter is as good as away.
+    own(&home_link, &bin, 0o700);
+    let failure = deferred(outcome());
+    assert!(failure.text.contains("pass through"), "{}", failure.text);
+}
+
+#[test]
+fn what_root_names_runs_as_another_account() {
+    let (_, bin) = accounts();
+    let folder = Folder::new();
+    let above = tempfile::tempdir().unwrap();
+    own(above.path(), &by_name("root").unwrap().unwrap(), 0o755);
+    let mark = folder.path().join("mark");
+    let command = format!("id -u >{}", mark.display());
+    fs::write(above.path().join("root"), format!("\"|{command}\"")).unwrap();
+    let pattern = format!("{}/{{user}}", folder.path().display());
+    let mut settings = settings(MailboxFormat::Mbox, &pattern, Users::System);
+    settings.local.forward = Some(format!("{}/{{user}}", above.path().display()));
+    let mut job = job(MESSAGE, &["root@home.test"]);
+    job.recipients[0].way = format!("|{command}").parse().unwrap();
+    let mut outcome = |user: &str| {
+        settings.local.command_user = user.to_owned();
+        delivery_by(&settings).deliver(&job).remove(0).1
+    };
+    assert!(is_delivered(&outcome("bin")));
+    assert_eq!(fs::read_to_string(&mark).unwrap().trim(), bin.uid.to_string());
+    for (user, part) in [("root", "is root"), ("no-such-account-here", "is no account")] {
+        let failure = deferred(outcome(user));
+        assert_eq!(failure.status.to_string(), "4.3.5");
+        assert!(failure.text.contains(part), "{}", failure.text);
+    }
+}
+
+#[test]
+fn what_an_alias_names_runs_and_is_written_as_the_command_user() {
+    let (daemon, bin) = accounts();
+    let (folder, elsewhere) = (Folder::new(), Folder::new());
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let pattern = format!("{}/{{user}}", folder.path().display());
+    let mut settings = settings(MailboxFormat::Maildir, &pattern, Users::System);
+    settings.local.command_user = "bin".to_owned();
+    settings.local.aliases = Some(elsewhere.path().join("aliases"));
+    let command = format!("|id -u >{}; id -G >>{0}; echo $EXTENSION >>{0}", path("ids"));
+    let aliases =
+        format!("script: \"{command}\"\nmbox: {}\nlink: {}\n", path("mbox"), path("link"));
+    fs::write(elsewhere.path().join("aliases"), aliases).unwrap();
+    let delivery = delivery_by(&settings);
+    let deliver_to = |address: &str, way: &str| {
+        let mut job = job(MESSAGE, &[address]);
+        job.recipients[0].way = way.parse().unwrap();
+        delivery.deliver(&job).remove(0).1
+    };
+    let Outcome::Expanded(expansion) = deliver(&delivery, MESSAGE, "script+x@home.test") else {
+        panic!("an alias is expanded")
+    };
+    let way = expansion.into[0].way.to_string();
+    assert!(is_delivered(&deliver_to(&expansion.into[0].mailbox.to_string(), &way)));
+    let ids = fs::read_to_string(path("ids")).unwrap();
+    let mut lines = ids.lines();
+    assert_eq!(lines.next().unwrap(), bin.uid.to_string());
+    let groups: Vec<_> = lines.next().unwrap().split(' ').collect();
+    assert!(!groups.contains(&"0"), "{groups:?}");
+    assert_eq!(fs::metadata(path("ids")).unwrap().uid(), bin.uid);
+
+    assert!(is_delivered(&deliver_to("mbox@home.test", &path("mbox"))));
+    let mbox = fs::metadata(path("mbox")).unwrap();
+    assert_eq!((mbox.uid(), mbox.mode() & 0o777), (bin.uid, 0o600));
+    // Another user's file in its place is not written, whatever its mode, and no link is followed.
+    own(folder.path().join("mbox").as_path(), &daemon, 0o666);
+    let failure = deferred(deliver_to("mbox@home.test", &path("mbox")));
+    assert!(failure.text.contains("belongs to"), "{}", failure.text);
+    let secret = elsewhere.path().join("secret");
+    fs::write(&secret, "").unwrap();
+    own(&secret, &bin, 0o600);
+    symlink(&secret, folder.path().join("link")).unwrap();
+    let failure = deferred(deliver_to("link@home.test", &path("link")));
+    assert!(failure.text.contains("link"), "{}", failure.text);
+    fs::remove_file(folder.path().join("link")).unwrap();
+    fs::hard_link(&secret, folder.path().join("link")).unwrap();
+    let failure = deferred(deliver_to("link@home.test", &path("link")));
+    assert!(failure.text.contains("names"), "{}", failure.text);
+    assert_eq!(fs::metadata(&secret).unwrap().len(), 0);
+
+    // What the alias no longer names is not done.
+    fs::write(elsewhere.path().join("aliases"), "script: daemon\n").unwrap();
+    fs::remove_file(path("ids")).unwrap();
+    let outcome = deliver_to("script@home.test", &way);
+    assert!(matches!(outcome, Outcome::Expanded(_)), "{outcome:?}");
+    let Outcome::Failed(failure) = deliver_to("mbox@home.test", &path("mbox")) else {
+        panic!("there is no such user any more")
+    };
+    assert_eq!(failure.status.to_string(), "5.1.1");
+    assert!(!Path::new(&path("ids")).exists());
 }
 
 /// A file system with next to no room, unmounted when dropped.

@@ -9,6 +9,7 @@ use crate::deliver::encryption;
 use crate::mail::address::Mailbox;
 use crate::mail::address_list;
 use crate::route::addressee::{Addressee, Way};
+use crate::route::forward::{Forwards, Unheard};
 use crate::route::local::{LocalRouter, Resolution};
 use crate::route::next_hop;
 use crate::route::next_hop::NextHop;
@@ -34,10 +35,11 @@ pub(super) fn run(invocation: &mut Invocation) -> Result<u8, lexopt::Error> {
         Err(code) => return Ok(code),
     };
     let router = LocalRouter::new(&settings);
+    let forwards = Forwards::new(&settings);
     let mut code = exit::OK;
     for address in addresses {
         match address_list::complete(&address, settings.server.domains.origin()) {
-            Ok(mailbox) => code = code.max(explain(&settings, &router, mailbox)),
+            Ok(mailbox) => code = code.max(explain(&settings, &router, &forwards, mailbox)),
             Err(error) => {
                 warn(format_args!("{address}: {error}"));
                 code = exit::DATAERR;
@@ -48,7 +50,7 @@ pub(super) fn run(invocation: &mut Invocation) -> Result<u8, lexopt::Error> {
 }
 
 /// Prints a line for each step of `first` and all that it is expanded into.
-fn explain(settings: &Settings, router: &LocalRouter, first: Mailbox) -> u8 {
+fn explain(settings: &Settings, router: &LocalRouter, forwards: &Forwards, first: Mailbox) -> u8 {
     let mut code = exit::OK;
     let mut steps = vec![Addressee::from(first)];
     let mut at = 0;
@@ -74,16 +76,30 @@ fn explain(settings: &Settings, router: &LocalRouter, first: Mailbox) -> u8 {
             }
         };
         match found {
-            Resolution::Mailbox(user) => {
-                say(format_args!("{mailbox}: the mailbox of {}", user.name))
-            }
+            Resolution::Mailbox(user) => match forwards.expansion(&user, &mailbox, router) {
+                Ok(None) => say(format_args!("{mailbox}: the mailbox of {}", user.name)),
+                Ok(Some(expansion)) => {
+                    let into = expansion.into;
+                    say(format_args!("{mailbox}: forwarded by {} to {}", user.name, list(&into)));
+                    add(&mut steps, into);
+                }
+                Err(Unheard::Refused(what)) => {
+                    say(format_args!("{mailbox}: the mailbox of {}; {what}", user.name));
+                }
+                // Who asks may not be somebody who can see it.
+                Err(Unheard::Away(_)) if !rustix::process::geteuid().is_root() => {
+                    let name = &user.name;
+                    let unless = format!("unless a .forward of {name} says else: ask as root");
+                    say(format_args!("{mailbox}: the mailbox of {name}, {unless}"));
+                }
+                Err(Unheard::Away(failure)) => {
+                    say(format_args!("{mailbox}: {} {}", failure.status, failure.text));
+                    code = exit::TEMPFAIL;
+                }
+            },
             Resolution::Expanded(expansion) => {
                 say(format_args!("{mailbox}: an alias for {}", list(&expansion.into)));
-                for to in expansion.into {
-                    if !steps.contains(&to) {
-                        steps.push(to);
-                    }
-                }
+                add(&mut steps, expansion.into);
             }
             Resolution::Unknown => {
                 say(format_args!("{mailbox}: unknown, refused with 550"));
@@ -96,6 +112,14 @@ fn explain(settings: &Settings, router: &LocalRouter, first: Mailbox) -> u8 {
         }
     }
     code
+}
+
+fn add(steps: &mut Vec<Addressee>, into: Vec<Addressee>) {
+    for to in into {
+        if !steps.contains(&to) {
+            steps.push(to);
+        }
+    }
 }
 
 /// Who logs in and how; never the secret.

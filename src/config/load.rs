@@ -90,7 +90,7 @@ fn settings(document: &Document, hostname: &str, mistakes: &mut Mistakes) -> Opt
     let networks = Reader::new(document, "relay", mistakes).value("networks", addresses::networks);
     let origin = server.as_ref().map(|server| server.domains.origin().clone());
     let local = local::local(&mut Reader::new(document, "local", mistakes), origin.clone());
-    let domains = local::domains(document, server.as_ref(), mistakes);
+    let domains = local::domains(document, server.as_ref(), local.as_ref(), mistakes);
     let rewrite = local::rewrite(&mut Reader::new(document, "rewrite", mistakes));
     let digest = local::digest(&mut Reader::new(document, "digest", mistakes));
     let smarthost = match document.section("smarthost") {

@@ -112,13 +112,23 @@ fn subaddress(text: &str) -> Result<Option<char>, String> {
     }
 }
 
-/// Each `[domain.NAME]`.
+/// Each `[domain.NAME]`, beside `[local]` and the domains of the server.
 pub(super) fn domains(
     document: &Document,
     server: Option<&Server>,
+    local: Option<&Local>,
     mistakes: &mut Mistakes,
 ) -> Option<Vec<VirtualDomain>> {
     let mut domains = Some(Vec::new());
+    let mut names = Vec::new();
+    // Where whose mailboxes are.
+    let mut taken: Vec<_> = match (server, local) {
+        (Some(server), Some(local)) => {
+            let names = server.domains.names.iter();
+            names.map(|name| (place(&local.path, name), "[local]".to_owned())).collect()
+        }
+        _ => Vec::new(),
+    };
     for section in &document.sections {
         let Some(name) = section.name.strip_prefix("domain.") else { continue };
         // Another name is a mistake that is known already.
@@ -127,12 +137,31 @@ pub(super) fn domains(
         if server.is_some_and(|server| server.domains.names.contains(&name)) {
             reader.wrong_section("is one of [server] domains; take it out of one of the two");
         }
-        domains = domains.zip(domain(&mut reader, name)).map(|(mut domains, domain)| {
+        let domain = domain(&mut reader, name.clone());
+        if names.contains(&name) {
+            reader.wrong_section("stands there already, spelt otherwise; remove one of the two");
+        } else if let Some(domain) = &domain {
+            let place = place(&domain.path, &name);
+            if let Some((_, whose)) = taken.iter().find(|(other, _)| *other == place) {
+                let who = format!("users of {whose} with the same name");
+                reader
+                    .wrong("path", &format!("{who} would share a mailbox; put {{domain}} into it"));
+            }
+            taken.push((place, format!("[{}]", section.name)));
+        }
+        names.push(name);
+        domains = domains.zip(domain).map(|(mut domains, domain)| {
             domains.push(domain);
             domains
         });
     }
     domains
+}
+
+/// The pattern of a mailbox at one domain: what two domains must not have in common.
+fn place(path: &str, domain: &DomainName) -> String {
+    let filled = path.replace("{domain}", &domain.to_lowercase());
+    filled.split('/').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")
 }
 
 fn domain(section: &mut Reader<'_>, name: DomainName) -> Option<VirtualDomain> {

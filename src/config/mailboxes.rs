@@ -33,7 +33,8 @@ pub(super) const LOCAL: &[Key] = &[
         "aliases",
         PATH,
         "/etc/aliases",
-        "The alias file, as aliases(5) describes it. It need not exist. Empty: none.",
+        "The alias file, as aliases(5) describes it; `mailwren aliases` checks it. It need not \
+         exist. Empty: none.",
     ),
     key(
         "subaddress",
@@ -46,7 +47,7 @@ pub(super) const LOCAL: &[Key] = &[
         CATCH_ALL,
         "",
         "Who takes the mail for users that do not exist here: an address, or the name of a \
-         local user. Empty: it is refused.",
+         local user. An alias `@domain` comes before it. Empty: it is refused.",
     ),
     key(
         "unknown",
@@ -115,7 +116,13 @@ pub(super) const DOMAIN: &[Key] = &[
         "",
         "The file with the users of the domain, one on each line. Empty: it has aliases only.",
     ),
-    key("aliases", PATH, "", "The alias file of the domain. Empty: none."),
+    key(
+        "aliases",
+        PATH,
+        "",
+        "The alias file of the domain. Names in it are users and aliases of the domain, or of this \
+         host where the domain has no users. Empty: none.",
+    ),
     key(
         "path",
         Kind::Words("an absolute path with {user} in it"),

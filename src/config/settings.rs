@@ -92,6 +92,11 @@ impl LocalDomains {
         self.all || domain.name().is_some_and(is_ours)
     }
 
+    /// Whether the users of `domain` are those of `[local]`, and not of a virtual domain.
+    pub fn shares_users(&self, domain: &Domain) -> bool {
+        self.contains(domain) && !domain.name().is_some_and(|name| self.others.contains(name))
+    }
+
     /// The domain of an address that was given without one.
     pub fn origin(&self) -> &DomainName {
         &self.names[0]

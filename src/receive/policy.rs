@@ -210,7 +210,11 @@ impl Policy for SessionPolicy<'_> {
             Resolution::Unknown => Err(no_such_user(&mailbox)),
             Resolution::Failed(failure) => {
                 log::warn!("RCPT {mailbox}: {}", failure.text);
-                Err(CANNOT_TELL)
+                Err(if failure.status.is_permanent() {
+                    leads_nowhere(&mailbox)
+                } else {
+                    CANNOT_TELL
+                })
             }
         }
     }
@@ -354,6 +358,12 @@ fn not_of_account(mailbox: &Mailbox, name: &str, uid: u32) -> Reply {
 fn cannot_tell(mailbox: &Mailbox, failure: &Failure) -> Reply {
     log::warn!("MAIL {mailbox}: {}", failure.text);
     CANNOT_TELL
+}
+
+/// RFC 3463: a routing loop. Why, and in which file, is nobody's business outside.
+fn leads_nowhere(mailbox: &Mailbox) -> Reply {
+    let text = format!("<{mailbox}>: the alias leads nowhere; tell the postmaster");
+    Reply::with_text(550, Status::new(5, 4, 6), text)
 }
 
 fn no_such_user(mailbox: &Mailbox) -> Reply {

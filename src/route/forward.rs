@@ -104,7 +104,8 @@ impl Forwards {
                 Err(error) => return Err(failure(&error, "look for", &path)),
             }
         }
-        match self.disk.look_at(&place.base) {
+        // With the dot, a file in the place of the home is no home.
+        match self.disk.look_at(&place.base.join(".")) {
             Err(error) if !is_never_there(account, &place, &error) => {
                 Err(failure(&error, "look for a .forward in", &place.base))
             }

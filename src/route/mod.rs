@@ -2,11 +2,16 @@
 
 pub mod addressee;
 pub mod aliases;
+mod expanding;
 pub mod forward;
+mod kept_file;
+pub mod lists;
 pub mod local;
+pub mod lookup;
 pub mod mx;
 pub mod next_hop;
 pub mod owner;
+pub mod realm;
 pub mod rewrite;
 pub mod targets;
 pub mod users;

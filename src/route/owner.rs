@@ -4,8 +4,8 @@
 //!
 //! An address is a user's when the domain is one of ours and the local part is the name that was
 //! logged in with, or it reaches the user's mailbox: with a detail, or by an alias, be it one of
-//! several whom the alias names. A user whose name is a full address has that address, and so has
-//! one of a `[domain.NAME]`, which has users of its own.
+//! several whom the alias names. A user whose name is a full address has that address; in a virtual
+//! domain also its details and aliases, and never those of a namesake in another domain.
 //!
 //! The programs of this host's accounts come over the Unix socket or by way of `drop/`, and the
 //! system vouches for the account. With `own` its envelope sender is bound in the same way, but
@@ -13,10 +13,13 @@
 //! has configured, which is mostly an address elsewhere, and a report of a failure still goes to
 //! the account. The Received field tells its number.
 
+use std::borrow::Cow;
+
 use crate::config::settings::{SenderRule, Settings};
 use crate::deliver::outcome::Failure;
 use crate::mail::address::{Domain, Mailbox};
 use crate::mail::status::Status;
+use crate::route::addressee::{Addressee, Way};
 use crate::route::local::{LocalRouter, Resolution};
 use crate::route::users::split_detail;
 use crate::sys::{process, users};
@@ -31,24 +34,26 @@ const ASK_LATER: Status = Status::new(4, 4, 3);
 pub struct Owner<'a> {
     settings: &'a Settings,
     router: &'a LocalRouter,
-    /// The name as it was logged in with, without a domain of ours.
-    name: &'a str,
-    /// The same where it has another domain.
-    address: Option<Mailbox>,
+    /// The name that was logged in with, without its domain.
+    name: Cow<'a, str>,
+    /// The domain, where it is not one of those that share their users: a virtual one, or elsewhere.
+    domain: Option<Domain>,
 }
 
 impl<'a> Owner<'a> {
     /// The user who logged in as `login`: `ann`, or `ann@example.org`.
     pub fn new(settings: &'a Settings, router: &'a LocalRouter, login: &'a str) -> Self {
-        let address = login.parse::<Mailbox>().ok();
-        let is_common = |mailbox: &Mailbox| has_common_users(settings, mailbox.domain());
-        // These domains have the same users, so it is one of them without its domain.
-        let name = match (&address, login.rsplit_once('@')) {
-            (Some(mailbox), Some((name, _))) if is_common(mailbox) => name,
-            _ => login,
+        let shares_users = |mailbox: &Mailbox| shares_users(settings, mailbox);
+        let (name, domain) = match (login.parse::<Mailbox>(), login.rsplit_once('@')) {
+            // All these domains have the same users, so it is one of them without its domain.
+            (Ok(mailbox), Some((name, _))) if shares_users(&mailbox) => (name.into(), None),
+            (Ok(mailbox), _) => {
+                let name = mailbox.local_part().as_str().to_owned();
+                (name.into(), Some(mailbox.domain().clone()))
+            }
+            (Err(_), _) => (login.into(), None),
         };
-        let address = address.filter(|mailbox| !is_common(mailbox));
-        Self { settings, router, name, address }
+        Self { settings, router, name, domain }
     }
 
     /// Whether `mailbox` is one of the user's.
@@ -63,60 +68,50 @@ impl<'a> Owner<'a> {
             return Ok(false);
         }
         Ok(match self.router.resolve(mailbox) {
-            Resolution::Mailbox(user) => self.has_mailbox(user.name.as_str(), mailbox.domain()),
-            Resolution::Expanded(expansion) => {
-                expansion.into.iter().any(|to| self.is_reached(&to.mailbox))
-            }
+            Resolution::Mailbox(user) => self.is_at(mailbox) && self.is_name(user.name.as_str()),
+            Resolution::Expanded(expansion) => expansion.into.iter().any(|to| self.is_reached(to)),
             // Who can log in need not have a mailbox.
-            Resolution::Unknown => self.is_base_of(mailbox),
+            Resolution::Unknown => self.has_as_detail(mailbox),
             Resolution::Failed(failure) => return Err(failure),
         })
     }
 
     /// Whether it is the very name or address.
     fn is_same(&self, mailbox: &Mailbox) -> bool {
-        let local_part = mailbox.local_part().as_str();
-        match &self.address {
-            Some(own) => {
-                own.domain() == mailbox.domain()
-                    && own.local_part().as_str().eq_ignore_ascii_case(local_part)
-            }
-            None => self.is_name(local_part, mailbox.domain()),
-        }
-    }
-
-    /// Whether the mailbox of the user `name` at `domain`, one of ours, is the user's.
-    fn has_mailbox(&self, name: &str, domain: &Domain) -> bool {
-        match &self.address {
-            Some(own) => {
-                own.domain() == domain && own.local_part().as_str().eq_ignore_ascii_case(name)
-            }
-            None => self.is_name(name, domain),
-        }
+        self.is_at(mailbox) && self.is_name(mailbox.local_part().as_str())
     }
 
     /// Whether what an alias gave, which is no alias itself, is the user.
-    fn is_reached(&self, mailbox: &Mailbox) -> bool {
-        self.is_same(mailbox) || self.is_base_of(mailbox)
+    fn is_reached(&self, to: &Addressee) -> bool {
+        // A command or a file is nobody's.
+        let is_mailbox = matches!(to.way, Way::Routed | Way::Mailbox);
+        is_mailbox && (self.is_same(&to.mailbox) || self.has_as_detail(&to.mailbox))
     }
 
-    fn is_base_of(&self, mailbox: &Mailbox) -> bool {
+    /// Whether it is the user's name with a detail, at a domain of ours.
+    fn has_as_detail(&self, mailbox: &Mailbox) -> bool {
         let separator = self.settings.local.subaddress;
         let base = split_detail(mailbox.local_part().as_str(), separator).map(|(base, _)| base);
-        base.is_some_and(|base| self.is_name(base, mailbox.domain()))
+        self.settings.server.domains.contains(mailbox.domain())
+            && self.is_at(mailbox)
+            && base.is_some_and(|base| self.is_name(base))
     }
 
-    fn is_name(&self, name: &str, domain: &Domain) -> bool {
-        self.address.is_none()
-            && has_common_users(self.settings, domain)
-            && self.name.eq_ignore_ascii_case(name)
+    /// Whether its domain is where the user is.
+    fn is_at(&self, mailbox: &Mailbox) -> bool {
+        match &self.domain {
+            Some(domain) => domain == mailbox.domain(),
+            None => shares_users(self.settings, mailbox),
+        }
+    }
+
+    fn is_name(&self, name: &str) -> bool {
+        self.name.eq_ignore_ascii_case(name)
     }
 }
 
-/// Whether `domain` is one of those that have the same users. Each `[domain.NAME]` has its own.
-fn has_common_users(settings: &Settings, domain: &Domain) -> bool {
-    let domains = &settings.server.domains;
-    domains.contains(domain) && !domain.name().is_some_and(|name| domains.others.contains(name))
+fn shares_users(settings: &Settings, mailbox: &Mailbox) -> bool {
+    settings.server.domains.shares_users(mailbox.domain())
 }
 
 /// The name that the account `uid` of this host must send as, if it may not send as anybody:
@@ -239,7 +234,8 @@ mod tests {
     }
 
     const ALIASES: &str = "root: ann\nsales: root\nstaff: ann, bob\ncarl: carl, bob\n\
-        far: zoe@far.test\nann+lists: bob\ntagged: bob+x\nscript: |run\nbroken: |run\n";
+        far: zoe@far.test\nann+lists: bob\ntagged: bob+x\nscript: |run\nmax-run: |run, max\n\
+        max-log: |run\nmax-lee-2: /f\nbroken: :include:/no/such/list\nv: ann@v.test\n";
 
     /// Asks for each address whether it is the login's.
     fn check(login: &str, expected: &[(&str, bool)]) {
@@ -247,11 +243,15 @@ mod tests {
         let path = |name: &str| folder.path().join(name).display().to_string();
         fs::write(path("users"), "ann\nbob\ncarl\nmax-lee\nmax\n").unwrap();
         fs::write(path("aliases"), ALIASES).unwrap();
+        fs::write(path("aliases.v"), "sales: ann\nhost: ann@home.test\n").unwrap();
         let text = format!(
-            "[server]\nhostname = mx.test\ndomains = home.test, localhost\n[local]\nusers = {}\naliases = {}\nsubaddress = {}\n",
+            "[server]\nhostname = mx.test\ndomains = home.test, localhost\n[local]\nusers = {}\naliases = {}\nsubaddress = {}\n\
+             [domain.v.test]\nusers = {}\naliases = {}\n",
             path("users"),
             path("aliases"),
             if login.starts_with("max") { "-" } else { "+" },
+            path("users"),
+            path("aliases.v"),
         );
         fs::write(path("mailwren.ini"), text).unwrap();
         let settings = config::load(path("mailwren.ini").as_ref(), "mx.test").unwrap();
@@ -262,7 +262,8 @@ mod tests {
             assert_eq!(found, *is_own, "{login}: {address}");
         }
         assert_eq!(owner.owns(&"script@far.test".parse().unwrap()), Ok(false));
-        assert!(owner.owns(&"script@home.test".parse().unwrap()).is_err());
+        assert_eq!(owner.owns(&"script@home.test".parse().unwrap()), Ok(false));
+        assert!(owner.owns(&"broken@home.test".parse().unwrap()).is_err());
     }
 
     #[test]
@@ -318,6 +319,41 @@ mod tests {
             [("max@home.test", true), ("max-x@home.test", true), ("max-lee@home.test", false)];
         check("max", &own);
         check("max-lee", &[("max-lee@home.test", true), ("max@home.test", false)]);
+    }
+
+    #[test]
+    fn a_command_is_nobodys() {
+        let own =
+            [("max-run@home.test", true), ("max-log@home.test", false), ("max-x@home.test", true)];
+        check("max", &own);
+    }
+
+    #[test]
+    fn a_namesake_in_a_virtual_domain_is_somebody_else() {
+        check(
+            "ann@v.test",
+            &[
+                ("Ann@V.test", true),
+                ("ann+x@v.test", true),
+                ("sales@v.test", true),
+                ("v@home.test", true),
+                ("host@v.test", false),
+                ("bob@v.test", false),
+                ("ann@home.test", false),
+                ("ann+x@home.test", false),
+                ("sales@home.test", false),
+            ],
+        );
+        check(
+            "ann",
+            &[
+                ("ann@v.test", false),
+                ("ann+x@v.test", false),
+                ("sales@v.test", false),
+                ("v@home.test", false),
+                ("host@v.test", true),
+            ],
+        );
     }
 
     #[test]

@@ -120,13 +120,14 @@ fn read_target(text: &str) -> Result<Target, String> {
     let content = unquoted(text);
     let plain = content.as_deref().unwrap_or(text);
     if let Some(command) = plain.strip_prefix('|') {
-        return read_command(command.trim(), text);
+        let inner = if content.is_none() { unquoted(command.trim()) } else { None };
+        return read_command(inner.as_deref().unwrap_or(command), text);
     }
     if plain.starts_with('/') {
         return read_path(plain, text, content.is_some()).map(Target::File);
     }
     if plain.starts_with(':') {
-        return read_include(plain, text);
+        return read_include(plain, text, content.is_some());
     }
     if let Some(user) = plain.strip_prefix('\\') {
         let user = match content {
@@ -151,10 +152,8 @@ fn read_target(text: &str) -> Result<Target, String> {
 }
 
 fn read_command(command: &str, whole: &str) -> Result<Target, String> {
-    let content = unquoted(command);
     // A tab separates as a blank does, and a command has no control character.
-    let command = content.as_deref().unwrap_or(command).trim().replace('\t', " ");
-    command.parse().map(Target::Command).map_err(|_| {
+    command.trim().replace('\t', " ").parse().map(Target::Command).map_err(|_| {
         format!("{} is no command: it is empty, too long, or has a control character", shown(whole))
     })
 }
@@ -172,14 +171,14 @@ fn read_path(path: &str, whole: &str, is_quoted: bool) -> Result<Text, String> {
 }
 
 /// Reads `:include:/file`, the tag in any case.
-fn read_include(text: &str, whole: &str) -> Result<Target, String> {
+fn read_include(text: &str, whole: &str, is_quoted: bool) -> Result<Target, String> {
     let is_include = text.get(..INCLUDE.len()).is_some_and(|tag| tag.eq_ignore_ascii_case(INCLUDE));
     if !is_include {
         return Err(format!("{} is not known here: there is only {INCLUDE}/path", shown(whole)));
     }
     let path = text[INCLUDE.len()..].trim_start();
-    let content = unquoted(path);
-    let is_quoted = content.is_some() || whole.starts_with('"');
+    let content = if is_quoted { None } else { unquoted(path) };
+    let is_quoted = is_quoted || content.is_some();
     let path = content.as_deref().unwrap_or(path);
     if !path.starts_with('/') {
         return Err(format!("{} needs the whole path, from / on", shown(whole)));

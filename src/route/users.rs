@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -75,6 +76,7 @@ enum Source {
     System(AccountCache),
     Any,
     File(WatchedFile<HashSet<String>>),
+    Nobody,
 }
 
 impl UserTable {
@@ -83,9 +85,20 @@ impl UserTable {
         let source = match &local.users {
             Users::System => Source::System(AccountCache::default()),
             Users::Any => Source::Any,
-            Users::File(path) => Source::File(WatchedFile::new(path.clone(), MAX_USERS_FILE)),
+            Users::File(path) => Source::File(users_file(path)),
         };
         Self { source, separator: local.subaddress }
+    }
+
+    /// The table of a virtual domain: the names in a file, or nobody.
+    pub fn of_domain(users: Option<&Path>, separator: Option<char>) -> Self {
+        let source = users.map_or(Source::Nobody, |path| Source::File(users_file(path)));
+        Self { source, separator }
+    }
+
+    /// Whether there could be any user at all.
+    pub fn may_have_users(&self) -> bool {
+        !matches!(self.source, Source::Nobody)
     }
 
     /// What separates a user from the detail.
@@ -124,7 +137,9 @@ impl UserTable {
         let name = "root".parse().map_err(|NotAUserName| failure())?;
         match self.source {
             Source::System(_) => self.find_name("root", None)?.ok_or_else(failure),
-            Source::Any | Source::File(_) => Ok(User { name, detail: None, account: None }),
+            Source::Any | Source::File(_) | Source::Nobody => {
+                Ok(User { name, detail: None, account: None })
+            }
         }
     }
 
@@ -140,6 +155,7 @@ impl UserTable {
         let Ok(name) = text.parse::<UserName>() else { return Ok(None) };
         let detail = detail.map(str::to_owned);
         match &self.source {
+            Source::Nobody => Ok(None),
             Source::Any => Ok(Some(User { name, detail, account: None })),
             Source::File(file) => {
                 let is_listed = names_in(file)?.contains(text);
@@ -163,9 +179,22 @@ impl UserTable {
 /// RFC 3463: the directory that knows the users is away.
 const ASK_LATER: Status = Status::new(4, 4, 3);
 
-/// Splits `user+detail` at the first separator that has something before it.
+/// Splits `user+detail` at the first separator that has something before it. A dash does not
+/// separate in `owner-list`, `list-request` and `mailer-daemon`, which are whole names everywhere.
 pub fn split_detail(local_part: &str, separator: Option<char>) -> Option<(&str, &str)> {
-    local_part.split_once(separator?).filter(|(base, _)| !base.is_empty())
+    let separator = separator?;
+    if separator == '-' && is_whole_name(&local_part.to_ascii_lowercase()) {
+        return None;
+    }
+    local_part.split_once(separator).filter(|(base, _)| !base.is_empty())
+}
+
+fn is_whole_name(name: &str) -> bool {
+    name.starts_with("owner-") || name.ends_with("-request") || name == "mailer-daemon"
+}
+
+fn users_file(path: &Path) -> WatchedFile<HashSet<String>> {
+    WatchedFile::new(path.to_owned(), MAX_USERS_FILE)
 }
 
 fn names_in(file: &WatchedFile<HashSet<String>>) -> Result<Arc<HashSet<String>>, Failure> {
@@ -255,6 +284,32 @@ mod tests {
     }
 
     #[test]
+    fn a_dash_separates_but_not_in_the_names_of_lists() {
+        for (text, expected) in [
+            ("ann-shop", Some(("ann", "shop"))),
+            ("-x", None),
+            ("owner-list", None),
+            ("List-Request", None),
+            ("MAILER-DAEMON", None),
+        ] {
+            assert_eq!(split_detail(text, Some('-')), expected, "{text}");
+        }
+        assert_eq!(split_detail("owner-list+x", Some('+')), Some(("owner-list", "x")));
+    }
+
+    #[test]
+    fn a_domain_has_the_users_of_its_file_or_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("users");
+        fs::write(&path, "ann\nroot\n").unwrap();
+        let listed = UserTable::of_domain(Some(&path), Some('+'));
+        check(&listed, "Ann+x", Some(("ann", Some("x"))));
+        let nobody = UserTable::of_domain(None, Some('+'));
+        check(&nobody, "root", None);
+        assert!(listed.may_have_users() && !nobody.may_have_users());
+    }
+
+    #[test]
     fn the_system_knows_root() {
         let table = table(Users::System);
         check(&table, "root", Some(("root", None)));
@@ -268,8 +323,8 @@ mod tests {
         fn a_name_is_one_component_of_a_path(text in any::<String>(), ascii in "[ -~]{0,70}") {
             for text in [text, ascii] {
                 if let Ok(name) = text.parse::<UserName>() {
-                    let path = std::path::Path::new("/base").join(name.as_str());
-                    prop_assert_eq!(path.parent().unwrap(), std::path::Path::new("/base"));
+                    let path = Path::new("/base").join(name.as_str());
+                    prop_assert_eq!(path.parent().unwrap(), Path::new("/base"));
                     prop_assert_eq!(path.file_name().unwrap().to_str().unwrap(), name.as_str());
                 }
             }

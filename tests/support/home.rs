@@ -28,7 +28,8 @@ const DEFAULTS: [(&str, &str); 19] = [
     ("smarthost.tls", "none"),
 ];
 const USERS: &str = "ann\nbob\ncarl\n";
-const ALIASES: &str = "root: ann\nstaff: ann, bob\ncarl: carl, bob\nfar: zoe@far.test\n";
+const ALIASES: &str = "root: ann\nstaff: ann, bob\ncarl: carl, bob\nfar: zoe@far.test\n\
+    script: \"|run --secret\", /var/log/mail\nmixed: ann, |run\npeter: paul\npaul: peter\n";
 
 /// Who may log in, where a listener lets anybody. The password of each is `pass word`; Ann has
 /// keys for all mechanisms, Bob and the printer a hash from elsewhere, Carl is locked. Cheap, since
