@@ -6,6 +6,7 @@ import imaplib
 import mailbox
 import os
 import shlex
+import socket
 import threading
 from pathlib import Path
 
@@ -14,24 +15,29 @@ from harness import wait_for
 from host import Host, own_house
 
 ANN = "ann@house.test"
-# How often a reader looks, and how much it must have found in all.
-ROUNDS, ENOUGH = 8, 40
-# Moves everything into another mailbox, and leaves.
+# How often a reader looks, and how many messages come meanwhile each time.
+ROUNDS, BURST = 10, 40
+# How many are there before, so that compacting takes a while.
+LARGE = 300
+# The pauses of the sender, by which mail comes all the time that a reader is at it, in seconds.
+DOVECOT_PAUSE, MUTT_PAUSE = 0.002, 0.01
+# Moves the first messages into another mailbox, and leaves.
 MUTT = ["set confirmappend=no confirmcreate=no delete=yes quit=yes move=no wait_key=no",
         "set mbox_type=mbox mark_old=no sleep_time=0",
-        r"push '<tag-pattern>~A<enter><tag-prefix><save-message>/home/ann/taken<enter><quit>'"]
+        r"push '<tag-pattern>~m 1-10<enter><tag-prefix><save-message>/home/ann/taken<enter><quit>'"]
 
 
 class Sender(threading.Thread):
-    """Sends numbered messages to ann, one after the other, up to the end of a `with` block."""
+    """Sends numbered messages to ann, one after the other, as many as it was asked for. A `with` block
+    waits for all of them."""
 
     def __init__(self, host):
         super().__init__(daemon=True)
-        self.host, self.sent, self.failure, self.is_over = host, [], None, threading.Event()
+        self.host, self.sent, self.failure, self.pause = host, [], None, 0.0
+        self.wanted, self.is_over = threading.Semaphore(0), threading.Event()
 
     def __enter__(self):
         self.start()
-        wait_for("the first messages", lambda: len(self.sent) > 3 or self.failure)
         return self
 
     def __exit__(self, *_):
@@ -39,14 +45,22 @@ class Sender(threading.Thread):
         self.join()
         assert self.failure is None, self.failure
 
+    def ask(self, count, pause=0.0):
+        """Has so many more sent, with a pause before each, in seconds."""
+        self.pause = pause
+        self.wanted.release(count)
+
     def run(self):
         with self.host.session() as client:
-            while not self.is_over.wait(0.01):
+            while self.failure is None:
+                if not self.wanted.acquire(timeout=0.05):
+                    if self.is_over.is_set():
+                        return
+                    continue
+                self.is_over.wait(self.pause)
                 token = f"message-{len(self.sent)}"
                 reply = ledger.send(client, token, [ANN])
-                if reply.code != 250:
-                    self.failure = reply
-                    return
+                self.failure = None if reply.code == 250 else reply
                 self.sent.append(token)
 
 
@@ -68,13 +82,20 @@ def dovecot(host, location=None):
     Path("/run/dovecot").mkdir()
     process = host.background(["dovecot", "-F"])
     try:
-        wait_for("Dovecot", Path("/run/dovecot/login/imap").exists)
+        wait_for("Dovecot", answers)
         with imaplib.IMAP4("127.0.0.1", timeout=30) as imap:
             imap.login("ann", "secret")
             yield imap
     finally:
         process.terminate()
         process.wait()
+
+
+def answers():
+    """Whether Dovecot takes connections yet."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", 143)):
+        return True
+    return False
 
 
 def fetched(imap, which):
@@ -89,27 +110,38 @@ def fetched(imap, which):
     return found
 
 
-def remove_half(imap):
-    """Reads the inbox, removes the messages with odd numbers, marks the others, and compacts it.
-    Returns what was read by UID. Where mail came meanwhile, Dovecot may forget a mark of an mbox, and
-    remove a message only next time; so what counts is the UID."""
-    found = fetched(imap, "ALL")
+def remove_some(imap):
+    """Reads what is new, removes every other one of it and the first message of all, marks the rest,
+    and compacts the inbox. Returns what was read by UID. Where mail came meanwhile, Dovecot may forget
+    a mark of an mbox, and remove a message only next time; so what counts is the UID."""
+    found = fetched(imap, "UNSEEN")
     for number in found:
         imap.store(str(number), "+FLAGS", r"(\Deleted)" if number % 2 else r"(\Seen)")
+    imap.store("1", "+FLAGS", r"(\Deleted)")
     imap.expunge()
     return dict(found.values())
 
 
+def fill(host, sender):
+    """Makes a large inbox."""
+    sender.ask(LARGE)
+    wait_for("a large inbox", lambda: len(host.contents("ann")) == LARGE)
+
+
 def read_by_dovecot(host, location=None):
     """Removes messages by IMAP while others come in; each has been seen under one UID alone."""
-    seen = {}
     with dovecot(host, location) as imap:
         with Sender(host) as sender:
-            while len(seen) < ENOUGH:
-                seen |= remove_half(imap)
+            fill(host, sender)
+            seen = dict(fetched(imap, "ALL").values())
+            imap.store("1:*", "+FLAGS", r"(\Seen)")
+            for _ in range(ROUNDS):
+                sender.ask(BURST, DOVECOT_PAUSE)
+                seen |= remove_some(imap)
+        host.wait_queue(0)
         left = dict(fetched(imap, "ALL").values())
         check(sender.sent, (seen | left).values())
-        assert len(left) < len(sender.sent) - ENOUGH // 2, "next to nothing was removed"
+        assert len(left) < len(sender.sent) - ROUNDS // 2, "next to nothing was removed"
 
 
 @own_house
@@ -127,7 +159,7 @@ def test_dovecot_with_maildir():
 
 
 def move_by_mutt(host, path):
-    """Has mutt move all messages of a mailbox into ~/taken, at a terminal as it needs one."""
+    """Has mutt move the first messages of a mailbox into ~/taken, at a terminal as it needs one."""
     command = ["mutt", "-f", str(path), *(part for it in MUTT for part in ("-e", it))]
     keyboard, fingers = os.pipe()
     is_over = threading.Event()
@@ -153,13 +185,15 @@ def read_by_mutt(host):
     # Else it asks whether to make it.
     host.run(["mkdir", "Mail"], "ann")
     with Sender(host) as sender:
+        fill(host, sender)
         for _ in range(ROUNDS):
-            wait_for("mail", lambda: host.contents("ann"))
+            # It does not leave while mail comes, so that must end.
+            sender.ask(BURST, MUTT_PAUSE)
             move_by_mutt(host, host.box("ann"))
     host.wait_queue(0)
     box = mailbox.mbox("/home/ann/taken", create=False)
     taken = [box.get_bytes(key) for key in box.keys()]
-    assert len(taken) > ENOUGH, f"only {len(taken)} of {len(sender.sent)} were taken"
+    assert len(taken) >= ROUNDS * 5, f"only {len(taken)} of {len(sender.sent)} were taken"
     seen = [file.read_bytes() for file in host.box("ann").glob("cur/*")]
     check(sender.sent, taken + host.contents("ann") + seen)
 
