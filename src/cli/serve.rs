@@ -17,8 +17,10 @@ use crate::deliver::local::LocalDelivery;
 use crate::deliver::pool;
 use crate::deliver::relay::Relay;
 use crate::receive::Reception;
+use crate::receive::at_work::AtWork;
 use crate::receive::listener::BoundListener;
 use crate::receive::logins::Logins;
+use crate::receive::pickup::Pickup;
 use crate::receive::queue_runs::QueueRuns;
 use crate::receive::slots::Slots;
 use crate::receive::threads::SessionThreads;
@@ -39,6 +41,8 @@ use crate::sys::users;
 const STACK: usize = 256 << 10;
 /// How often mail looks for a network where the kernel does not tell of one.
 const UNWATCHED_NETWORK_PAUSE: Duration = Duration::from_secs(60);
+/// How long it may take to store what has come, beyond the wait for its delivery.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long deliveries under way may take once the server is told to stop. What is not done
 /// then is in the spool.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
@@ -140,12 +144,20 @@ fn start(settings: Settings) -> io::Result<Server> {
         queue_runs,
         threads,
         slots,
+        at_work: AtWork::default(),
         is_stopping,
     };
     let reception = Arc::new(reception);
     for at in 0..listeners.len() {
         let (listeners, reception) = (Arc::clone(&listeners), Arc::clone(&reception));
         spawn("listener", move || listeners[at].run(&reception))?;
+    }
+    match Pickup::new(&reception) {
+        Ok(pickup) => spawn("pickup", move || pickup.run())?,
+        Err(error) => log::error!(
+            "{error}; what sendmail is given while no server runs is refused: remove the folder, or \
+             give it to the server's account"
+        ),
     }
     Ok(Server { reception, listeners, requests, orders, manager_end })
 }
@@ -169,7 +181,12 @@ impl Server {
             }
         }
         log::info!("stopping; {} sessions open", self.reception.slots.open());
-        self.reception.is_stopping.store(true, Ordering::Relaxed);
+        let Reception { settings, at_work, is_stopping, .. } = &*self.reception;
+        is_stopping.store(true, Ordering::Relaxed);
+        // What has come whole is delivered or stored, and its client told.
+        if !at_work.close(settings.queue.direct + LAST_WORDS) {
+            log::warn!("stopped in the middle of messages; their clients will send them again");
+        }
         // One that hangs on its disk takes no orders, either.
         let _ = self.orders.send_timeout(Order::Stop, STOP_PATIENCE);
         // Disconnected is how the end of the manager shows.

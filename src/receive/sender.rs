@@ -1,15 +1,29 @@
-//! Whose an address is: what `[auth] sender = own` asks about MAIL FROM and about the From and
-//! Sender fields of those who logged in (RFC 6409 §6.1 and §6.3).
+//! Whose an address is: what `[auth] sender = own` asks about MAIL FROM, and about the From and
+//! Sender fields of those who logged in over TCP (RFC 6409 §6.1 and §6.3).
 //!
 //! An address is a user's when the domain is one of ours and the local part is the name that was
 //! logged in with, or it reaches the user's mailbox: with a detail, or by an alias, be it one of
-//! several whom the alias names. A user whose name is a full address has that address.
+//! several whom the alias names. A user whose name is a full address has that address, and so has
+//! one of a `[domain.NAME]`, which has users of its own.
+//!
+//! The programs of this host's accounts come over the Unix socket or by way of `drop/`, and the
+//! system vouches for the account. With `own` its envelope sender is bound in the same way, but
+//! nobody looks at its From field: git send-email, mutt and mail(1) write there what their owner
+//! has configured, which is mostly an address elsewhere, and a report of a failure still goes to
+//! the account. The Received field tells its number.
 
-use crate::config::settings::Settings;
+use crate::config::settings::{SenderRule, Settings};
 use crate::deliver::outcome::Failure;
-use crate::mail::address::{Domain, LocalPart, Mailbox};
+use crate::mail::address::{Domain, Mailbox};
+use crate::mail::status::Status;
 use crate::route::local::{LocalRouter, Resolution};
 use crate::route::users::split_detail;
+use crate::sys::{process, users};
+
+/// Names that every host has for itself.
+const LOCALHOST: [&str; 2] = ["localhost", "localhost.localdomain"];
+/// RFC 3463: the directory that knows the accounts is away.
+const ASK_LATER: Status = Status::new(4, 4, 3);
 
 /// A user, and what is the user's own.
 #[derive(Debug)]
@@ -26,13 +40,13 @@ impl<'a> Owner<'a> {
     /// The user who logged in as `login`: `ann`, or `ann@example.org`.
     pub fn new(settings: &'a Settings, router: &'a LocalRouter, login: &'a str) -> Self {
         let address = login.parse::<Mailbox>().ok();
-        let is_ours = |mailbox: &Mailbox| settings.server.domains.contains(mailbox.domain());
-        // All of our domains have the same users, so it is one of them without its domain.
+        let is_common = |mailbox: &Mailbox| has_common_users(settings, mailbox.domain());
+        // These domains have the same users, so it is one of them without its domain.
         let name = match (&address, login.rsplit_once('@')) {
-            (Some(mailbox), Some((name, _))) if is_ours(mailbox) => name,
+            (Some(mailbox), Some((name, _))) if is_common(mailbox) => name,
             _ => login,
         };
-        let address = address.filter(|mailbox| !is_ours(mailbox));
+        let address = address.filter(|mailbox| !is_common(mailbox));
         Self { settings, router, name, address }
     }
 
@@ -48,12 +62,12 @@ impl<'a> Owner<'a> {
             return Ok(false);
         }
         Ok(match self.router.resolve(mailbox) {
-            Resolution::Mailbox(user) => self.is_name(user.name.as_str()),
+            Resolution::Mailbox(user) => self.has_mailbox(user.name.as_str(), mailbox.domain()),
             Resolution::Expanded(expansion) => {
                 expansion.into.iter().any(|to| self.is_reached(&to.mailbox))
             }
             // Who can log in need not have a mailbox.
-            Resolution::Unknown => self.is_base_of(mailbox.local_part()),
+            Resolution::Unknown => self.is_base_of(mailbox),
             Resolution::Failed(failure) => return Err(failure),
         })
     }
@@ -66,27 +80,86 @@ impl<'a> Owner<'a> {
                 own.domain() == mailbox.domain()
                     && own.local_part().as_str().eq_ignore_ascii_case(local_part)
             }
-            None => {
-                self.settings.server.domains.contains(mailbox.domain()) && self.is_name(local_part)
+            None => self.is_name(local_part, mailbox.domain()),
+        }
+    }
+
+    /// Whether the mailbox of the user `name` at `domain`, one of ours, is the user's.
+    fn has_mailbox(&self, name: &str, domain: &Domain) -> bool {
+        match &self.address {
+            Some(own) => {
+                own.domain() == domain && own.local_part().as_str().eq_ignore_ascii_case(name)
             }
+            None => self.is_name(name, domain),
         }
     }
 
     /// Whether what an alias gave, which is no alias itself, is the user.
     fn is_reached(&self, mailbox: &Mailbox) -> bool {
-        let is_ours = self.settings.server.domains.contains(mailbox.domain());
-        self.is_same(mailbox) || is_ours && self.is_base_of(mailbox.local_part())
+        self.is_same(mailbox) || self.is_base_of(mailbox)
     }
 
-    fn is_base_of(&self, local_part: &LocalPart) -> bool {
+    fn is_base_of(&self, mailbox: &Mailbox) -> bool {
         let separator = self.settings.local.subaddress;
-        let base = split_detail(local_part.as_str(), separator).map(|(base, _)| base);
-        self.address.is_none() && base.is_some_and(|base| self.is_name(base))
+        let base = split_detail(mailbox.local_part().as_str(), separator).map(|(base, _)| base);
+        base.is_some_and(|base| self.is_name(base, mailbox.domain()))
     }
 
-    fn is_name(&self, name: &str) -> bool {
-        self.address.is_none() && self.name.eq_ignore_ascii_case(name)
+    fn is_name(&self, name: &str, domain: &Domain) -> bool {
+        self.address.is_none()
+            && has_common_users(self.settings, domain)
+            && self.name.eq_ignore_ascii_case(name)
     }
+}
+
+/// Whether `domain` is one of those that have the same users. Each `[domain.NAME]` has its own.
+fn has_common_users(settings: &Settings, domain: &Domain) -> bool {
+    let domains = &settings.server.domains;
+    domains.contains(domain) && !domain.name().is_some_and(|name| domains.others.contains(name))
+}
+
+/// The name that the account `uid` of this host must send as, if it may not send as anybody:
+/// those of `[auth] trusted_users` and the server's own account may. An account without a name
+/// is called `uid1234`.
+///
+/// # Errors
+/// A temporary failure when nobody can say at the moment.
+pub fn bound_account(settings: &Settings, uid: u32) -> Result<Option<String>, Failure> {
+    let is_own = || rustix::process::geteuid().as_raw() == uid;
+    if settings.auth.sender == SenderRule::Any || is_own() {
+        return Ok(None);
+    }
+    let name = account_name(uid)?;
+    Ok((!settings.auth.trusted_users.contains(&name)).then_some(name))
+}
+
+/// The name of the account `uid` of this host; `uid1234` where it has none.
+///
+/// # Errors
+/// A temporary failure when nobody can say at the moment.
+pub fn account_name(uid: u32) -> Result<String, Failure> {
+    let account = users::by_uid(uid).map_err(|error| {
+        Failure::new(ASK_LATER, format!("the accounts cannot be looked up: {error}"))
+    })?;
+    Ok(account.map_or_else(|| format!("uid{uid}"), |account| account.name))
+}
+
+/// `mailbox` as an account of this host means it: names that the host has for itself, which are
+/// its own, that without its domain, and `localhost`, stand for the origin. A full name that is
+/// a domain of ours stays, for its users may be others.
+pub fn at_origin(settings: &Settings, mailbox: Mailbox) -> Mailbox {
+    let domains = &settings.server.domains;
+    let Domain::Name(name) = mailbox.domain() else { return mailbox };
+    let is_called = |own: &str| name.as_str().eq_ignore_ascii_case(own);
+    let is_known = || domains.names.contains(name) && name.as_str().contains('.');
+    let host = process::host_name();
+    let short = host.split_once('.').map_or(&*host, |(short, _)| short);
+    let is_of_host = LOCALHOST.into_iter().any(is_called)
+        || (is_called(&host) || is_called(short)) && !is_known();
+    if !is_of_host || domains.others.contains(name) {
+        return mailbox;
+    }
+    Mailbox::new(mailbox.local_part().clone(), Domain::Name(domains.origin().clone()))
 }
 
 /// `mailbox` with a fully qualified domain (RFC 6409 §4.2): a name of one label, such as
@@ -113,6 +186,56 @@ mod tests {
     use super::*;
     use crate::config;
     use std::fs;
+
+    #[test]
+    fn an_account_that_is_not_trusted_has_its_name() {
+        let mut settings = config::load("/dev/null".as_ref(), "mx.home.test").unwrap();
+        let bin = users::by_name("bin").unwrap().unwrap().uid;
+        assert_eq!(bound_account(&settings, bin), Ok(Some("bin".to_owned())));
+        assert_eq!(bound_account(&settings, 4_000_123), Ok(Some("uid4000123".to_owned())));
+        let own = rustix::process::geteuid().as_raw();
+        for trusted in [own, users::by_name("www-data").unwrap().unwrap().uid, 0] {
+            assert_eq!(bound_account(&settings, trusted), Ok(None));
+        }
+        settings.auth.trusted_users = vec!["bin".to_owned()];
+        assert_eq!(bound_account(&settings, bin), Ok(None));
+        settings.auth.trusted_users.clear();
+        settings.auth.sender = SenderRule::Any;
+        assert_eq!(bound_account(&settings, bin), Ok(None));
+    }
+
+    #[test]
+    fn the_names_of_the_host_stand_for_the_origin() {
+        let mut settings = config::load("/dev/null".as_ref(), "home.test").unwrap();
+        let host = process::host_name();
+        let is_at = |settings: &Settings, domain: &str, expected: &str| {
+            let mailbox = at_origin(settings, format!("ann@{domain}").parse().unwrap());
+            assert_eq!(mailbox.to_string(), format!("ann@{expected}"));
+        };
+        let short = host.split('.').next().unwrap();
+        for domain in ["localhost", "LocalHost.localdomain", "home.test", short, &host] {
+            is_at(&settings, domain, "home.test");
+        }
+        for domain in ["far.test", "[127.0.0.1]"] {
+            is_at(&settings, domain, domain);
+        }
+        settings.server.domains.others.push(short.parse().unwrap());
+        is_at(&settings, short, short);
+    }
+
+    #[test]
+    fn a_domain_with_users_of_its_own_has_others() {
+        let mut settings = config::load("/dev/null".as_ref(), "home.test").unwrap();
+        settings.server.domains.others.push("club.test".parse().unwrap());
+        let router = LocalRouter::new(&settings);
+        let is_own = |login: &str, address: &str| {
+            Owner::new(&settings, &router, login).owns(&address.parse().unwrap()).unwrap()
+        };
+        assert!(is_own("root", "root@home.test") && is_own("root@home.test", "root@home.test"));
+        assert!(is_own("root@club.test", "root@club.test"));
+        assert!(!is_own("root", "root@club.test") && !is_own("root@club.test", "root@home.test"));
+        assert!(!is_own("root", "root+x@club.test"));
+    }
 
     const ALIASES: &str = "root: ann\nsales: root\nstaff: ann, bob\ncarl: carl, bob\n\
         far: zoe@far.test\nann+lists: bob\ntagged: bob+x\nscript: |run\nbroken: |run\n";

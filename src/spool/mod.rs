@@ -3,6 +3,8 @@
 pub mod age;
 mod claim;
 pub mod draft;
+pub mod drop;
+pub mod dropped;
 pub mod envelope;
 mod folders;
 pub mod format;

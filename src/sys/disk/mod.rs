@@ -165,6 +165,11 @@ impl Status {
         matches!(FileType::from_raw_mode(self.0.st_mode), FileType::RegularFile)
     }
 
+    /// Whether it is a folder.
+    pub fn is_folder(&self) -> bool {
+        matches!(FileType::from_raw_mode(self.0.st_mode), FileType::Directory)
+    }
+
     /// The user id of its owner.
     pub const fn owner(&self) -> u32 {
         self.0.st_uid
@@ -173,6 +178,11 @@ impl Status {
     /// The id of its group.
     pub const fn group(&self) -> u32 {
         self.0.st_gid
+    }
+
+    /// Its permissions and the bits beside them: set-id and sticky.
+    pub const fn mode(&self) -> u32 {
+        self.0.st_mode & 0o7777
     }
 
     /// Whether its group may write.
