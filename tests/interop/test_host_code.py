@@ -25,8 +25,17 @@ $text = "Grüße aus Köln\n.\nFrom here on";
 $subject = "=?UTF-8?B?" . base64_encode("Grüße") . "?=";
 exit(mail("bob@house.test", $subject, $text) &&
   mail("Bob <bob@house.test>, root", $subject, $text,
-       ["From" => "Ann <ann@house.test>", "Cc" => "ann", "X-Of" => "PHP"], "-froot@house.test")
+       ["From" => "Ann <ann@house.test>", "Cc" => "ann", "X-Of" => "PHP"], "-fann+shop@house.test")
   ? 0 : 1);
+"""
+SYMFONY = r"""
+require "Symfony/Component/Mailer/autoload.php";
+use Symfony\Component\Mailer\{Mailer, Transport};
+use Symfony\Component\Mime\Email;
+$mailer = new Mailer(Transport::fromDsn("sendmail://default"));
+foreach (["one", "two"] as $subject)
+    $mailer->send((new Email())->from("Ann <ann@house.test>")->to("bob@house.test")
+        ->bcc("root@house.test")->subject($subject)->text("Grüße aus Köln\n.\n"));
 """
 PYTHON = """
 import json, smtplib, subprocess, sys
@@ -87,10 +96,24 @@ def test_php():
         for text in texts:
             assert text.endswith("\n\nGrüße aus Köln\n.\n>From here on\n".encode()), text
         assert texts[0].startswith(b"Return-Path: <ann@house.test>\n"), texts[0]
-        assert texts[1].startswith(b"Return-Path: <root@house.test>\n"), texts[1]
+        assert texts[1].startswith(b"Return-Path: <ann+shop@house.test>\n"), texts[1]
         for user in ("ann", "root"):
-            message = host.take(user, "root@house.test", "Grüße", ("Ann", ANN), BOB)
+            message = host.take(user, "ann+shop@house.test", "Grüße", ("Ann", ANN), BOB)
             assert message["X-Of"] == "PHP", message
+
+
+@own_house
+def test_symfony():
+    """The mailer of Symfony speaks SMTP with sendmail -bs, several messages in one session."""
+    with Host() as host:
+        host.run(["php", "-r", SYMFONY], "ann")
+        for user in ("bob", "root"):
+            texts = host.wait_mail(user, 2)
+            for subject, text in zip(("one", "two"), texts, strict=True):
+                for line in (b"Return-Path: <ann@house.test>\n", b"\nFrom: Ann <ann@house.test>\n",
+                             f"\nSubject: {subject}\n".encode(), b"\nMessage-ID: <", b"\nDate: "):
+                    assert text.count(line) == 1, (line, text)
+                assert b"Bcc" not in text, text
 
 
 @own_house

@@ -5,7 +5,9 @@ from host import Host, own_house
 # What a program may damage on its way: 8-bit text, lone dots, a line that looks like an mbox's,
 # blanks at the end, and a long line.
 TEXT = "Grüße aus Köln\n.\n..\nFrom here on\ntrailing  \n" + "long " * 150 + "\nend\n"
-BOB, ANN = "bob@house.test", "ann@house.test"
+ANN, BOB, ROOT = "ann@house.test", "bob@house.test", "root@house.test"
+# Another address of ann's, who may not send as somebody else.
+SHOP = "ann+shop@house.test"
 
 
 def text_of(message):
@@ -31,10 +33,10 @@ def test_bsd_mailx():
         host.run(["mail", "-s", "grüße", "bob"], "ann", input=TEXT)
         message = host.take("bob", ANN, "grüße", to=BOB)
         assert unquoted(text_of(message)) == TEXT, text_of(message)
-        host.run(["mail", "-s", "copies", "-c", "root", "-b", "ann", "-r", BOB, "bob"], "ann",
+        host.run(["mail", "-s", "copies", "-c", "root", "-b", "ann", "-r", SHOP, "bob"], "ann",
                  input=TEXT)
         for user in ("bob", "root", "ann"):
-            message = host.take(user, BOB, "copies", to=BOB)
+            message = host.take(user, SHOP, "copies", to=BOB)
             assert unquoted(text_of(message)) == TEXT, text_of(message)
 
 
@@ -48,9 +50,9 @@ def test_mailutils():
         message = host.take("bob", ANN, "plain", to=BOB)
         assert unquoted(message.get_payload(decode=True).decode()) == text, message
         host.run(["tee", "/home/ann/file"], "ann", input=TEXT)
-        host.run(["mail.mailutils", "-s", "file", "-r", BOB, "-A", "/home/ann/file", "bob"], "ann",
+        host.run(["mail.mailutils", "-s", "file", "-r", SHOP, "-A", "/home/ann/file", "bob"], "ann",
                  input=text)
-        message = host.take("bob", BOB, "file", to=BOB)
+        message = host.take("bob", SHOP, "file", to=BOB)
         assert unquoted(text_of(message)) == text, message
         assert files_of(message) == {"file": TEXT.encode()}, message
 
@@ -62,10 +64,10 @@ def test_s_nail():
         host.run(["s-nail", "-s", "grüße", "bob"], "ann", input=TEXT)
         assert text_of(host.take("bob", ANN, "grüße", to=BOB)) == TEXT
         host.run(["tee", "/home/ann/file"], "ann", input=TEXT)
-        host.run(["s-nail", "-s", "file", "-r", f"Bob <{BOB}>", "-b", "root", "-a",
+        host.run(["s-nail", "-s", "file", "-r", f"Shop <{SHOP}>", "-b", "root", "-a",
                   "/home/ann/file", "bob"], "ann", input=TEXT)
         for user in ("bob", "root"):
-            message = host.take(user, BOB, "file", author=("Bob", BOB), to=BOB)
+            message = host.take(user, SHOP, "file", author=("Shop", SHOP), to=BOB)
             assert text_of(message) == TEXT and files_of(message) == {"file": TEXT.encode()}
 
 
@@ -77,10 +79,10 @@ def test_mutt():
         message = host.take("bob", ANN, "grüße", to=BOB)
         assert unquoted(text_of(message)) == TEXT, message
         host.run(["tee", "/home/ann/file"], "ann", input=TEXT)
-        host.run(["mutt", "-e", f"set from={BOB} envelope_from=yes", "-s", "file", "-c", "root",
+        host.run(["mutt", "-e", f"set from={SHOP} envelope_from=yes", "-s", "file", "-c", "root",
                   "-b", "ann", "-a", "/home/ann/file", "--", "bob"], "ann", input=TEXT)
         for user in ("bob", "root", "ann"):
-            message = host.take(user, BOB, "file", to=BOB)
+            message = host.take(user, SHOP, "file", to=BOB)
             assert unquoted(text_of(message)) == TEXT, message
             assert list(files_of(message)) == ["file"], message
 
@@ -93,6 +95,22 @@ def test_into_maildirs():
             host.run(["mail", "-s", "grüße", user], "ann", input=TEXT)
             message = host.take(user, ANN, "grüße", to=f"{user}@house.test")
             assert text_of(message) == TEXT, message
+
+
+@own_house
+def test_other_senders():
+    """Root sends as whom it likes; ann does not, unless the configuration trusts her."""
+    command = ["mail", "-s", "as bob", "-r", BOB, "root"]
+    with Host() as host:
+        host.run(command, input=TEXT)
+        host.take("root", BOB, "as bob", to=ROOT)
+        said = host.run(command, "ann", 1, input=TEXT)
+        assert "no address of ann" in said and "error code 77" in said, said
+        host.wait_queue(0)
+        assert not host.contents("root")
+    with Host({"auth": {"trusted_users": "ann"}}) as host:
+        host.run(command, "ann", input=TEXT)
+        host.take("root", BOB, "as bob", to=ROOT)
 
 
 @own_house
