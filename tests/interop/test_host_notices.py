@@ -137,8 +137,8 @@ def test_logcheck():
     with Host() as host:
         host.background(["cron", "-f"])
         octets = host.wait_mail("root")[0]
-        for text in (b"Return-Path: <logcheck@house.test>\n", b"\nTo: logcheck", b"\nSubject: Reboot: ",
-                     b" house kernel: something unheard-of\n"):
+        for text in (b"Return-Path: <logcheck@house.test>\n", b"\nTo: logcheck",
+                     b"\nSubject: Reboot: ", b" house kernel: something unheard-of\n"):
             assert text in octets, octets
         host.check_owner("root")
 
