@@ -28,7 +28,7 @@ pub(super) const UNFINISHED: char = '.';
 /// The most octets of an envelope in `drop/`.
 pub(super) const MAX_ENVELOPE: usize = 256 << 10;
 /// The most recipients of a message that is left; one with more is left several times. With
-/// all that can be asked about each of them they fit into [`MAX_ENVELOPE`].
+/// all that can be asked about each of them they fit into an envelope of 256 KiB.
 pub const MAX_RECIPIENTS: usize = 100;
 
 /// The sender's end of `drop/`.

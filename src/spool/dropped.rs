@@ -38,6 +38,9 @@ const MAX_OWNERS: usize = 1000;
 const LEFT_OVER: Duration = Duration::from_secs(24 * 60 * 60);
 /// The most of those that are removed in one go.
 const MAX_LEFT_OVER: usize = 1000;
+/// The largest file that is kept in `corrupt/`, so that a few of them do not take the place of all
+/// others. It is more than a message has, unless somebody wants larger ones than most hosts take.
+const MAX_KEPT_OCTETS: u64 = 64 << 20;
 /// What the name of a file in `corrupt/` ends with that was dropped.
 const SUFFIX: &str = ".drop";
 
@@ -252,12 +255,13 @@ impl DropFolder {
     }
 
     /// Moves a file that is no message to `corrupt/`, which keeps the last of them. What is no file
-    /// at all is removed. Gives its new name in the spool.
+    /// at all, or far too large, is removed. Gives its new name in the spool.
     ///
     /// # Errors
     /// When it stays where it is.
     pub fn set_aside(&self, spool: &Spool, name: &str) -> io::Result<Option<String>> {
-        if !self.folder.look_at(name)?.is_file() {
+        let status = self.folder.look_at(name)?;
+        if !status.is_file() || status.size_octets() > MAX_KEPT_OCTETS {
             return self.remove(name).map(|()| None);
         }
         let folders = spool.folders();

@@ -44,13 +44,12 @@ pub(super) fn run(queued: &Queued, server: &Server) -> Result<u8, Failure> {
     }
     let wanted = |envelope: &Envelope, progress: &Progress| is_meant(queued, envelope, progress);
     let mut code = exit::OK;
-    hands.change_each(ids, Some(&wanted), &Change::Retry, |id, result| match result {
-        Err(Refusal::Trouble(text)) => {
+    hands.change_each(ids, Some(&wanted), &Change::Retry, |id, result| {
+        // What is held, gone or under way already needs no telling.
+        if let Err(Refusal::Trouble(text)) = result {
             warn(format_args!("sendmail: {id}: {text}"));
             code = exit::OSERR;
         }
-        // What is held, gone or under way already needs no telling.
-        _ => {}
     });
     Ok(code)
 }
