@@ -190,7 +190,7 @@ mod tests {
         assert_eq!(bound_account(&settings, bin), Ok(Some("bin".to_owned())));
         assert_eq!(bound_account(&settings, 4_000_123), Ok(Some("uid4000123".to_owned())));
         let own = rustix::process::geteuid().as_raw();
-        for trusted in [own, users::by_name("www-data").unwrap().unwrap().uid, 0] {
+        for trusted in [own, users::by_name("daemon").unwrap().unwrap().uid, 0] {
             assert_eq!(bound_account(&settings, trusted), Ok(None));
         }
         settings.auth.trusted_users = vec!["bin".to_owned()];

@@ -165,7 +165,7 @@ def test_refused_for_now():
     server = Server({"local": {"users": "DIR/users", "aliases": "DIR/aliases"}})
     (server.dir / "users").write_text("ann\neve\n")
     aliases = server.dir / "aliases"
-    aliases.write_text("late: other\nother: late\n")
+    aliases.write_text(f"late: :include:{server.dir}/not-there\n")
     with server:
         (server.dir / "sendmail").symlink_to(binary())
         with server.session() as client:
