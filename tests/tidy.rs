@@ -91,6 +91,7 @@ fn each_crate_is_named_in_its_own_places_only() {
                 "src/smtp/server/login",
                 "src/smtp/client/login",
                 "src/receive/logins",
+                "src/mail/encoded_word.rs",
             ],
         ),
         ("argon2", &["src/receive/logins/hash.rs"]),

@@ -4,7 +4,7 @@ use lexopt::Arg;
 
 use super::Invocation;
 use super::output::{say, warn};
-use crate::config::settings::{Login, Settings};
+use crate::config::settings::{Login, Rewrite, Settings};
 use crate::deliver::encryption;
 use crate::mail::address::Mailbox;
 use crate::mail::address_list;
@@ -59,6 +59,9 @@ fn explain(settings: &Settings, router: &LocalRouter, forwards: &Forwards, first
         let next_hop = next_hop(settings, &mailbox, &way);
         let relayed_to = |whom: &str| {
             say(format_args!("{mailbox}: relayed to {whom}, {}", encryption::in_words(&next_hop)));
+            if let Some(rules) = rewriting(&settings.rewrite) {
+                say(format_args!("{mailbox}: from this host, {rules}"));
+            }
         };
         let found = match &next_hop {
             NextHop::Local | NextHop::Command if way != Way::Routed => continue,
@@ -120,6 +123,21 @@ fn add(steps: &mut Vec<Addressee>, into: Vec<Addressee>) {
             steps.push(to);
         }
     }
+}
+
+/// What becomes of the senders of this host, in the order in which it is looked at.
+fn rewriting(rewrite: &Rewrite) -> Option<String> {
+    let Rewrite { sender, masquerade, map, .. } = rewrite;
+    let mut rules = Vec::new();
+    if let Some(map) = map {
+        rules.push(format!("senders as {} says", map.display()));
+    }
+    match (sender, masquerade) {
+        (Some(sender), _) => rules.push(format!("every sender as {sender}")),
+        (None, Some(domain)) => rules.push(format!("every sender at {domain}")),
+        (None, None) => {}
+    }
+    (!rules.is_empty()).then(|| format!("{} ([rewrite])", rules.join(", else ")))
 }
 
 /// Who logs in and how; never the secret.

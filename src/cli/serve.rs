@@ -17,16 +17,20 @@ use crate::deliver::local::LocalDelivery;
 use crate::deliver::pool;
 use crate::deliver::relay::Relay;
 use crate::deliver::relay_lane::RelayLane;
+use crate::deliver::vacation::Vacation;
 use crate::receive::Reception;
+use crate::receive::at_work::AtWork;
 use crate::receive::listener::BoundListener;
 use crate::receive::logins::Logins;
+use crate::receive::pickup::Pickup;
 use crate::receive::queue_runs::QueueRuns;
 use crate::receive::slots::Slots;
 use crate::receive::threads::SessionThreads;
 use crate::receive::tls::Certificates;
 use crate::report::log_format;
 use crate::route::local::LocalRouter;
-use crate::spool::manager::{Manager, Order};
+use crate::spool::manager::{Intake, Manager, Order};
+use crate::spool::post::Post;
 use crate::spool::store::Spool;
 use crate::spool::wake;
 use crate::sys::files::{make_folder_for, make_or_take_folder_for};
@@ -40,6 +44,8 @@ use crate::sys::users;
 const STACK: usize = 256 << 10;
 /// How often mail looks for a network where the kernel does not tell of one.
 const UNWATCHED_NETWORK_PAUSE: Duration = Duration::from_secs(60);
+/// How long it may take to store what has come, beyond the wait for its delivery.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long deliveries under way may take once the server is told to stop. What is not done
 /// then is in the spool.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
@@ -98,19 +104,19 @@ fn start(settings: Settings) -> io::Result<Server> {
     let (local, local_jobs) = bounded(2 * queue.local_workers);
     let (relay, relay_jobs) = bounded(2 * queue.relay_workers);
     let (reports, results) = unbounded();
-    let local_lane = Arc::new(LocalDelivery::new(&settings, Arc::clone(&router)));
     let (orders, manager_orders) = bounded(16);
     let relaying = Relay::new(&settings).with_orders(orders.clone());
-    let relay_lane = Arc::new(RelayLane::new(relaying, Arc::clone(&local_lane)));
     process::release_start();
-    pool::start("local", queue.local_workers, &local_lane, &local_jobs, &reports)?;
-    pool::start("relay", queue.relay_workers, &relay_lane, &relay_jobs, &reports)?;
     let mut dispatcher = Dispatcher::new(local, relay, queue.relay_workers, queue.retry.clone());
     if let Err(error) = watch_network(orders.clone()) {
         log::info!("the kernel does not tell of the network, which is tried now and then: {error}");
         dispatcher = dispatcher.with_network_pause(UNWATCHED_NETWORK_PAUSE);
     }
     let (manager, intake) = Manager::new(Arc::clone(&settings), Arc::clone(&spool), dispatcher);
+    let local_lane = Arc::new(local_delivery(&settings, &router, &spool, &intake));
+    let relay_lane = Arc::new(RelayLane::new(relaying, Arc::clone(&local_lane)));
+    pool::start("local", queue.local_workers, &local_lane, &local_jobs, &reports)?;
+    pool::start("relay", queue.relay_workers, &relay_lane, &relay_jobs, &reports)?;
     let (at_end, manager_end) = bounded::<()>(0);
     log::info!("{} messages in the queue", queued.len());
     spawn("queue", move || {
@@ -142,6 +148,7 @@ fn start(settings: Settings) -> io::Result<Server> {
         queue_runs,
         threads,
         slots,
+        at_work: AtWork::default(),
         is_stopping,
     };
     let reception = Arc::new(reception);
@@ -149,7 +156,29 @@ fn start(settings: Settings) -> io::Result<Server> {
         let (listeners, reception) = (Arc::clone(&listeners), Arc::clone(&reception));
         spawn("listener", move || listeners[at].run(&reception))?;
     }
+    match Pickup::new(&reception) {
+        Ok(pickup) => spawn("pickup", move || pickup.run())?,
+        Err(error) => log::error!(
+            "{error}; what sendmail is given while no server runs is refused: remove the folder, or \
+             give it to the server's account"
+        ),
+    }
     Ok(Server { reception, listeners, requests, orders, manager_end })
+}
+
+/// What writes mailboxes, and answers for those who are away.
+fn local_delivery(
+    settings: &Arc<Settings>,
+    router: &Arc<LocalRouter>,
+    spool: &Arc<Spool>,
+    intake: &Intake,
+) -> LocalDelivery {
+    let delivery = LocalDelivery::new(settings, Arc::clone(router));
+    if !settings.local.vacation {
+        return delivery;
+    }
+    let post = Post::new(Arc::clone(spool), intake.clone());
+    delivery.with_vacation(Vacation::new(Arc::clone(settings), Arc::clone(router), post))
 }
 
 impl Server {
@@ -171,7 +200,12 @@ impl Server {
             }
         }
         log::info!("stopping; {} sessions open", self.reception.slots.open());
-        self.reception.is_stopping.store(true, Ordering::Relaxed);
+        let Reception { settings, at_work, is_stopping, .. } = &*self.reception;
+        is_stopping.store(true, Ordering::Relaxed);
+        // What has come whole is delivered or stored, and its client told.
+        if !at_work.close(settings.queue.direct + LAST_WORDS) {
+            log::warn!("stopped in the middle of messages; their clients will send them again");
+        }
         // One that hangs on its disk takes no orders, either.
         let _ = self.orders.send_timeout(Order::Stop, STOP_PATIENCE);
         // Disconnected is how the end of the manager shows.

@@ -94,7 +94,10 @@ pub(super) const LOCAL: &[Key] = &[
         "vacation",
         YES_NO,
         "no",
-        "Whether ~/.vacation.msg is sent to people who write, once a week to each (RFC 3834).",
+        "Whether ~/.vacation.msg is sent to people who write to a user of the system, once a week to \
+         each (RFC 3834). It is a text in UTF-8, before which Subject, From and Reply-To fields and \
+         an empty line may stand; $SUBJECT in it is the Subject of their message. It must belong to \
+         the user, and nobody else may be able to write to it or to the home.",
     ),
     key(
         "lmtp",
@@ -141,28 +144,34 @@ pub(super) const REWRITE: &[Key] = &[
         "sender",
         ADDRESS,
         "",
-        "The address that every local sender gets, in the envelope and in the fields From, \
-         Sender and Reply-To: what a provider insists on. Empty: each keeps its own.",
+        "The address that every sender of this host gets in mail that leaves it, in the envelope \
+         and in the fields From, Sender and Reply-To: what a provider insists on. What From said \
+         stands in X-Original-From then, and reports of the provider go to this address. Senders at \
+         a [domain.NAME] keep their own. Empty: all do.",
     ),
     key(
         "masquerade",
         Kind::Words("a domain, such as home.example"),
         "",
-        "The domain that the addresses of this host get instead of their own. Empty: none.",
+        "The domain that the addresses of this host get instead of their own in mail that leaves \
+         it, in To and Cc too. Empty: none.",
     ),
     key(
         "map",
         PATH,
         "",
-        "A file with an address or a local name, blanks, and the address that it becomes on each \
-         line. It comes before the other two. Empty: none.",
+        "A file of addresses and what they become, a pair on each line: `root me@example.com` for \
+         a name of this host, `ann@home.example ann@example.com`, or `@old.example @new.example` for \
+         all of a domain. It comes before the other two, and what it says is the end of it. It is read \
+         again when it changes. Empty: none.",
     ),
     key(
         "name",
         Kind::Words("a text with {user}, {host} or {name} in it"),
         "{user} on {host}",
-        "The display name of a sender whose address `sender` replaced and who had none: {user} is \
-         the name before the @, {host} this host. Empty: none.",
+        "The display name in From where `sender` replaced the address: {user} is what stood before \
+         the @, {host} this host. It is for those who had no name; with {name} in it, which stands for \
+         the name that there was, it is for all. Empty: names stay as they are.",
     ),
 ];
 

@@ -16,6 +16,7 @@ use crate::deliver::place::{Place, Target};
 use crate::deliver::pool::Deliver;
 use crate::deliver::storage::{printable, spool_failure};
 use crate::deliver::subaddress::Template;
+use crate::deliver::vacation::{Delivered, Vacation};
 use crate::deliver::{maildir, mbox};
 use crate::mail::address::{LocalPart, Mailbox, ReversePath};
 use crate::mail::header;
@@ -53,6 +54,7 @@ pub struct LocalDelivery {
     lock_patience: Duration,
     identities: IdentityCache,
     accounts: AccountCache,
+    vacation: Option<Vacation>,
 }
 
 /// A message that is being delivered.
@@ -100,7 +102,14 @@ impl LocalDelivery {
             lock_patience: LOCK_PATIENCE,
             identities: IdentityCache::default(),
             accounts: AccountCache::default(),
+            vacation: None,
         }
+    }
+
+    /// Answers for people who are away.
+    pub fn with_vacation(mut self, vacation: Vacation) -> Self {
+        self.vacation = Some(vacation);
+        self
     }
 
     /// Waits for the locks of an mbox no longer than this, instead of 5 seconds.
@@ -149,6 +158,20 @@ impl LocalDelivery {
         let quota = self.local.quota.then_some(root);
         self.put(&target, self.local.format, quota, mail, &delivered_to)?;
         Ok(printable(&place.path()))
+    }
+
+    /// Sends the user's automatic reply to what was just put into the mailbox, if there is one.
+    fn answer(&self, mail: &Mail<'_>, mailbox: &Mailbox, user: &User) {
+        let Some(vacation) = &self.vacation else { return };
+        let delivered = Delivered {
+            id: mail.message.envelope().id,
+            reverse_path: mail.reverse_path,
+            head: &mail.head.octets,
+            is_whole: mail.head.is_whole,
+            user,
+            address: &delivered_to(user, mailbox),
+        };
+        vacation.answer(&delivered, &self.identities);
     }
 
     /// Writes the message for the address `delivered_to` into a mailbox of this form. `quota` is the

@@ -27,3 +27,4 @@ pub mod storage;
 pub mod stream;
 pub mod subaddress;
 pub mod tls;
+pub mod vacation;

@@ -95,7 +95,7 @@ fn is_fit(detail: &str, prefix: &str) -> bool {
     (1..=MAX_DETAIL).contains(&detail.len())
         && detail.bytes().all(|octet| octet.is_ascii_graphic() && octet != b'/')
         && !detail.starts_with('.')
-        && !(prefix == "." && detail.contains('.'))
+        && (prefix.is_empty() || !detail.contains('.'))
         && !detail.to_ascii_lowercase().ends_with(".lock")
         && !PARTS.iter().any(|part| part.eq_ignore_ascii_case(detail))
 }

@@ -1,11 +1,32 @@
 //! What the `sendmail` command makes of its input: lines ended by CRLF, the fields that a
 //! message must have (RFC 5322 §3.6), no Bcc, and on wish the recipients from its header.
+//!
+//! A message with resent fields was written by somebody else (§3.6.6). The fields of each resending
+//! stand before those of the earlier ones, and each field once in them. So what is resent now goes
+//! to whom the first of each of Resent-To, Resent-Cc and Resent-Bcc name, as far as they stand before
+//! the first field that comes a second time, and to nobody whom To or Cc name.
+
+use std::collections::HashSet;
 
 use memchr::memchr2;
 
 use crate::mail::address::{DomainName, Mailbox};
 use crate::mail::address_list;
 use crate::mail::header::{self, Field};
+
+/// The fields of a resending (RFC 5322 §3.6.6).
+const RESENT: [&str; 7] = [
+    "Resent-From",
+    "Resent-Sender",
+    "Resent-To",
+    "Resent-Cc",
+    "Resent-Bcc",
+    "Resent-Date",
+    "Resent-Message-ID",
+];
+/// Those that name recipients, in a message and in a resending. Only one of the two kinds is looked
+/// at.
+const DESTINATIONS: [&str; 6] = ["To", "Cc", "Bcc", "Resent-To", "Resent-Cc", "Resent-Bcc"];
 
 /// What the command was told, and what it knows of its surroundings.
 #[derive(Clone, Debug)]
@@ -27,8 +48,7 @@ pub struct Surroundings<'a> {
 pub struct Submission {
     /// The content, lines ended by CRLF.
     pub content: Vec<u8>,
-    /// The addresses in To, Cc and Bcc, or where there are such in Resent-To, Resent-Cc and
-    /// Resent-Bcc (RFC 5322 §3.6.6).
+    /// The addresses in To, Cc and Bcc, or in a resent message those of the last resending.
     pub recipients: Vec<Mailbox>,
     /// What stood there and is no address.
     pub bad_recipients: Vec<String>,
@@ -60,7 +80,9 @@ pub fn complete(message: &[u8], surroundings: &Surroundings<'_>) -> Submission {
     let mut iterator = header::fields(message);
     let fields: Vec<_> = iterator.by_ref().collect();
     let body = iterator.rest();
-    let mut content = missing_fields(&fields, surroundings).into_bytes();
+    let resending = resending(&fields);
+    let mut content = missing_resent_fields(&resending, surroundings).into_bytes();
+    content.extend_from_slice(missing_fields(&fields, surroundings).as_bytes());
     for field in &fields {
         if !field.is_named("Bcc") && !field.is_named("Resent-Bcc") {
             content.extend_from_slice(field.name);
@@ -72,7 +94,8 @@ pub fn complete(message: &[u8], surroundings: &Surroundings<'_>) -> Submission {
         content.extend_from_slice(b"\r\n");
     }
     content.extend_from_slice(body);
-    let (recipients, bad_recipients) = recipients(&fields, surroundings.origin);
+    let named = if resending.is_empty() { &fields } else { &resending };
+    let (recipients, bad_recipients) = recipients(named, surroundings.origin);
     Submission { content, recipients, bad_recipients }
 }
 
@@ -90,10 +113,7 @@ pub(super) fn missing_fields(fields: &[Field<'_>], surroundings: &Surroundings<'
     let has = |name: &str| fields.iter().any(|field| field.is_named(name));
     let mut missing = String::new();
     if let Some(sender) = sender.filter(|_| !has("From")) {
-        match full_name.map(quoted_phrase) {
-            Some(name) => missing.push_str(&format!("From: {name} <{sender}>\r\n")),
-            None => missing.push_str(&format!("From: <{sender}>\r\n")),
-        }
+        missing.push_str(&format!("From: {}\r\n", named(sender, *full_name)));
     }
     if !has("Date") {
         missing.push_str(&format!("Date: {date}\r\n"));
@@ -118,19 +138,56 @@ fn quoted_phrase(name: &str) -> String {
     phrase
 }
 
+/// The resent fields of the last resending; none where there was none.
+fn resending<'a>(fields: &[Field<'a>]) -> Vec<Field<'a>> {
+    let mut of_last: Vec<Field<'a>> = Vec::new();
+    let is_resent = |field: &&Field<'_>| RESENT.iter().any(|name| field.is_named(name));
+    for field in fields.iter().filter(is_resent) {
+        if of_last.iter().any(|known| known.name.eq_ignore_ascii_case(field.name)) {
+            break;
+        }
+        of_last.push(*field);
+    }
+    of_last
+}
+
+/// What a resending must have and lacks (RFC 5322 §3.6.6), and its identification.
+fn missing_resent_fields(resending: &[Field<'_>], surroundings: &Surroundings<'_>) -> String {
+    let Surroundings { sender, full_name, date, unique, origin } = surroundings;
+    let mut missing = String::new();
+    if resending.is_empty() {
+        return missing;
+    }
+    let has = |name: &str| resending.iter().any(|field| field.is_named(name));
+    if let Some(sender) = sender.filter(|_| !has("Resent-From")) {
+        missing.push_str(&format!("Resent-From: {}\r\n", named(sender, *full_name)));
+    }
+    if !has("Resent-Date") {
+        missing.push_str(&format!("Resent-Date: {date}\r\n"));
+    }
+    if !has("Resent-Message-ID") {
+        missing.push_str(&format!("Resent-Message-ID: <{unique}@{origin}>\r\n"));
+    }
+    missing
+}
+
+/// An address with a display name, where there is one.
+fn named(mailbox: &Mailbox, full_name: Option<&str>) -> String {
+    match full_name.map(quoted_phrase) {
+        Some(name) => format!("{name} <{mailbox}>"),
+        None => format!("<{mailbox}>"),
+    }
+}
+
 fn recipients(fields: &[Field<'_>], origin: &DomainName) -> (Vec<Mailbox>, Vec<String>) {
-    const RESENT: [&str; 3] = ["Resent-To", "Resent-Cc", "Resent-Bcc"];
-    const FIRST: [&str; 3] = ["To", "Cc", "Bcc"];
-    let is_one_of =
-        |field: &Field<'_>, names: &[&str]| names.iter().any(|name| field.is_named(name));
-    let is_resent = fields.iter().any(|field| is_one_of(field, &RESENT));
-    let names = if is_resent { RESENT } else { FIRST };
+    let is_destination = |field: &&Field<'_>| DESTINATIONS.iter().any(|name| field.is_named(name));
     let (mut good, mut bad) = (Vec::new(), Vec::new());
-    for field in fields.iter().filter(|field| is_one_of(field, &names)) {
+    let mut seen = HashSet::new();
+    for field in fields.iter().filter(is_destination) {
         for spec in address_list::specs(field.body) {
             match address_list::complete(&spec, origin) {
-                Ok(mailbox) if good.contains(&mailbox) => {}
-                Ok(mailbox) => good.push(mailbox),
+                Ok(mailbox) if seen.insert(mailbox.clone()) => good.push(mailbox),
+                Ok(_) => {}
                 Err(_) => bad.push(spec),
             }
         }
@@ -189,6 +246,71 @@ mod tests {
         let submission = submit("To: bob\nResent-To: carl, b@@d\n\n");
         assert_eq!(submission.recipients, ["carl@home.test".parse().unwrap()]);
         assert_eq!(submission.bad_recipients, ["b@@d"]);
+    }
+
+    #[test]
+    fn only_the_last_resending_counts() {
+        for (fields, expected) in [
+            ("Resent-To: a\nResent-Cc: b\nTo: old\n", "a b"),
+            // The earlier one begins where a field comes again.
+            ("Resent-From: x\nResent-To: a\nResent-From: y\nResent-To: old\nResent-Cc: old\n", "a"),
+            ("Resent-To: a\nResent-To: old\n", "a"),
+            ("Resent-To: a\nSubject: s\nResent-Bcc: b, c\nCc: old\n", "a b c"),
+            // Whom it is resent to is said elsewhere; nobody gets it again.
+            ("Resent-From: x\nResent-Date: d\nTo: old\nBcc: old\n", ""),
+        ] {
+            let submission = submit(&format!("{fields}\nbody\n"));
+            let names: Vec<_> =
+                submission.recipients.iter().map(|it| it.local_part().to_string()).collect();
+            assert_eq!(names.join(" "), expected, "{fields:?}");
+            assert!(!submission.content.windows(3).any(|octets| octets == b"Bcc"));
+        }
+    }
+
+    #[test]
+    fn a_resending_gets_what_it_lacks() {
+        let old = "From: a\r\nDate: b\r\nMessage-ID: c\r\nTo: old\r\n\r\n";
+        let added = ADDED.replace("From:", "Resent-From:").replace("Date:", "Resent-Date:");
+        let added = added.replace("Message-ID:", "Resent-Message-ID:");
+        check(&format!("Resent-To: x\r\n{old}"), &format!("{added}Resent-To: x\r\n{old}"));
+        let whole = "Resent-Message-ID: i\r\nResent-Date: d\r\nResent-From: f\r\nResent-To: x\r\n";
+        check(&format!("{whole}{old}"), &format!("{whole}{old}"));
+    }
+
+    #[test]
+    fn recipients_are_found_in_whatever_people_write() {
+        let message = b"To: staff: Ann <ann>, \"Bob, B.\" <bob@x.test>; carl (the \\) one)\n\
+            Cc: =?utf-8?q?J=C3=B6rg=2C?= <joerg>,\n\t=?utf-8?b?w6Q=?= <dan@y.test>\n\
+            BCC: J\xf6rg <eve>, undisclosed:;\n\n";
+        let origin = "home.test".parse().unwrap();
+        let (good, bad) =
+            recipients(&header::fields(&read_lines(message, true)).collect::<Vec<_>>(), &origin);
+        let good: Vec<_> = good.iter().map(ToString::to_string).collect();
+        let expected = [
+            "ann@home.test",
+            "bob@x.test",
+            "carl@home.test",
+            "joerg@home.test",
+            "dan@y.test",
+            "eve@home.test",
+        ];
+        assert_eq!(good, expected);
+        assert!(bad.is_empty(), "{bad:?}");
+    }
+
+    #[test]
+    fn octets_of_any_kind_are_kept() {
+        let message = b"From: a\nDate: b\nMessage-ID: c\nSubject: \xe4\x80 \0\n\n\0\xff\n";
+        let (sender, origin) = ("ann@home.test".parse().unwrap(), "home.test".parse().unwrap());
+        let surroundings = Surroundings {
+            sender: Some(&sender),
+            full_name: None,
+            date: "",
+            unique: "",
+            origin: &origin,
+        };
+        let content = complete(&read_lines(message, true), &surroundings).content;
+        assert_eq!(content, read_lines(message, true));
     }
 
     #[test]

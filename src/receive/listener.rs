@@ -23,7 +23,7 @@ use crate::receive::session;
 use crate::receive::slots::NoSlot;
 use crate::receive::stream::Socket;
 use crate::smtp::reply::Reply;
-use crate::sys::files::with_path;
+use crate::sys::files::{make_public_folder, with_path};
 
 /// Connections that the kernel holds until they are accepted: a burst of a thousand is no
 /// reason to lose a SYN.
@@ -76,18 +76,7 @@ impl BoundListener {
     /// # Errors
     /// When it cannot be bound; the text names the path and what to do.
     pub fn bind_submission_socket(path: &Path) -> io::Result<Self> {
-        let settings = Listener {
-            name: "socket".to_owned(),
-            address: ListenAddress::Unix(path.to_owned()),
-            protocol: Protocol::Smtp,
-            tls: ListenerTls::None,
-            tls_minimum: TlsVersion::V1_2,
-            // Whom the system vouches for may say so.
-            auth: AuthRule::Optional,
-            auth_without_tls: true,
-            networks: Vec::new(),
-            bare_newline: BareNewline::Reject,
-        };
+        let settings = submission_settings(path);
         let socket = Bound::Unix(bind_unix(path)?);
         Ok(Self { socket, local: None, settings: Arc::new(settings) })
     }
@@ -176,6 +165,23 @@ impl BoundListener {
     }
 }
 
+/// What goes for the accounts of this host at the socket `path`, and for what they leave in the
+/// spool while nobody listens there.
+pub(super) fn submission_settings(path: &Path) -> Listener {
+    Listener {
+        name: "socket".to_owned(),
+        address: ListenAddress::Unix(path.to_owned()),
+        protocol: Protocol::Smtp,
+        tls: ListenerTls::None,
+        tls_minimum: TlsVersion::V1_2,
+        // Whom the system vouches for may say so.
+        auth: AuthRule::Optional,
+        auth_without_tls: true,
+        networks: Vec::new(),
+        bare_newline: BareNewline::Reject,
+    }
+}
+
 fn specific_address(socket: &Bound) -> Option<IpAddr> {
     let Bound::Tcp(socket) = socket else { return None };
     let address = socket.local_addr().ok()?.ip().to_canonical();
@@ -243,7 +249,7 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     }
     let bind = || {
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
+            make_public_folder(folder)?;
         }
         // Only a socket is ever replaced; anything else makes `bind` fail, and stays.
         if std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {

@@ -228,7 +228,7 @@ fn trace_field(
     now: u64,
 ) -> String {
     let introduction = provenance.introduction;
-    let client = introduction.map_or("unknown", |introduction| introduction.name.as_str());
+    let client = introduction.map_or("localhost", |introduction| introduction.name.as_str());
     let recipient = match transaction.recipients.as_slice() {
         [only] => format!("\r\n\tfor <{}>", only.mailbox),
         _ => String::new(),

@@ -1,14 +1,15 @@
 //! The first room: sockets, session threads, and the policy that says yes or no.
 
+pub mod at_work;
 pub mod held_header;
 pub mod listener;
 pub mod logins;
 pub mod message;
 pub mod peer;
+pub mod pickup;
 pub mod policy;
 pub mod provenance;
 pub mod queue_runs;
-pub mod sender;
 pub mod session;
 pub mod slots;
 pub mod stream;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::config::settings::Settings;
+use crate::receive::at_work::AtWork;
 use crate::receive::logins::Logins;
 use crate::receive::queue_runs::QueueRuns;
 use crate::receive::slots::Slots;
@@ -49,6 +51,8 @@ pub struct Reception {
     pub threads: SessionThreads,
     /// How many sessions there are.
     pub slots: Arc<Slots>,
+    /// Who is just taking a message.
+    pub at_work: AtWork,
     /// Set when the server is about to stop: sessions end with 421 at their next command.
     pub is_stopping: AtomicBool,
 }

@@ -7,16 +7,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::settings::{Protocol, Settings, Vrfy};
+use crate::deliver::outcome::Failure;
 use crate::mail::address::{Domain, ForwardPath, LocalPart, Mailbox, ReversePath};
 use crate::mail::status::Status;
 use crate::receive::logins::{Exchange, Logins};
 use crate::receive::peer::Peer;
 use crate::receive::provenance::bound_user;
 use crate::receive::queue_runs::QueueRuns;
-use crate::receive::sender::{Owner, qualified};
 use crate::report::complaint::Complaint;
 use crate::route::addressee::{Addressee, Way};
 use crate::route::local::{LocalRouter, Resolution};
+use crate::route::owner::{self, Owner, at_origin, qualified};
 use crate::smtp::command::EtrnNode;
 use crate::smtp::reply::Reply;
 use crate::smtp::sasl::Mechanism;
@@ -111,6 +112,7 @@ impl SessionPolicy<'_> {
                     qualified(self.settings, mailbox.clone())
                         .map_err(|domain| not_qualified(status, &domain))
                 }
+                (_, Peer::Account { .. }) => Ok(at_origin(self.settings, mailbox.clone())),
                 _ => Ok(mailbox.clone()),
             },
         }
@@ -118,17 +120,33 @@ impl SessionPolicy<'_> {
 
     /// Whether the client may send as `mailbox`.
     fn check_sender(&self, mailbox: &Mailbox) -> Result<(), Reply> {
-        let Some(user) = bound_user(self.peer, self.user.as_ref(), self.settings) else {
+        if let Peer::Account { uid } = self.peer {
+            return self.check_account(uid, mailbox);
+        }
+        match bound_user(self.peer, self.user.as_ref(), self.settings) {
+            Some(user) if !self.is_owner(user, mailbox)? => Err(not_yours(mailbox, user)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the account `uid`, or whoever has logged in by way of it, may send as `mailbox`.
+    fn check_account(&self, uid: u32, mailbox: &Mailbox) -> Result<(), Reply> {
+        let bound = owner::bound_account(self.settings, uid);
+        let Some(name) = bound.map_err(|failure| cannot_tell(mailbox, &failure))? else {
             return Ok(());
         };
-        match Owner::new(self.settings, self.router, user).owns(mailbox) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(not_yours(mailbox, user)),
-            Err(failure) => {
-                log::warn!("MAIL {mailbox}: {}", failure.text);
-                Err(CANNOT_TELL)
-            }
+        if self.is_owner(&name, mailbox)? {
+            return Ok(());
         }
+        match &self.user {
+            Some(user) if self.is_owner(user, mailbox)? => Ok(()),
+            _ => Err(not_of_account(mailbox, &name, uid)),
+        }
+    }
+
+    fn is_owner(&self, user: &str, mailbox: &Mailbox) -> Result<bool, Reply> {
+        let owns = Owner::new(self.settings, self.router, user).owns(mailbox);
+        owns.map_err(|failure| cannot_tell(mailbox, &failure))
     }
 
     /// Whose mailbox a VRFY or EXPN argument names, and what that means.
@@ -171,6 +189,9 @@ impl Policy for SessionPolicy<'_> {
         // RFC 6409 §3.2: the null path is good for anybody.
         let ReversePath::Mailbox(mailbox) = reverse_path else { return Ok(reverse_path) };
         let mailbox = match self.protocol {
+            Protocol::Smtp if matches!(self.peer, Peer::Account { .. }) => {
+                at_origin(self.settings, mailbox)
+            }
             Protocol::Smtp => mailbox,
             Protocol::Submission => qualified(self.settings, mailbox)
                 .map_err(|domain| not_qualified(Status::new(5, 1, 8), &domain))?,
@@ -324,6 +345,19 @@ fn not_yours(mailbox: &Mailbox, user: &str) -> Reply {
          alias or `[auth] sender = any` set"
     );
     Reply::with_text(553, Status::new(5, 7, 1), text)
+}
+
+fn not_of_account(mailbox: &Mailbox, name: &str, uid: u32) -> Reply {
+    let text = format!(
+        "<{mailbox}> is no address of {name} (uid {uid}); send from your own, or have an alias, \
+         `[auth] trusted_users` or `[auth] sender = any` set"
+    );
+    Reply::with_text(553, Status::new(5, 7, 1), text)
+}
+
+fn cannot_tell(mailbox: &Mailbox, failure: &Failure) -> Reply {
+    log::warn!("MAIL {mailbox}: {}", failure.text);
+    CANNOT_TELL
 }
 
 /// RFC 3463: a routing loop. Why, and in which file, is nobody's business outside.

@@ -13,7 +13,7 @@ use crate::smtp::server::Introduction;
 pub struct Provenance<'a> {
     /// The client.
     pub peer: Peer,
-    /// How it introduced itself.
+    /// How it introduced itself; `None` where there was no session: the message lay in `drop/`.
     pub introduction: Option<&'a Introduction>,
     /// Whether the connection is encrypted.
     pub is_secured: bool,
@@ -53,10 +53,11 @@ impl<'a> Provenance<'a> {
     }
 
     /// The keyword for how the message was transmitted (RFC 3848). Who says HELO uses no
-    /// extension; what was encrypted from the beginning counts like what STARTTLS encrypted.
+    /// extension; what was encrypted from the beginning counts like what STARTTLS encrypted. What
+    /// came as a file was never in a session, and has no registered keyword.
     fn transmission_type(&self) -> &'static str {
-        let is_extended = self.introduction.is_some_and(|introduction| introduction.is_extended);
-        match (is_extended, self.is_secured, self.user.is_some()) {
+        let Some(introduction) = self.introduction else { return "local" };
+        match (introduction.is_extended, self.is_secured, self.user.is_some()) {
             (false, ..) => "SMTP",
             (true, false, false) => "ESMTP",
             (true, false, true) => "ESMTPA",
@@ -65,14 +66,14 @@ impl<'a> Provenance<'a> {
         }
     }
 
-    /// Whose addresses alone the message may have as its sender, if anybody's. Accounts of this
-    /// host may say what they want: nobody could log in for `cron` or `www-data`.
+    /// Whose addresses alone the author of the message may have, if anybody's: nobody looks at what
+    /// accounts of this host write there (see [`crate::receive::sender`]).
     pub fn bound_user(&self, settings: &Settings) -> Option<&'a str> {
         bound_user(self.peer, self.user, settings)
     }
 }
 
-/// The same for a session that has no message yet.
+/// The same for a session that has no message yet: whose addresses alone MAIL may name.
 pub fn bound_user<'a>(
     peer: Peer,
     user: Option<&'a Arc<str>>,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::config::settings::{AuthRule, Listener, ListenerTls, Protocol, Vrfy};
 use crate::mail::status::Status;
 use crate::receive::Reception;
+use crate::receive::at_work::Work;
 use crate::receive::logins::Exchange;
 use crate::receive::message::IncomingMessage;
 use crate::receive::peer::Peer;
@@ -85,7 +86,7 @@ struct Conversation<'a> {
     output: Vec<u8>,
 }
 
-impl Conversation<'_> {
+impl<'a> Conversation<'a> {
     fn run(&mut self) -> io::Result<()> {
         let mut session = Session::new(self.limits());
         if self.listener.tls == ListenerTls::Implicit && !self.secure(&mut session) {
@@ -103,7 +104,7 @@ impl Conversation<'_> {
             match action {
                 Action::Read => {
                     self.send()?;
-                    if self.reception.is_stopping.load(Ordering::Relaxed) {
+                    if self.is_stopping() {
                         return self.close(&STOPPING);
                     }
                     if !self.read_command(session.max_line())? {
@@ -122,9 +123,7 @@ impl Conversation<'_> {
                     self.input.drain(..used);
                     reply.write_to(&mut self.output);
                     self.send()?;
-                    let reply = self.receive_message(&mut session)?;
-                    self.note_refusal(&reply);
-                    reply.write_to(&mut self.output);
+                    self.take_message(&mut session)?;
                 }
                 Action::StartTls(go_ahead, used) => {
                     self.input.drain(..used);
@@ -245,10 +244,23 @@ impl Conversation<'_> {
         error
     }
 
+    /// Takes a message and answers it. A server that stops waits for that answer.
+    fn take_message(&mut self, session: &mut Session) -> io::Result<()> {
+        let (reply, work) = self.receive_message(session)?;
+        self.note_refusal(&reply);
+        reply.write_to(&mut self.output);
+        // What is said next is that the server stops, but only to who waits for it.
+        if work.is_none() || self.is_stopping() { self.send() } else { Ok(()) }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.reception.is_stopping.load(Ordering::Relaxed)
+    }
+
     /// Reads a message up to its end and says what the client is told. A frame of its own, so
     /// that sessions without a message have no room for one on their stacks.
     #[inline(never)]
-    fn receive_message(&mut self, session: &mut Session) -> io::Result<Reply> {
+    fn receive_message(&mut self, session: &mut Session) -> io::Result<(Reply, Option<Work<'a>>)> {
         let Some(transaction) = session.transaction() else {
             return Err(io::Error::other("data without a transaction"));
         };
@@ -286,8 +298,12 @@ impl Conversation<'_> {
         };
         self.input.drain(..used);
         self.input.shrink_to(COMMAND_READ);
-        let result: Result<_, DataError> = message.finish();
-        Ok(session.end_of_data(result))
+        let work = self.reception.at_work.begin();
+        let result = match work {
+            Some(_) => message.finish(),
+            None => Err(DataError::Refused(STOPPING)),
+        };
+        Ok((session.end_of_data(result), work))
     }
 
     fn read_more(&mut self, octets: usize, deadline: Instant) -> io::Result<usize> {
@@ -355,7 +371,8 @@ impl Conversation<'_> {
     }
 }
 
-fn policy<'a>(
+/// The policy for a client of `listener`, who has logged in as `user`.
+pub(super) fn policy<'a>(
     reception: &'a Reception,
     listener: &Listener,
     peer: Peer,

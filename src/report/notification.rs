@@ -16,6 +16,7 @@ use crate::spool::draft::Draft;
 use crate::spool::envelope::{Body, Envelope};
 use crate::spool::id::QueueId;
 use crate::spool::message::StoredMessage;
+use crate::spool::post::{self, OwnMessage};
 use crate::spool::progress::{RecipientState, State};
 use crate::spool::store::Spool;
 use crate::sys::{clock, random};
@@ -129,28 +130,23 @@ impl Notification<'_> {
     /// When it cannot be written; the recipients must stay in the queue then.
     pub fn keep(&self, recipients: &[Reported<'_>]) -> io::Result<StoredMessage> {
         let now = clock::since_1970();
-        let id = self.spool.new_id(now);
         let enclosure = self.enclosure(recipients);
-        let report = self.report(id, now, recipients, &enclosure);
-        let mut draft = self.spool.draft(Envelope {
-            id,
-            received_at: now.as_secs(),
+        let own = OwnMessage {
             client: match self.to.reader {
-                Reader::Sender | Reader::Owner => "local",
+                Reader::Sender | Reader::Owner => post::LOCAL,
                 Reader::Postmaster => POSTMASTER_REPORT,
-            }
-            .into(),
-            reverse_path: ReversePath::Null,
-            recipients: vec![self.to.mailbox.clone().into()],
+            },
+            to: self.to.mailbox.clone().into(),
             body: if enclosure.is_eight_bit { Body::EightBitMime } else { Body::SevenBit },
-            request: MessageRequest::default(),
-        });
+        };
+        let mut draft = own.begin(self.spool, now);
+        let id = draft.envelope().id;
+        let report = self.report(id, now, recipients, &enclosure);
         draft.write(report.head().as_bytes())?;
         enclosure.write_to(&mut draft, self.original)?;
         draft.write(report.tail().as_bytes())?;
-        let (_, message) = draft.commit()?;
+        let message = post::keep(draft)?;
         station::reported(self.original.envelope().id, self.to.mailbox, recipients, id);
-        station::received(&message, &message.envelope().client, None, Duration::ZERO);
         Ok(message)
     }
 

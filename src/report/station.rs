@@ -1,5 +1,5 @@
 //! One log line at each station of a message, with its id in front: `received`, `delivered`,
-//! `relayed`, `expanded`, `deferred`, `bounced`, `reported`. Values are `key=value`; a text is in
+//! `relayed`, `expanded`, `deferred`, `bounced`, `reported`, `replied`. Values are `key=value`; a text is in
 //! double quotes, with quotes, backslashes and control characters escaped. No content, no secrets.
 
 use std::time::Duration;
@@ -94,6 +94,11 @@ pub fn reported(id: QueueId, to: &Mailbox, recipients: &[Reported<'_>], report: 
         actions.join(","),
         recipients.len()
     );
+}
+
+/// An automatic reply for `user` is in the spool, which is a message of its own.
+pub fn replied(id: QueueId, to: &Mailbox, user: &str, reply: QueueId) {
+    log::info!("{id}: replied to=<{to}> for={user} in={reply}");
 }
 
 /// A failure in one line: the text, or who said what where it was a remote host.

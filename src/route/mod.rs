@@ -10,6 +10,7 @@ pub mod local;
 pub mod lookup;
 pub mod mx;
 pub mod next_hop;
+pub mod owner;
 pub mod realm;
 pub mod rewrite;
 pub mod targets;

@@ -171,6 +171,28 @@ pub struct Transaction {
     pub request: MessageRequest,
 }
 
+impl Transaction {
+    /// A transaction whose commands were all taken.
+    pub fn new(
+        reverse_path: ReversePath,
+        recipients: impl IntoIterator<Item = Recipient>,
+        body: Body,
+        request: MessageRequest,
+    ) -> Self {
+        let known = HashSet::new();
+        let mut transaction = Self { reverse_path, recipients: Vec::new(), known, body, request };
+        recipients.into_iter().for_each(|recipient| transaction.add(recipient));
+        transaction
+    }
+
+    /// Adds a recipient. The same address twice is one recipient.
+    fn add(&mut self, recipient: Recipient) {
+        if self.known.insert(recipient.mailbox.clone()) {
+            self.recipients.push(recipient);
+        }
+    }
+}
+
 /// Why the data of a message did not become a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DataError {
@@ -417,13 +439,8 @@ impl Session {
             Ok(reverse_path) => reverse_path,
             Err(refusal) => return refusal,
         };
-        self.transaction = Some(Transaction {
-            reverse_path,
-            recipients: Vec::new(),
-            known: HashSet::new(),
-            body: parameters.body,
-            request: parameters.request,
-        });
+        let MailParameters { body, request, .. } = parameters;
+        self.transaction = Some(Transaction::new(reverse_path, [], body, request));
         SENDER_OK
     }
 
@@ -441,10 +458,7 @@ impl Session {
         }
         match policy.recipient(forward_path) {
             Ok(mailbox) => {
-                // The same address twice is one recipient.
-                if transaction.known.insert(mailbox.clone()) {
-                    transaction.recipients.push(Recipient { mailbox, request });
-                }
+                transaction.add(Recipient { mailbox, request });
                 RECIPIENT_OK
             }
             Err(refusal) => refusal,

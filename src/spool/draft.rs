@@ -25,7 +25,7 @@ const BUFFER_OCTETS: usize = 64 << 10;
 pub(super) const DRAFT_SUFFIX: &str = ".draft";
 
 /// The proof that a message lasts: it is in the spool, name and all, or each of its recipients
-/// has it, flushed. Without one the session cannot answer 250.
+/// has it, flushed; or where no server runs, in `drop/`. Without one the session cannot answer 250.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Receipt(QueueId);
 
@@ -33,6 +33,11 @@ impl Receipt {
     /// The message's name in the queue.
     pub const fn id(self) -> QueueId {
         self.0
+    }
+
+    /// The proof for a message that lasts in `drop/`. Only for who has flushed it there.
+    pub(super) const fn of_dropped(id: QueueId) -> Self {
+        Self(id)
     }
 }
 

@@ -119,10 +119,18 @@ pub fn end_line(content_octets: u64) -> String {
 /// # Errors
 /// Why the file is no message.
 pub fn read(file: DiskFile) -> Result<StoredMessage, ReadError> {
+    read_within(file, MAX_ENVELOPE)
+}
+
+/// The same where an envelope of more than `max_envelope` octets is none.
+///
+/// # Errors
+/// As above.
+pub(super) fn read_within(file: DiskFile, max_envelope: usize) -> Result<StoredMessage, ReadError> {
     let content_octets = content_octets(&file)?.ok_or(ReadError::Incomplete)?;
     let end = file.size_octets()? - END_LENGTH;
     let start = end.checked_sub(content_octets).ok_or(ReadError::Malformed)?;
-    let length = usize::try_from(start).ok().filter(|&length| length <= MAX_ENVELOPE);
+    let length = usize::try_from(start).ok().filter(|&length| length <= max_envelope);
     let mut text = vec![0; length.ok_or(ReadError::Malformed)?];
     for (step, part) in text.chunks_mut(READ_STEP).enumerate() {
         file.read_exact_at(part, (step * READ_STEP) as u64)?;

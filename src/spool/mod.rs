@@ -3,6 +3,8 @@
 pub mod age;
 mod claim;
 pub mod draft;
+pub mod drop;
+pub mod dropped;
 pub mod envelope;
 mod expansion;
 mod folders;
@@ -13,6 +15,7 @@ pub mod intake;
 pub mod lanes;
 pub mod manager;
 pub mod message;
+pub mod post;
 pub mod progress;
 pub mod reader;
 mod round;

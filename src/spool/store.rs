@@ -8,6 +8,7 @@
 //! SPOOL/clock       how much time has passed, by crate::spool::timekeeper; a hint
 //! SPOOL/failed/ID   one that failed with nobody to tell, kept in the same way
 //! SPOOL/wake/ID     an empty file: the daemon is to look at this message
+//! SPOOL/drop/ID     a message that `sendmail` left, its sender's own file; see crate::spool::drop
 //! ```
 //!
 //! How a message gets in is told in [`crate::spool::draft`], what another process may do to it
@@ -36,7 +37,8 @@ pub use crate::spool::reader::SpoolReader;
 /// The note of how much time has passed, and the most octets of it that are read.
 const CLOCK: &str = "clock";
 const MAX_CLOCK: u64 = 1024;
-/// The most messages in `failed/`, and the most octets of them all.
+/// The most messages in `failed/`, and of what was dropped in `corrupt/`, and the most octets of
+/// them all.
 const MAX_FAILED: usize = 100;
 const MAX_FAILED_OCTETS: u64 = 256 << 20;
 /// What the next record's name ends with until it takes the place of the last one.
@@ -302,7 +304,7 @@ impl Spool {
         folders.reader.queue.rename(&name, &failed, &name)?;
         let record_name = format!("{name}.state");
         let _ = folders.reader.state.rename(&name, &failed, &record_name);
-        if let Err(error) = thin_out(&failed) {
+        if let Err(error) = thin_out(&failed, "failed", "") {
             log::warn!("spool: failed/ cannot be thinned out: {error}");
         }
         Ok(path.join(name))
@@ -357,20 +359,21 @@ impl Spool {
     }
 }
 
-/// Removes the oldest messages of `failed/` beyond [`MAX_FAILED`] and [`MAX_FAILED_OCTETS`],
-/// but never the newest.
-fn thin_out(failed: &Folder) -> io::Result<()> {
+/// Removes the oldest messages of `folder`, called `called`, whose names are an id and `suffix`,
+/// beyond [`MAX_FAILED`] and [`MAX_FAILED_OCTETS`], but never the newest.
+pub(super) fn thin_out(folder: &Folder, called: &str, suffix: &str) -> io::Result<()> {
     let mut ids = Vec::new();
-    failed.each_name(|name| ids.extend(name.parse::<QueueId>().ok()))?;
+    let id = |name: &str| name.strip_suffix(suffix)?.parse::<QueueId>().ok();
+    folder.each_name(|name| ids.extend(id(name)))?;
     ids.sort_unstable();
-    let mut octets = 0;
+    let mut octets = 0u64;
     for (place, id) in ids.iter().rev().enumerate() {
-        let name = id.to_string();
-        octets += failed.look_at(&name)?.size_octets();
+        let name = format!("{id}{suffix}");
+        octets = octets.saturating_add(folder.look_at(&name)?.size_octets());
         if place > 0 && (place >= MAX_FAILED || octets > MAX_FAILED_OCTETS) {
-            log::warn!("spool: failed/ is full; {name}, the oldest there, is removed");
-            failed.unlink(&name)?;
-            remove_if_there(failed, &format!("{name}.state"))?;
+            log::warn!("spool: {called}/ is full; {name}, the oldest there, is removed");
+            folder.unlink(&name)?;
+            remove_if_there(folder, &format!("{name}.state"))?;
         }
     }
     Ok(())

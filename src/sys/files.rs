@@ -18,6 +18,22 @@ pub fn is_for_everybody(path: &Path) -> io::Result<bool> {
     Ok(fs::metadata(path)?.permissions().mode() & 0o004 != 0)
 }
 
+/// Makes the folder at `path`, and those above that are missing, so that everybody can look into
+/// them, whatever the umask says. One that is there stays as it is.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn make_public_folder(path: &Path) -> io::Result<()> {
+    if path.as_os_str().is_empty() || path.exists() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        make_public_folder(parent)?;
+    }
+    fs::create_dir(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+}
+
 /// Makes the folder at `path` for the account `uid` with the group `gid`, which takes root. One
 /// that is there stays as it is.
 ///

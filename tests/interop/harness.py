@@ -100,6 +100,19 @@ def smarthost(port):
     return {"host": f"127.0.0.1:{port}", "tls": "none"}
 
 
+def laid_over(sections, overrides):
+    """A configuration with other values; None removes a key or a whole section."""
+    for section, keys in overrides.items():
+        if keys is None:
+            sections.pop(section, None)
+            continue
+        known = sections.setdefault(section, {})
+        known.update(keys)
+        for key in [key for key, value in keys.items() if value is None]:
+            del known[key]
+    return sections
+
+
 class Server(contextlib.AbstractContextManager):
     """A mailwren with a configuration, a spool and mailboxes of its own.
 
@@ -169,16 +182,7 @@ class Server(contextlib.AbstractContextManager):
             "dns": {"servers": "127.0.0.1:9"},
             "log": {"level": "info"},
         }
-        for section, keys in self.overrides.items():
-            if keys is None:
-                sections.pop(section, None)
-                continue
-            known = sections.setdefault(section, {})
-            for key, value in keys.items():
-                known[key] = value
-                if value is None:
-                    del known[key]
-        return sections
+        return laid_over(sections, self.overrides)
 
     def write_config(self):
         """Writes the configuration file."""
@@ -194,14 +198,18 @@ class Server(contextlib.AbstractContextManager):
 
     def start(self):
         """Starts the program and waits for its greeting."""
-        for path in (self.spool, self.dir / "state"):
-            path.mkdir(exist_ok=True)
+        self.make_folders()
         command = [*self.wrapper, str(binary()), "serve", "--config", str(self.config_path)]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env=self.environment(), cwd=self.dir)
         wait_for("the greeting", self.greets)
+
+    def make_folders(self):
+        """Makes what must be there before the start."""
+        for path in (self.spool, self.dir / "state"):
+            path.mkdir(exist_ok=True)
 
     def greets(self):
         """Whether the server is there yet."""

@@ -64,3 +64,34 @@ fn a_port_that_does_not_suit_the_encryption_is_told() {
         assert!(!check(lines, "", 0o600).1.contains("warning"), "{lines}");
     }
 }
+
+#[test]
+fn a_provider_that_will_refuse_the_senders_of_this_host_is_foreseen() {
+    let login = |user: &str| format!("host = a.test:587\nuser = {user}\npassword_file = PASSWORD");
+    let words = "warning: the smarthost knows this host as ann@isp.test, and most providers take \
+        mail from that address alone; add `sender = ann@isp.test` in [rewrite]";
+    expect(&login("ann@isp.test"), "sesame", 0o600, 0, words);
+    for rewrite in ["sender = me@isp.test", "masquerade = isp.test"] {
+        let lines = format!("{}\n[rewrite]\n{rewrite}", login("ann@isp.test"));
+        assert!(!check(&lines, "sesame", 0o600).1.contains("warning"), "{rewrite}");
+    }
+    for user in ["ann", "ann@me.test"] {
+        assert!(!check(&login(user), "sesame", 0o600).1.contains("warning"), "{user}");
+    }
+    expect(
+        &format!("{}\n[rewrite]\nmasquerade = x.test", login("a@isp.test")),
+        "x",
+        0o600,
+        0,
+        "a@isp.test",
+    );
+}
+
+#[test]
+fn a_map_that_cannot_be_used_is_told_with_its_line() {
+    let lines = "host = a.test\n[rewrite]\nmap = PASSWORD";
+    expect(lines, "root me@isp.test\n", 0o644, 0, "no mistakes found");
+    expect(lines, "# map\nroot\n", 0o644, 78, "password:2: give two addresses");
+    let away = "host = a.test\n[rewrite]\nmap = /nowhere/map";
+    expect(away, "", 0o600, 78, "/nowhere/map: the map cannot be read: No such file");
+}

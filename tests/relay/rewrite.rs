@@ -1,6 +1,7 @@
 //! What the next hop gets where `[rewrite]` has something to say, and that nothing else changes.
 
 use std::fs;
+use std::process::Command;
 
 use mailwren::config;
 use mailwren::config::settings::Settings;
@@ -159,4 +160,31 @@ fn mail_waits_for_a_map_that_can_be_read_and_is_tried_with_it() {
     assert_eq!(summary(&relay.deliver(&job)), ["relayed"]);
     let commands = &peer.sessions()[0].commands;
     assert!(commands.iter().any(|it| it.starts_with("MAIL FROM:<me@isp.test> ")), "{commands:?}");
+}
+
+#[test]
+fn the_route_says_what_becomes_of_senders() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("mailwren.ini");
+    for (rewrite, expected) in [
+        ("", None),
+        ("sender = me@isp.test", Some("every sender as me@isp.test")),
+        (
+            "masquerade = out.test\nmap = /m",
+            Some("senders as /m says, else every sender at out.test"),
+        ),
+    ] {
+        let text = format!(
+            "[server]\nhostname = pi.home.test\n[smarthost]\nhost = a.test\n[rewrite]\n{rewrite}\n"
+        );
+        fs::write(&config, text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mailwren"));
+        command.arg("--config").arg(&config).args(["route", "bob@there.test"]);
+        let said = command.env_remove("MAILWREN_CONFIG").output().unwrap().stdout;
+        let said = String::from_utf8(said).unwrap();
+        let found = said.lines().nth(1).map(str::to_owned);
+        let expected =
+            expected.map(|rules| format!("bob@there.test: from this host, {rules} ([rewrite])"));
+        assert_eq!(found, expected, "{said}");
+    }
 }

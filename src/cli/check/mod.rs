@@ -3,6 +3,7 @@
 
 mod certificate;
 mod findings;
+mod rewrite;
 mod rights;
 mod secrets;
 mod smarthost;
@@ -25,6 +26,7 @@ pub(super) fn run(invocation: &mut Invocation) -> Result<u8, lexopt::Error> {
     certificate::look(&settings, &mut findings);
     users::look(&settings, &mut findings);
     smarthost::look(&settings, &invocation.config_path(), &mut findings);
+    rewrite::look(&settings, &invocation.config_path(), &mut findings);
     secrets::look(&invocation.config_path(), &settings, &mut findings);
     for finding in findings.iter() {
         warn(finding);

@@ -4,7 +4,7 @@
 //! What the spool says of a command or a file is a name only. It is run or written if an alias or a
 //! `.forward` says so now, as the account that this one belongs to.
 
-use super::{LocalDelivery, Mail, UNKNOWN_USER, delivered_to, identity_failure};
+use super::{LocalDelivery, Mail, Opened, UNKNOWN_USER, delivered_to, identity_failure};
 use crate::config::settings::MailboxFormat;
 use crate::deliver::command::{self, Call, Circumstances};
 use crate::deliver::file::Destination;
@@ -46,8 +46,7 @@ impl LocalDelivery {
         };
         let opened = self.open(mailbox, &user)?;
         if !self.forwards.is_there(&user, mailbox.domain())? {
-            let place = self.write(mail, mailbox, &user, &opened)?;
-            return Ok(Outcome::Delivered { place });
+            return self.write_into(opened, mail, mailbox, &user);
         }
         // Its owner may not be the one whose identity reads a `.forward`.
         drop(opened);
@@ -71,8 +70,20 @@ impl LocalDelivery {
         mailbox: &Mailbox,
         user: &User,
     ) -> Result<Outcome, Failure> {
-        let opened = self.open(mailbox, user)?;
+        self.write_into(self.open(mailbox, user)?, mail, mailbox, user)
+    }
+
+    fn write_into(
+        &self,
+        opened: Opened,
+        mail: &Mail<'_>,
+        mailbox: &Mailbox,
+        user: &User,
+    ) -> Result<Outcome, Failure> {
         let place = self.write(mail, mailbox, user, &opened)?;
+        // A reply goes into the spool, which the user may not touch.
+        drop(opened);
+        self.answer(mail, mailbox, user);
         Ok(Outcome::Delivered { place })
     }
 

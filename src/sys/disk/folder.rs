@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::LazyLock;
 
-use rustix::fs::{Access, AtFlags, CWD, FlockOperation, OFlags, flock};
+use rustix::fs::{Access, AtFlags, CWD, FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 
 use super::push_out;
@@ -92,6 +92,15 @@ impl Folder {
     pub fn make_folder(&self, name: &str) -> io::Result<()> {
         let make = || Ok(rustix::fs::mkdirat(&self.descriptor, name, FOLDER_MODE)?);
         self.watch(Kind::MakeFolder, name, make)
+    }
+
+    /// Gives the folder itself this mode: the permissions and the sticky bit.
+    ///
+    /// # Errors
+    /// When it is somebody else's.
+    pub fn set_mode(&self, mode: u32) -> io::Result<()> {
+        let set = || Ok(rustix::fs::fchmod(&self.descriptor, Mode::from_raw_mode(mode))?);
+        self.watch_itself(Kind::SetMode, set)
     }
 
     /// Opens the file `name`.

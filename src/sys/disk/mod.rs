@@ -174,6 +174,11 @@ impl Status {
         matches!(FileType::from_raw_mode(self.0.st_mode), FileType::RegularFile)
     }
 
+    /// Whether it is a folder.
+    pub fn is_folder(&self) -> bool {
+        matches!(FileType::from_raw_mode(self.0.st_mode), FileType::Directory)
+    }
+
     /// The user id of its owner.
     pub const fn owner(&self) -> u32 {
         self.0.st_uid
@@ -184,6 +189,11 @@ impl Status {
         self.0.st_gid
     }
 
+    /// Its permissions and the bits beside them: set-id and sticky.
+    pub const fn mode(&self) -> u32 {
+        self.0.st_mode & 0o7777
+    }
+
     /// Whether its group may write.
     pub const fn is_group_writable(&self) -> bool {
         self.0.st_mode & 0o020 != 0
@@ -192,6 +202,11 @@ impl Status {
     /// Whether every account may write.
     pub const fn is_writable_for_all(&self) -> bool {
         self.0.st_mode & 0o002 != 0
+    }
+
+    /// Whether others than its owner may write.
+    pub const fn is_writable_for_others(&self) -> bool {
+        self.0.st_mode & 0o022 != 0
     }
 
     /// Whether the account `uid` with these groups may read it, as far as its own mode says.

@@ -76,6 +76,8 @@ pub enum Kind<'a> {
     OpenFolder,
     /// A folder is made.
     MakeFolder,
+    /// The mode of a folder is changed.
+    SetMode,
     /// A file that must be there is opened.
     Open,
     /// A file is opened and made where it is missing. Where one is there it may be emptied.

@@ -1,19 +1,33 @@
-//! Whose an address is: what `[auth] sender = own` asks about MAIL FROM and about the From and
-//! Sender fields of those who logged in (RFC 6409 §6.1 and §6.3).
+//! Whose an address is: what `[auth] sender = own` asks about MAIL FROM, and about the From and
+//! Sender fields of those who logged in over TCP (RFC 6409 §6.1 and §6.3), and an automatic reply
+//! about those whom a message names (RFC 3834 §2).
 //!
 //! An address is a user's when the domain is one of ours and the local part is the name that was
 //! logged in with, or it reaches the user's mailbox: with a detail, or by an alias, be it one of
 //! several whom the alias names. A user whose name is a full address has that address; in a virtual
 //! domain also its details and aliases, and never those of a namesake in another domain.
+//!
+//! The programs of this host's accounts come over the Unix socket or by way of `drop/`, and the
+//! system vouches for the account. With `own` its envelope sender is bound in the same way, but
+//! nobody looks at its From field: git send-email, mutt and mail(1) write there what their owner
+//! has configured, which is mostly an address elsewhere, and a report of a failure still goes to
+//! the account. The Received field tells its number.
 
 use std::borrow::Cow;
 
-use crate::config::settings::Settings;
+use crate::config::settings::{SenderRule, Settings};
 use crate::deliver::outcome::Failure;
 use crate::mail::address::{Domain, Mailbox};
+use crate::mail::status::Status;
 use crate::route::addressee::{Addressee, Way};
 use crate::route::local::{LocalRouter, Resolution};
 use crate::route::users::split_detail;
+use crate::sys::{process, users};
+
+/// Names that every host has for itself.
+const LOCALHOST: [&str; 2] = ["localhost", "localhost.localdomain"];
+/// RFC 3463: the directory that knows the accounts is away.
+const ASK_LATER: Status = Status::new(4, 4, 3);
 
 /// A user, and what is the user's own.
 #[derive(Debug)]
@@ -100,6 +114,50 @@ fn shares_users(settings: &Settings, mailbox: &Mailbox) -> bool {
     settings.server.domains.shares_users(mailbox.domain())
 }
 
+/// The name that the account `uid` of this host must send as, if it may not send as anybody:
+/// those of `[auth] trusted_users` and the server's own account may. An account without a name
+/// is called `uid1234`.
+///
+/// # Errors
+/// A temporary failure when nobody can say at the moment.
+pub fn bound_account(settings: &Settings, uid: u32) -> Result<Option<String>, Failure> {
+    let is_own = || rustix::process::geteuid().as_raw() == uid;
+    if settings.auth.sender == SenderRule::Any || is_own() {
+        return Ok(None);
+    }
+    let name = account_name(uid)?;
+    Ok((!settings.auth.trusted_users.contains(&name)).then_some(name))
+}
+
+/// The name of the account `uid` of this host; `uid1234` where it has none.
+///
+/// # Errors
+/// A temporary failure when nobody can say at the moment.
+pub fn account_name(uid: u32) -> Result<String, Failure> {
+    let account = users::by_uid(uid).map_err(|error| {
+        Failure::new(ASK_LATER, format!("the accounts cannot be looked up: {error}"))
+    })?;
+    Ok(account.map_or_else(|| format!("uid{uid}"), |account| account.name))
+}
+
+/// `mailbox` as an account of this host means it: names that the host has for itself, which are
+/// its own, that without its domain, and `localhost`, stand for the origin. A full name that is
+/// a domain of ours stays, for its users may be others.
+pub fn at_origin(settings: &Settings, mailbox: Mailbox) -> Mailbox {
+    let domains = &settings.server.domains;
+    let Domain::Name(name) = mailbox.domain() else { return mailbox };
+    let is_called = |own: &str| name.as_str().eq_ignore_ascii_case(own);
+    let is_known = || domains.names.contains(name) && name.as_str().contains('.');
+    let host = process::host_name();
+    let short = host.split_once('.').map_or(&*host, |(short, _)| short);
+    let is_of_host = LOCALHOST.into_iter().any(is_called)
+        || (is_called(&host) || is_called(short)) && !is_known();
+    if !is_of_host || domains.others.contains(name) {
+        return mailbox;
+    }
+    Mailbox::new(mailbox.local_part().clone(), Domain::Name(domains.origin().clone()))
+}
+
 /// `mailbox` with a fully qualified domain (RFC 6409 §4.2): a name of one label, such as
 /// `localhost`, becomes the origin if it is ours.
 ///
@@ -124,6 +182,56 @@ mod tests {
     use super::*;
     use crate::config;
     use std::fs;
+
+    #[test]
+    fn an_account_that_is_not_trusted_has_its_name() {
+        let mut settings = config::load("/dev/null".as_ref(), "mx.home.test").unwrap();
+        let bin = users::by_name("bin").unwrap().unwrap().uid;
+        assert_eq!(bound_account(&settings, bin), Ok(Some("bin".to_owned())));
+        assert_eq!(bound_account(&settings, 4_000_123), Ok(Some("uid4000123".to_owned())));
+        let own = rustix::process::geteuid().as_raw();
+        for trusted in [own, users::by_name("www-data").unwrap().unwrap().uid, 0] {
+            assert_eq!(bound_account(&settings, trusted), Ok(None));
+        }
+        settings.auth.trusted_users = vec!["bin".to_owned()];
+        assert_eq!(bound_account(&settings, bin), Ok(None));
+        settings.auth.trusted_users.clear();
+        settings.auth.sender = SenderRule::Any;
+        assert_eq!(bound_account(&settings, bin), Ok(None));
+    }
+
+    #[test]
+    fn the_names_of_the_host_stand_for_the_origin() {
+        let mut settings = config::load("/dev/null".as_ref(), "home.test").unwrap();
+        let host = process::host_name();
+        let is_at = |settings: &Settings, domain: &str, expected: &str| {
+            let mailbox = at_origin(settings, format!("ann@{domain}").parse().unwrap());
+            assert_eq!(mailbox.to_string(), format!("ann@{expected}"));
+        };
+        let short = host.split('.').next().unwrap();
+        for domain in ["localhost", "LocalHost.localdomain", "home.test", short, &host] {
+            is_at(&settings, domain, "home.test");
+        }
+        for domain in ["far.test", "[127.0.0.1]"] {
+            is_at(&settings, domain, domain);
+        }
+        settings.server.domains.others.push(short.parse().unwrap());
+        is_at(&settings, short, short);
+    }
+
+    #[test]
+    fn a_domain_with_users_of_its_own_has_others() {
+        let mut settings = config::load("/dev/null".as_ref(), "home.test").unwrap();
+        settings.server.domains.others.push("club.test".parse().unwrap());
+        let router = LocalRouter::new(&settings);
+        let is_own = |login: &str, address: &str| {
+            Owner::new(&settings, &router, login).owns(&address.parse().unwrap()).unwrap()
+        };
+        assert!(is_own("root", "root@home.test") && is_own("root@home.test", "root@home.test"));
+        assert!(is_own("root@club.test", "root@club.test"));
+        assert!(!is_own("root", "root@club.test") && !is_own("root@club.test", "root@home.test"));
+        assert!(!is_own("root", "root+x@club.test"));
+    }
 
     const ALIASES: &str = "root: ann\nsales: root\nstaff: ann, bob\ncarl: carl, bob\n\
         far: zoe@far.test\nann+lists: bob\ntagged: bob+x\nscript: |run\nmax-run: |run, max\n\

@@ -1,0 +1,104 @@
+//! `sendmail`: takes a message on standard input as programs have always given it, completes
+//! it, and submits it over the server's Unix socket, where the kernel says who is calling. While no
+//! server takes it, it is left in the spool's `drop/`. It has no rights but its caller's.
+
+mod delivery;
+mod message;
+mod options;
+mod queue_run;
+mod session;
+mod socket;
+mod verify;
+
+use lexopt::Parser;
+
+use super::output::warn;
+use super::{Invocation, queue};
+use crate::config::settings::{Server, Settings};
+use crate::mail::address::{Domain, LocalPart, Mailbox};
+use crate::report::log_format;
+use crate::sys::process::{self, exit};
+use crate::sys::users;
+use options::{Mode, Options};
+
+/// Why nothing, or not all of it, was done.
+struct Failure {
+    code: u8,
+    text: String,
+}
+
+impl Failure {
+    fn new(code: u8, text: impl Into<String>) -> Self {
+        Self { code, text: text.into() }
+    }
+}
+
+/// Does what the command line says. The exit code is one of sysexits(3): 0 only when the message
+/// lasts for every recipient, in the server's hands or in `drop/`.
+pub(super) fn run(invocation: &mut Invocation) -> Result<u8, lexopt::Error> {
+    if std::env::var_os("RUST_LOG").is_some() {
+        log_format::start(log::LevelFilter::Off);
+    }
+    let options = Options::parse(invocation.parser.raw_args()?);
+    // What is left for other commands.
+    invocation.parser = Parser::from_args([""; 0]);
+    if let Some(config) = &options.config {
+        // Whoever could name another configuration could only fool themselves; but scripts pass
+        // this with the name of a sendmail.cf.
+        match rustix::process::getuid().is_root() {
+            true => invocation.config = Some(config.into()),
+            false => warn("sendmail: option -C is for root alone; the usual configuration counts"),
+        }
+    }
+    match &options.mode {
+        Mode::ListQueue => return queue::mailq(invocation),
+        Mode::InitAliases => return Ok(init_aliases()),
+        Mode::Unserved(mode) => {
+            warn(format_args!(
+                "sendmail: -b{mode} is not what this program does; the server is mailwren serve"
+            ));
+            return Ok(exit::UNAVAILABLE);
+        }
+        Mode::Submit | Mode::Smtp | Mode::Verify | Mode::RunQueue(_) => {}
+    }
+    let Some(Settings { server, .. }) = settings(invocation) else {
+        warn("sendmail: there is no usable configuration; see mailwren check");
+        return Ok(exit::CONFIG);
+    };
+    let done = match &options.mode {
+        Mode::Smtp => session::run(&server),
+        Mode::Verify => verify::run(&options, &server),
+        Mode::RunQueue(queued) => queue_run::run(queued, &server),
+        _ => message::read(&options, &server).and_then(|read| delivery::submit(&read, &server)),
+    };
+    Ok(done.unwrap_or_else(|failure| {
+        warn(format_args!("sendmail: {}", failure.text));
+        failure.code
+    }))
+}
+
+/// There is nothing to be made: the server reads the alias file again whenever it has changed.
+fn init_aliases() -> u8 {
+    exit::OK
+}
+
+/// The settings, or the defaults where they cannot be read: a mistake in them is the
+/// administrator's, and no reason to lose a user's mail.
+fn settings(invocation: &Invocation) -> Option<Settings> {
+    let host = process::host_name();
+    let loaded = crate::config::load(&invocation.config_path(), &host);
+    loaded.or_else(|_| Settings::default_with(&host)).ok()
+}
+
+/// The calling user's own address.
+fn own_mailbox(server: &Server) -> Result<Mailbox, Failure> {
+    let uid = rustix::process::getuid().as_raw();
+    let name = match users::by_uid(uid) {
+        Ok(Some(account)) => account.name,
+        Ok(None) | Err(_) => format!("uid{uid}"),
+    };
+    let local_part = LocalPart::from_unquoted(&name).map_err(|error| {
+        Failure::new(exit::OSERR, format!("your user name {name:?} makes no address: {error}"))
+    })?;
+    Ok(Mailbox::new(local_part, Domain::Name(server.domains.origin().clone())))
+}
