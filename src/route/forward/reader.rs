@@ -44,7 +44,7 @@ impl Reader<'_> {
             if let Some(mistrust) = mistrust {
                 return Err(mistrust);
             }
-            let targets = list(&octets, &path)?;
+            let targets = parsed(&octets, &path)?;
             if !targets.is_empty() {
                 return self.with_lists(targets, &path);
             }
@@ -91,11 +91,11 @@ impl Reader<'_> {
         if let Some(what) = self.wrong_owner(&status)? {
             return Err(refused(path, &what));
         }
-        if status.size_octets() > MAX_FILE {
+        let octets = file.read_up_to(MAX_FILE + 1).map_err(|error| away(&error, path))?;
+        if octets.len() as u64 > MAX_FILE {
             let what = format!("is longer than {MAX_FILE} octets: use a mailing list");
             return Err(refused(path, &what));
         }
-        let octets = file.read_up_to(MAX_FILE).map_err(|error| away(&error, path))?;
         Ok(Some(octets))
     }
 
@@ -164,7 +164,7 @@ impl Reader<'_> {
         })?;
         let octets = self.read(&folder, name, list)?.ok_or_else(|| unusable("is not there"))?;
         let mut addresses = Vec::new();
-        for (line, target) in self::list(&octets, list)? {
+        for (line, target) in parsed(&octets, list)? {
             if !matches!(target, Target::Name(_) | Target::Address(_)) {
                 return Err(wrong_line(list, line, "in a list only addresses may stand"));
             }
@@ -174,7 +174,7 @@ impl Reader<'_> {
     }
 }
 
-fn list(octets: &[u8], path: &Path) -> Result<Vec<(usize, Target)>, Unheard> {
+fn parsed(octets: &[u8], path: &Path) -> Result<Vec<(usize, Target)>, Unheard> {
     read_list(octets).map_err(|error| wrong_line(path, error.line, &error.text))
 }
 
