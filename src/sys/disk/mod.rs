@@ -180,6 +180,11 @@ impl Status {
         self.0.st_mode & 0o020 != 0
     }
 
+    /// Whether every account may write.
+    pub const fn is_writable_for_all(&self) -> bool {
+        self.0.st_mode & 0o002 != 0
+    }
+
     /// Whether the account `uid` with these groups may read it, as far as its own mode says.
     pub fn is_readable_for(&self, uid: u32, groups: &[u32]) -> bool {
         let bit = match () {
