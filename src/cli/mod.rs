@@ -1,5 +1,6 @@
 //! What a person types: one file per command, and the table of them.
 
+mod aliases;
 mod check;
 mod demo;
 mod output;
@@ -32,7 +33,7 @@ struct Command {
     run: fn(&mut Invocation) -> Result<u8, lexopt::Error>,
 }
 
-const COMMANDS: [Command; 7] = [
+const COMMANDS: [Command; 8] = [
     Command {
         name: "serve",
         arguments: "",
@@ -62,6 +63,12 @@ const COMMANDS: [Command; 7] = [
         arguments: "ADDRESS...",
         does: "say where mail to each address would go, sending nothing",
         run: route::run,
+    },
+    Command {
+        name: "aliases",
+        arguments: "",
+        does: "read the alias files and say what is wrong, file:line: what, what to do",
+        run: aliases::run,
     },
     Command {
         name: "passwd",
@@ -136,6 +143,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match applet {
         "sendmail" => sendmail::run(&mut invocation),
         "mailq" => queue::mailq(&mut invocation),
+        "newaliases" => Ok(aliases::newaliases(&invocation)),
         _ => dispatch(&mut invocation),
     };
     ExitCode::from(result.unwrap_or_else(|error| {
@@ -171,7 +179,7 @@ fn help() -> u8 {
     }
     say(format_args!(
         "\nThe configuration is {DEFAULT_CONFIG}, or what {CONFIG_VARIABLE} or --config name.\n\
-         Called as sendmail or mailq, mailwren behaves as those."
+         Called as sendmail, mailq or newaliases, mailwren behaves as those."
     ));
     exit::OK
 }

@@ -6,6 +6,8 @@ use super::Invocation;
 use super::output::{say, warn};
 use crate::config::settings::{Login, Rewrite, Settings};
 use crate::deliver::encryption;
+use crate::deliver::place::Place;
+use crate::deliver::subaddress::Template;
 use crate::mail::address::Mailbox;
 use crate::mail::address_list;
 use crate::route::addressee::{Addressee, Way};
@@ -13,10 +15,19 @@ use crate::route::forward::{Forwards, Unheard};
 use crate::route::local::{LocalRouter, Resolution};
 use crate::route::next_hop;
 use crate::route::next_hop::NextHop;
+use crate::route::users::User;
 use crate::sys::process::exit;
 
 /// Aliases followed for one address.
 const MAX_STEPS: usize = 100;
+
+/// One of those whom a message would go to.
+#[derive(Clone)]
+struct Step {
+    to: Addressee,
+    /// Who runs it or writes it, if it is a command or a file.
+    account: String,
+}
 
 /// Explains each address; 67 when one of them is unknown.
 pub(super) fn run(invocation: &mut Invocation) -> Result<u8, lexopt::Error> {
@@ -52,11 +63,13 @@ pub(super) fn run(invocation: &mut Invocation) -> Result<u8, lexopt::Error> {
 /// Prints a line for each step of `first` and all that it is expanded into.
 fn explain(settings: &Settings, router: &LocalRouter, forwards: &Forwards, first: Mailbox) -> u8 {
     let mut code = exit::OK;
-    let mut steps = vec![Addressee::from(first)];
+    let mut steps = Vec::new();
+    add(&mut steps, vec![first.into()], &settings.local.command_user);
     let mut at = 0;
-    while let Some(Addressee { mailbox, way }) = steps.get(at).filter(|_| at < MAX_STEPS).cloned() {
+    while let Some(step) = steps.get(at).filter(|_| at < MAX_STEPS).cloned() {
         at += 1;
-        let next_hop = next_hop(settings, &mailbox, &way);
+        let Addressee { mailbox, way } = &step.to;
+        let next_hop = next_hop(settings, mailbox, way);
         let relayed_to = |whom: &str| {
             say(format_args!("{mailbox}: relayed to {whom}, {}", encryption::in_words(&next_hop)));
             if let Some(rules) = rewriting(&settings.rewrite) {
@@ -64,8 +77,11 @@ fn explain(settings: &Settings, router: &LocalRouter, forwards: &Forwards, first
             }
         };
         let found = match &next_hop {
-            NextHop::Local | NextHop::Command if way != Way::Routed => continue,
-            NextHop::Local | NextHop::Command => router.resolve(&mailbox),
+            NextHop::Local | NextHop::Command if *way != Way::Routed => {
+                code = code.max(explain_way(settings, router, &step));
+                continue;
+            }
+            NextHop::Local | NextHop::Command => router.resolve(mailbox),
             NextHop::Smarthost(smarthost) => {
                 let hosts: Vec<_> = smarthost.hosts.iter().map(ToString::to_string).collect();
                 let hosts = hosts.join(", then ");
@@ -79,21 +95,28 @@ fn explain(settings: &Settings, router: &LocalRouter, forwards: &Forwards, first
             }
         };
         match found {
-            Resolution::Mailbox(user) => match forwards.expansion(&user, &mailbox, router) {
-                Ok(None) => say(format_args!("{mailbox}: the mailbox of {}", user.name)),
+            Resolution::Mailbox(user) => match forwards.expansion(&user, mailbox, router) {
+                Ok(None) => say_mailbox(settings, router, mailbox, &user),
                 Ok(Some(expansion)) => {
                     let into = expansion.into;
                     say(format_args!("{mailbox}: forwarded by {} to {}", user.name, list(&into)));
-                    add(&mut steps, into);
+                    let account = match user.name.as_str() {
+                        "root" => &settings.local.command_user,
+                        name => name,
+                    };
+                    add(&mut steps, into, account);
                 }
                 Err(Unheard::Refused(what)) => {
-                    say(format_args!("{mailbox}: the mailbox of {}; {what}", user.name));
+                    say_mailbox(settings, router, mailbox, &user);
+                    say(format_args!("{mailbox}: {what}"));
                 }
                 // Who asks may not be somebody who can see it.
                 Err(Unheard::Away(_)) if !rustix::process::geteuid().is_root() => {
                     let name = &user.name;
-                    let unless = format!("unless a .forward of {name} says else: ask as root");
-                    say(format_args!("{mailbox}: the mailbox of {name}, {unless}"));
+                    say_mailbox(settings, router, mailbox, &user);
+                    say(format_args!(
+                        "{mailbox}: unless a .forward of {name} says else: ask as root"
+                    ));
                 }
                 Err(Unheard::Away(failure)) => {
                     say(format_args!("{mailbox}: {} {}", failure.status, failure.text));
@@ -101,8 +124,12 @@ fn explain(settings: &Settings, router: &LocalRouter, forwards: &Forwards, first
                 }
             },
             Resolution::Expanded(expansion) => {
-                say(format_args!("{mailbox}: an alias for {}", list(&expansion.into)));
-                add(&mut steps, expansion.into);
+                let into = list(&expansion.into);
+                let place = alias_place(router, mailbox);
+                let owner = expansion.owner.map(|owner| format!(", failures are for {owner}"));
+                let owner = owner.unwrap_or_default();
+                say(format_args!("{mailbox}: an alias for {into} ({place}){owner}"));
+                add(&mut steps, expansion.into, &settings.local.command_user);
             }
             Resolution::Unknown => {
                 say(format_args!("{mailbox}: unknown, refused with 550"));
@@ -117,10 +144,11 @@ fn explain(settings: &Settings, router: &LocalRouter, forwards: &Forwards, first
     code
 }
 
-fn add(steps: &mut Vec<Addressee>, into: Vec<Addressee>) {
+/// Adds those who are not there yet. What they name besides addresses is done as `account`.
+fn add(steps: &mut Vec<Step>, into: Vec<Addressee>, account: &str) {
     for to in into {
-        if !steps.contains(&to) {
-            steps.push(to);
+        if !steps.iter().any(|step| step.to == to) {
+            steps.push(Step { to, account: account.to_owned() });
         }
     }
 }
@@ -138,6 +166,60 @@ fn rewriting(rewrite: &Rewrite) -> Option<String> {
         (None, None) => {}
     }
     (!rules.is_empty()).then(|| format!("{} ([rewrite])", rules.join(", else ")))
+}
+
+/// Prints where an addressee gets its mail that is no address.
+fn explain_way(settings: &Settings, router: &LocalRouter, step: &Step) -> u8 {
+    let Step { to: Addressee { mailbox, way }, account } = step;
+    match way {
+        Way::Command(command) => {
+            say(format_args!("{mailbox}: the command {:?}, run as {account}", command.as_str()));
+        }
+        Way::File(path) => {
+            say(format_args!("{mailbox}: the file {:?}, written as {account}", path.as_str()));
+        }
+        Way::Routed | Way::Mailbox => match router.user(mailbox) {
+            Ok(Some(user)) => say_mailbox(settings, router, mailbox, &user),
+            Ok(None) => {
+                say(format_args!("{mailbox}: there is no such user, reported with 5.1.1"));
+                return exit::NOUSER;
+            }
+            Err(failure) => {
+                say(format_args!("{mailbox}: {} {}", failure.status, failure.text));
+                return exit::TEMPFAIL;
+            }
+        },
+    }
+    exit::OK
+}
+
+/// Prints where the mailbox of a user is.
+fn say_mailbox(settings: &Settings, router: &LocalRouter, mailbox: &Mailbox, user: &User) {
+    let domain = mailbox.domain();
+    let whose = match router.is_virtual(domain) {
+        true => format!("{}, a user of {domain}", user.name),
+        false => user.name.to_string(),
+    };
+    let template = Template::new(router.mailbox_path(domain), settings.local.format);
+    match Place::of(&template.mailbox, user, domain) {
+        Ok(place) => {
+            say(format_args!("{mailbox}: the mailbox of {whose}, {}", place.path().display()));
+        }
+        Err(failure) => say(format_args!("{mailbox}: {} {}", failure.status, failure.text)),
+    }
+}
+
+/// What makes an address stand for others: a line of an alias file, or who takes mail for those who
+/// are not known.
+fn alias_place(router: &LocalRouter, mailbox: &Mailbox) -> String {
+    match router.spot_of(mailbox) {
+        Ok(Some(spot)) => spot.to_string(),
+        Ok(None) if mailbox.local_part().as_str().eq_ignore_ascii_case("postmaster") => {
+            "the postmaster of this host".to_owned()
+        }
+        Ok(None) => "catch_all, since there is no such user".to_owned(),
+        Err(failure) => failure.text,
+    }
 }
 
 /// Who logs in and how; never the secret.

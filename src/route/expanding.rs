@@ -10,7 +10,7 @@ use crate::mail::status::Status;
 use crate::route::addressee::{Addressee, Way};
 use crate::route::aliases::Key;
 use crate::route::kept_file::ALIASES_WRONG;
-use crate::route::lookup::{Called, Found, Lookup, MAX_DEPTH, Spot, called};
+use crate::route::lookup::{Called, Found, Lookup, MAX_DEPTH, Seen, Spot, called};
 use crate::route::realm::Realm;
 use crate::route::targets::Target;
 
@@ -174,7 +174,7 @@ impl<'l, 'r> Expanding<'l, 'r> {
         if self.lookup.owner(inner)?.is_none() {
             return Ok(false);
         }
-        let mut seen = HashSet::from([self.first.clone()]);
+        let mut seen = Seen::only(self.first.clone());
         self.lookup.leads_somewhere(mailbox, &mut seen, 0)
     }
 

@@ -3,17 +3,19 @@
 //! Aliases come first, then users, then the postmaster, then whoever takes the mail for unknown
 //! users: the alias `@domain`, else the catch-all.
 
-use std::collections::HashSet;
+use std::sync::Arc;
 
 use crate::config::settings::{LocalDomains, Settings};
 use crate::deliver::outcome::Failure;
-use crate::mail::address::{Domain, LocalPart, Mailbox};
+use crate::mail::address::{Domain, DomainName, LocalPart, Mailbox};
 use crate::route::addressee::{Addressee, Expansion, Way};
+use crate::route::aliases::{AliasTable, Key};
 use crate::route::expanding::{ALIAS_LOOP, Expanding};
 use crate::route::kept_file::ALIASES_WRONG;
 use crate::route::lists::Lists;
-use crate::route::lookup::{Found, Lookup, Spot, called, is_postmaster};
+use crate::route::lookup::{Found, Lookup, Seen, Spot, called, is_postmaster};
 use crate::route::realm::Realm;
+use crate::route::targets::{AliasError, Target};
 use crate::route::users::User;
 
 /// What an address of this host means.
@@ -36,6 +38,8 @@ pub struct LocalRouter {
     /// That of `[local]`, then those of the virtual domains.
     realms: Vec<Realm>,
     lists: Lists,
+    /// How an alias file is read.
+    read: fn(&[u8]) -> Result<AliasTable, AliasError>,
 }
 
 impl LocalRouter {
@@ -47,13 +51,25 @@ impl LocalRouter {
             domains: settings.server.domains.clone(),
             realms: std::iter::once(Realm::local(settings)).chain(others).collect(),
             lists: Lists::default(),
+            read: AliasTable::parse,
         }
+    }
+
+    /// The same by what can be read of alias files with mistakes in them, for those who look for
+    /// more of them.
+    pub fn in_spite_of_mistakes(settings: &Settings) -> Self {
+        Self { read: |octets| Ok(AliasTable::read(octets).0), ..Self::new(settings) }
     }
 
     /// Where the mailboxes of the users at a domain of ours are: a path with `{user}`, `{domain}`
     /// or `{home}` in it.
     pub fn mailbox_path(&self, domain: &Domain) -> &str {
         &self.realm(domain).1.path
+    }
+
+    /// Whether a domain has users of its own.
+    pub fn is_virtual(&self, domain: &Domain) -> bool {
+        self.realm(domain).1.virtual_domain.is_some()
     }
 
     /// What `mailbox`, whose domain is one of ours, means. It takes a `stat` of the alias file
@@ -92,8 +108,38 @@ impl LocalRouter {
         Ok(found.map(|found| found.spot()))
     }
 
+    /// Who is meant by a target of the alias `key` in the alias file of `domain`, if it is an address
+    /// or a name.
+    ///
+    /// # Errors
+    /// A temporary failure when an alias file cannot be read.
+    pub fn meant_by(
+        &self,
+        domain: &DomainName,
+        key: &Key,
+        target: &Target,
+    ) -> Result<Option<Addressee>, Failure> {
+        let lookup = Lookup::new(self);
+        let (index, realm) = self.realm(&Domain::Name(domain.clone()));
+        let (mailbox, way) = match target {
+            Target::Name(name) => {
+                let is_open = |found: &Found<'_>| found.index == index && found.key == *key;
+                (lookup.named(realm, name, is_open)?, Way::Routed)
+            }
+            Target::Address(mailbox) => (mailbox.clone(), Way::Routed),
+            Target::Mailbox(user) => (lookup.user_named(realm, user), Way::Mailbox),
+            Target::Command(_) | Target::File(_) | Target::Include(_) => return Ok(None),
+        };
+        Ok(Some(Addressee { mailbox, way }))
+    }
+
     pub(super) fn domains(&self) -> &LocalDomains {
         &self.domains
+    }
+
+    /// The aliases of a realm as its file has them now; `None` where there is no file.
+    pub(super) fn aliases_of(&self, realm: &Realm) -> Result<Option<Arc<AliasTable>>, Failure> {
+        realm.aliases.as_ref().map_or(Ok(None), |file| file.load(self.read))
     }
 
     pub(super) fn realms(&self) -> &[Realm] {
@@ -161,7 +207,7 @@ impl LocalRouter {
         lookup: &Lookup<'_>,
         mailbox: &Mailbox,
     ) -> Result<Resolution, Failure> {
-        let mut seen = HashSet::from([called(mailbox)]);
+        let mut seen = Seen::only(called(mailbox));
         if let Some(postmaster) = lookup.postmaster_of_the_host(mailbox) {
             let text = format!("mail for {postmaster} leads only back to {mailbox}");
             return match lookup.leads_somewhere(&postmaster, &mut seen, 0)? {
@@ -183,7 +229,7 @@ impl LocalRouter {
         lookup: &Lookup<'_>,
         mailbox: &Mailbox,
     ) -> Result<Option<Resolution>, Failure> {
-        let mut seen = HashSet::from([called(mailbox)]);
+        let mut seen = Seen::only(called(mailbox));
         if let Some(found) = lookup.domain_alias(mailbox.domain())? {
             return match lookup.has_exit(&found, &mut seen, 0)? {
                 true => self.resolve_alias(lookup, &found, mailbox).map(Some),

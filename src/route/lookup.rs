@@ -20,7 +20,7 @@ use crate::route::users::split_detail;
 
 /// Aliases and lists within each other.
 pub(super) const MAX_DEPTH: usize = 32;
-/// The most addresses that are looked at to find out whether a catch-all leads anywhere.
+/// The most addresses, and the most lists, that are looked at to find out whether a catch-all leads anywhere.
 const MAX_SEEN: usize = 1000;
 
 /// A place in an alias file or a list.
@@ -52,6 +52,29 @@ pub(super) type Called = (String, Domain);
 /// What a mailbox of this host is called in any case.
 pub(super) fn called(mailbox: &Mailbox) -> Called {
     (mailbox.local_part().as_str().to_ascii_lowercase(), mailbox.domain().clone())
+}
+
+/// What was looked at already to find out whether mail comes to an end.
+pub(super) struct Seen {
+    mailboxes: HashSet<Called>,
+    lists: HashSet<(usize, PathBuf)>,
+}
+
+impl Seen {
+    /// Only `mailbox`, whose mail it is about.
+    pub(super) fn only(mailbox: Called) -> Self {
+        Self { mailboxes: HashSet::from([mailbox]), lists: HashSet::new() }
+    }
+
+    /// Notes a mailbox. False where it was seen before, or nobody looks any further.
+    fn insert(&mut self, mailbox: &Mailbox) -> bool {
+        self.mailboxes.len() < MAX_SEEN && self.mailboxes.insert(called(mailbox))
+    }
+
+    /// The same for a list in an alias file of the realm with this index.
+    fn insert_list(&mut self, index: usize, path: &Path) -> bool {
+        self.lists.len() < MAX_SEEN && self.lists.insert((index, path.to_owned()))
+    }
 }
 
 /// One look at the alias files.
@@ -166,13 +189,13 @@ impl<'r> Lookup<'r> {
     pub(super) fn leads_somewhere(
         &self,
         mailbox: &Mailbox,
-        seen: &mut HashSet<Called>,
+        seen: &mut Seen,
         depth: usize,
     ) -> Result<bool, Failure> {
         if !self.is_ours(mailbox) {
             return Ok(true);
         }
-        if depth >= MAX_DEPTH || seen.len() >= MAX_SEEN || !seen.insert(called(mailbox)) {
+        if depth >= MAX_DEPTH || !seen.insert(mailbox) {
             return Ok(false);
         }
         if let Some(found) = self.alias(mailbox)? {
@@ -200,7 +223,7 @@ impl<'r> Lookup<'r> {
     pub(super) fn has_exit(
         &self,
         found: &Found<'_>,
-        seen: &mut HashSet<Called>,
+        seen: &mut Seen,
         depth: usize,
     ) -> Result<bool, Failure> {
         self.have_exit(found.alias.targets.iter(), found, seen, depth)
@@ -210,7 +233,7 @@ impl<'r> Lookup<'r> {
         &self,
         targets: impl Iterator<Item = &'t Target>,
         found: &Found<'_>,
-        seen: &mut HashSet<Called>,
+        seen: &mut Seen,
         depth: usize,
     ) -> Result<bool, Failure> {
         for target in targets {
@@ -218,8 +241,10 @@ impl<'r> Lookup<'r> {
                 Target::Name(name) => self.named(found.realm, name, |it| it.is(found))?,
                 Target::Address(mailbox) => mailbox.clone(),
                 Target::Mailbox(_) | Target::Command(_) | Target::File(_) => return Ok(true),
-                Target::Include(_) if depth >= MAX_DEPTH => continue,
                 Target::Include(path) => {
+                    if depth >= MAX_DEPTH || !seen.insert_list(found.index, path) {
+                        continue;
+                    }
                     let list = self.list(path)?;
                     let targets = &mut list.iter().map(|(_, target)| target);
                     let targets: &mut dyn Iterator<Item = &Target> = targets;
@@ -270,12 +295,10 @@ impl<'r> Lookup<'r> {
         }))
     }
 
-    /// The aliases as the file has them now; `None` where there is no file.
     fn table(&self, index: usize, realm: &Realm) -> Result<Option<&AliasTable>, Failure> {
-        let Some(file) = &realm.aliases else { return Ok(None) };
         let cell = &self.tables[index];
         if cell.get().is_none() {
-            let table = file.load(AliasTable::parse)?;
+            let table = self.router.aliases_of(realm)?;
             return Ok(cell.get_or_init(|| table).as_deref());
         }
         Ok(cell.get().and_then(Option::as_deref))

@@ -65,16 +65,23 @@ impl std::error::Error for AliasError {}
 /// The first line that cannot be read.
 pub fn read_list(octets: &[u8]) -> Result<Vec<(usize, Target)>, AliasError> {
     let mut targets = Vec::new();
-    for (index, octets) in octets.split(|&octet| octet == b'\n').enumerate() {
-        let line = index + 1;
-        let error = |text| AliasError { line, text };
-        let text = line_text(octets).map_err(error)?;
-        if !text.starts_with('#') {
-            let read = read_targets(text).map_err(error)?;
-            targets.extend(read.into_iter().map(|target| (line, target)));
-        }
+    for line in list_lines(octets) {
+        let (line, read) = line?;
+        targets.extend(read.into_iter().map(|target| (line, target)));
     }
     Ok(targets)
+}
+
+/// The same line by line, so that a check finds all that is wrong.
+pub fn list_lines(octets: &[u8]) -> impl Iterator<Item = Result<(usize, Vec<Target>), AliasError>> {
+    let lines = octets.split(|&octet| octet == b'\n').zip(1..);
+    lines.map(|(octets, line)| {
+        let read = line_text(octets).and_then(|text| match text.starts_with('#') {
+            true => Ok(Vec::new()),
+            false => read_targets(text),
+        });
+        read.map(|targets| (line, targets)).map_err(|text| AliasError { line, text })
+    })
 }
 
 /// A line as text, without the blanks around it.

@@ -16,8 +16,11 @@ fn check(lines: &str, password: &str, mode: u32) -> (i32, String) {
     fs::write(&file, password).unwrap();
     fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
     let lines = lines.replace("PASSWORD", file.to_str().unwrap());
+    let aliases = folder.path().join("aliases");
+    fs::write(&aliases, "root: me@far.test\n").unwrap();
     let user = "[server]\nhostname = me.test\nuser = root\n[listen.smtp]\ntls = none\n";
-    fs::write(&config, format!("{user}[smarthost]\n{lines}\n")).unwrap();
+    let local = format!("[local]\naliases = {}\n", aliases.display());
+    fs::write(&config, format!("{user}{local}[smarthost]\n{lines}\n")).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_mailwren"));
     command.arg("--config").arg(&config).arg("check").env_remove("MAILWREN_CONFIG");
     let output = command.output().unwrap();

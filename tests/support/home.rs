@@ -29,7 +29,9 @@ const DEFAULTS: [(&str, &str); 19] = [
 ];
 const USERS: &str = "ann\nbob\ncarl\n";
 const ALIASES: &str = "root: ann\nstaff: ann, bob\ncarl: carl, bob\nfar: zoe@far.test\n\
-    script: \"|run --secret\", /var/log/mail\nmixed: ann, |run\npeter: paul\npaul: peter\n";
+    script: \"|run --secret\", /var/log/mail\nmixed: ann, |run\n";
+/// Aliases that lead nowhere.
+const LOOPS: &str = "peter: paul\npaul: peter\n";
 
 /// Who may log in, where a listener lets anybody. The password of each is `pass word`; Ann has
 /// keys for all mechanisms, Bob and the printer a hash from elsewhere, Carl is locked. Cheap, since
@@ -58,6 +60,7 @@ impl Home {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("users"), USERS).unwrap();
         fs::write(folder.path().join("aliases"), ALIASES).unwrap();
+        fs::write(folder.path().join("loops"), LOOPS).unwrap();
         let accounts = folder.path().join("accounts");
         fs::write(&accounts, ACCOUNTS).unwrap();
         fs::set_permissions(&accounts, Permissions::from_mode(0o600)).unwrap();

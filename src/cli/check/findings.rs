@@ -15,7 +15,7 @@ enum Severity {
 /// One finding. `Display` is its line: `FILE: what, what to do`, or `FILE:LINE: …`, and before
 /// what is no mistake yet the word `warning`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Finding {
+pub(in crate::cli) struct Finding {
     severity: Severity,
     file: PathBuf,
     /// Counted from 1.
@@ -25,26 +25,36 @@ pub(super) struct Finding {
 
 /// All findings, in the order in which they were made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Findings(Vec<Finding>);
+pub(in crate::cli) struct Findings(Vec<Finding>);
 
 impl Findings {
     /// Notes what has to be mended.
-    pub(super) fn mistake(&mut self, file: &Path, line: Option<usize>, text: impl Into<String>) {
+    pub(in crate::cli) fn mistake(
+        &mut self,
+        file: &Path,
+        line: Option<usize>,
+        text: impl Into<String>,
+    ) {
         self.add(Severity::Mistake, file, line, text.into());
     }
 
     /// Notes what works now and should be looked at.
-    pub(super) fn warning(&mut self, file: &Path, line: Option<usize>, text: impl Into<String>) {
+    pub(in crate::cli) fn warning(
+        &mut self,
+        file: &Path,
+        line: Option<usize>,
+        text: impl Into<String>,
+    ) {
         self.add(Severity::Warning, file, line, text.into());
     }
 
     /// Whether anything has to be mended.
-    pub(super) fn has_mistake(&self) -> bool {
+    pub(in crate::cli) fn has_mistake(&self) -> bool {
         self.iter().any(|finding| finding.severity == Severity::Mistake)
     }
 
     /// The findings.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Finding> {
+    pub(in crate::cli) fn iter(&self) -> impl Iterator<Item = &Finding> {
         self.0.iter()
     }
 

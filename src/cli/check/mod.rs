@@ -1,10 +1,12 @@
 //! `mailwren check`: reads the configuration as the server would, and the files that it names,
 //! and says what is wrong.
 
+pub(super) mod aliases;
 mod certificate;
-mod findings;
+pub(super) mod findings;
 mod rewrite;
 mod rights;
+mod root;
 mod secrets;
 mod smarthost;
 pub(super) mod users;
@@ -25,6 +27,8 @@ pub(super) fn run(invocation: &mut Invocation) -> Result<u8, lexopt::Error> {
     let mut findings = Findings::default();
     certificate::look(&settings, &mut findings);
     users::look(&settings, &mut findings);
+    aliases::look(&settings, &mut findings);
+    root::look(&settings, &mut findings);
     smarthost::look(&settings, &invocation.config_path(), &mut findings);
     rewrite::look(&settings, &invocation.config_path(), &mut findings);
     secrets::look(&invocation.config_path(), &settings, &mut findings);

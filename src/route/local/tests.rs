@@ -1,3 +1,5 @@
+//! What addresses come to, by tables, and by random alias files that are played to their ends.
+
 use super::*;
 use crate::config::settings::{Local, MailboxFormat, Users, VirtualDomain};
 use crate::route::expanding::MAX_ADDRESSEES;
@@ -264,6 +266,25 @@ fn lists_are_bounded_in_depth_and_number() {
     }
     fs::write(path(0), wide).unwrap();
     assert_eq!(resolve(&router, "l@home.test").split(' ').count(), 300);
+}
+
+#[test]
+fn lists_that_include_each_other_over_and_over_are_looked_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let router = router(folder.path(), USERS, Some("l@home.test"));
+    let path = |name: usize| folder.path().join(format!("l{name}"));
+    let aliases = format!("l: m\nm: :include:{}\nowner-m: ann", path(0).display());
+    fs::write(folder.path().join("aliases"), aliases).unwrap();
+    for n in 0..25 {
+        let next = path(n + 1).display().to_string();
+        fs::write(path(n), format!(":include:{next}\n:include:{next}\n:include:{next}\nl\nm"))
+            .unwrap();
+    }
+    fs::write(path(25), "l\n").unwrap();
+    assert_eq!(resolve(&router, "l@home.test"), "5.4.6");
+    assert_eq!(resolve(&router, "zoe@home.test"), "unknown");
+    fs::write(path(25), "l\nbob").unwrap();
+    assert_eq!(resolve(&router, "zoe@home.test"), "l@home.test");
 }
 
 /// home.test, and with own users v.test, without any w.test.
