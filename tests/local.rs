@@ -226,3 +226,100 @@ sys.stdin.read()
         assert_eq!(waiting.join().unwrap(), delivered(&path));
     });
 }
+
+#[test]
+fn a_detail_names_a_folder_that_is_there_and_no_other() {
+    let folder = Folder::new();
+    let path = folder.path();
+    for (format, pattern, inbox) in [
+        (MailboxFormat::Maildir, "{user}/.{detail}", "ann/new"),
+        (MailboxFormat::Mbox, "m/{user}/{detail}", "m/ann/inbox"),
+    ] {
+        let pattern = format!("{}/{pattern}", path.display());
+        let delivery = delivery_by(&settings(format, &pattern, Users::Any));
+        let place = |name: &str| match (format, name) {
+            (MailboxFormat::Maildir, "") => path.join("ann"),
+            (MailboxFormat::Maildir, name) => path.join("ann").join(format!(".{name}")),
+            (MailboxFormat::Mbox, "") => path.join("m/ann/inbox"),
+            (MailboxFormat::Mbox, name) => path.join("m/ann").join(name),
+        };
+        if format == MailboxFormat::Mbox {
+            fs::create_dir(path.join("m")).unwrap();
+        }
+        assert_eq!(deliver(&delivery, MESSAGE, "ann+lists@home.test"), delivered(&place("")));
+        match format {
+            MailboxFormat::Maildir => fs::create_dir_all(place("lists").join("new")).unwrap(),
+            MailboxFormat::Mbox => fs::write(place("lists"), "").unwrap(),
+        }
+        for (address, name) in [
+            ("ann+lists", "lists"),
+            ("ANN+Lists", "lists"),
+            ("ann", ""),
+            ("ann+other", ""),
+            ("\"ann+../bob\"", ""),
+            ("\"ann+ \"", ""),
+        ] {
+            let outcome = deliver(&delivery, MESSAGE, &format!("{address}@home.test"));
+            assert_eq!(outcome, delivered(&place(name)), "{address}");
+        }
+        assert!(path.join(inbox).exists());
+        let lists = place("lists");
+        let found = match format {
+            MailboxFormat::Maildir => files(&lists.join("new")).len(),
+            MailboxFormat::Mbox => {
+                fs::read(&lists).unwrap().windows(6).filter(|w| w == b"\nFrom ").count() + 1
+            }
+        };
+        assert_eq!(found, 2);
+        assert!(!place("other").exists() && !path.join("bob").exists());
+    }
+}
+
+#[test]
+fn a_maildir_that_is_full_defers_and_its_folders_count() {
+    let folder = Folder::new();
+    let pattern = format!("{}/{{user}}/.{{detail}}", folder.path().display());
+    let mut settings = settings(MailboxFormat::Maildir, &pattern, Users::Any);
+    settings.local.quota = true;
+    let delivery = delivery_by(&settings);
+    let ann = folder.path().join("ann");
+    deliver(&delivery, MESSAGE, "ann@home.test");
+    fs::create_dir_all(ann.join(".lists/new")).unwrap();
+    let octets = fs::metadata(&files(&ann.join("new"))[0]).unwrap().len();
+    fs::write(ann.join("maildirsize"), format!("{}S\n{octets} 1\n", 3 * octets)).unwrap();
+    for address in ["ann+lists@home.test", "ann@home.test"] {
+        assert!(matches!(deliver(&delivery, MESSAGE, address), Outcome::Delivered { .. }));
+    }
+    let sheet = format!("{}S\n{octets} 1\n{octets} 1\n{octets} 1\n", 3 * octets);
+    assert_eq!(fs::read_to_string(ann.join("maildirsize")).unwrap(), sheet);
+    for address in ["ann+lists@home.test", "ann@home.test"] {
+        let failure = deferred(deliver(&delivery, MESSAGE, address));
+        assert_eq!(failure.status.to_string(), "4.2.2", "{}", failure.text);
+    }
+    assert_eq!(files(&ann.join("new")).len(), 2);
+    assert!(files(&ann.join("tmp")).is_empty());
+    settings.local.quota = false;
+    let outcome = deliver(&delivery_by(&settings), MESSAGE, "ann@home.test");
+    assert!(matches!(outcome, Outcome::Delivered { .. }));
+    assert_eq!(fs::read_to_string(ann.join("maildirsize")).unwrap(), sheet);
+}
+
+#[test]
+fn an_mbox_trusts_no_note_of_a_stranger() {
+    let folder = Folder::new();
+    let content = b"Status: RO\r\nContent-Length: 100000\r\nX-UID: 7\r\n\r\nStatus: ok\r\n";
+    for (format, disarmed) in [(MailboxFormat::Mbox, "X-Original-"), (MailboxFormat::Maildir, "")] {
+        fs::remove_file(folder.path().join("ann")).ok();
+        deliver(&folder.delivery(format, Users::Any), content, "ann@home.test");
+        let path = match format {
+            MailboxFormat::Mbox => folder.path().join("ann"),
+            MailboxFormat::Maildir => files(&folder.path().join("ann/new")).remove(0),
+        };
+        let text = fs::read_to_string(path).unwrap();
+        let expected = format!(
+            "{disarmed}Status: RO\n{disarmed}Content-Length: 100000\n{disarmed}X-UID: 7\n\n\
+             Status: ok\n"
+        );
+        assert!(text.contains(&expected), "{text}");
+    }
+}

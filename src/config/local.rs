@@ -84,9 +84,9 @@ fn mbox_locks(text: &str) -> Result<Vec<MboxLock>, String> {
 
 fn mailbox_path(section: &mut Reader<'_>, format: MailboxFormat, users: &Users) -> Option<String> {
     if section.is_set("path") {
-        return section.value("path", |text| paths::template(text, format, users));
+        return section.value("path", |text| paths::mailbox(text, format, users));
     }
-    match paths::template(paths::default_template(format), format, users) {
+    match paths::mailbox(paths::default_template(format), format, users) {
         Ok(path) => Some(path),
         Err(_) => {
             section.wrong(
@@ -169,7 +169,7 @@ fn domain(section: &mut Reader<'_>, name: DomainName) -> Option<VirtualDomain> {
     let aliases = section.value("aliases", paths::optional);
     let path = section.value("path", |text| match text {
         "" => Ok("/var/mail/{domain}/{user}".to_owned()),
-        _ => paths::template(text, MailboxFormat::Maildir, &Users::Any),
+        _ => paths::mailbox(text, MailboxFormat::Maildir, &Users::Any),
     });
     let catch_all = section.value("catch_all", |text| addresses::catch_all(text, &name));
     Some(VirtualDomain {

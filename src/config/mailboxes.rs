@@ -20,7 +20,10 @@ pub(super) const LOCAL: &[Key] = &[
         Kind::Words("an absolute path with {user}, {domain} or {home} in it"),
         "",
         "Where a user's mailbox is: a path with {user}, {domain} or, first, {home} in it. \
-         Empty: /var/mail/{user} for mbox, {home}/Maildir for maildir.",
+         Empty: /var/mail/{user} for mbox, {home}/Maildir for maildir. With .{detail} as its last \
+         part, as in {home}/Maildir/.{detail}, mail for user+detail goes into that folder of the \
+         Maildir, if the user has made one, and all other mail into the Maildir; with {detail} into a \
+         Maildir within it. For mbox the last part is a file, and `inbox` beside it has all other mail.",
     ),
     key(
         "users",
@@ -81,14 +84,17 @@ pub(super) const LOCAL: &[Key] = &[
         "mbox_locks",
         Kind::Words("dotlock, fcntl and flock, in the order in which they are taken"),
         "dotlock, fcntl",
-        "How an mbox is locked against mail readers: dotlock, fcntl and flock, in this order.",
+        "How an mbox is locked against mail readers: dotlock, fcntl and flock, in this order and no \
+         others. Give what the readers of this host take. Where the owner of an mbox may not create \
+         a file beside it, there is no dotlock, and the others must do.",
     ),
     key(
         "quota",
         YES_NO,
         "no",
-        "Whether the file maildirsize in a Maildir counts, with the limits in its first line \
-         (Maildir++).",
+        "Whether the file maildirsize in a Maildir counts, with the limits in its first line, such \
+         as 10000000S,1000C for octets and messages (Maildir++). Mail that does not fit waits. A \
+         Maildir without the file has no quota, and an mbox never has one.",
     ),
     key(
         "vacation",
@@ -127,8 +133,8 @@ pub(super) const DOMAIN: &[Key] = &[
         "path",
         Kind::Words("an absolute path with {user} in it"),
         "",
-        "Where the mailboxes of the domain are: a path with {user} and perhaps {domain} in it. \
-         They belong to the account of the server. Empty: /var/mail/{domain}/{user}.",
+        "Where the mailboxes of the domain are: a path with {user} and perhaps {domain} in it, and \
+         {detail} as in [local] path. They belong to the account of the server. Empty: /var/mail/{domain}/{user}.",
     ),
     key(
         "catch_all",

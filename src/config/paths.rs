@@ -11,7 +11,7 @@ const MAX_PATH: usize = 4095;
 /// The longest path of a Unix socket, in octets: `sun_path` in unix(7), without the final NUL.
 const MAX_SOCKET: usize = 107;
 /// What a template may have in braces.
-const PLACEHOLDERS: [&str; 3] = ["{user}", "{domain}", "{home}"];
+const PLACEHOLDERS: [&str; 4] = ["{user}", "{domain}", "{home}", "{detail}"];
 
 /// An absolute path.
 pub(super) fn path(text: &str) -> Result<PathBuf, String> {
@@ -61,9 +61,37 @@ pub(super) const fn default_template(format: MailboxFormat) -> &'static str {
     }
 }
 
+/// The path of a mailbox: an absolute one with `{user}` or `{home}` in it, and perhaps `{detail}` at
+/// its end, without slashes there.
+pub(super) fn mailbox(text: &str, format: MailboxFormat, users: &Users) -> Result<String, String> {
+    let Some((above, last)) = text.trim_end_matches('/').rsplit_once('/') else {
+        return template(text, format, users);
+    };
+    if !matches!(last, "{detail}" | ".{detail}") {
+        return template(text, format, users);
+    }
+    // What is left must be a mailbox by itself, or the folder of many: a stranger who writes to
+    // user+detail must not choose among all files of a home.
+    let above = template(above, MailboxFormat::Maildir, users)?;
+    if format == MailboxFormat::Mbox && text.ends_with('/') {
+        return Err(NO_FOLDER.to_owned());
+    }
+    Ok(format!("{above}/{last}"))
+}
+
+/// What is wrong with a path of an mbox that ends with a slash.
+const NO_FOLDER: &str = "a mbox is a file; take the / from the end";
+
 /// An absolute path with `{user}` or `{home}` in it, without slashes at its end.
-pub(super) fn template(text: &str, format: MailboxFormat, users: &Users) -> Result<String, String> {
+fn template(text: &str, format: MailboxFormat, users: &Users) -> Result<String, String> {
     check_placeholders(text)?;
+    if text.contains("{detail}") {
+        return Err(
+            "{detail} can only be the last part of a mailbox's path, alone or behind a dot, \
+                    below one with {user} or a folder in {home}: {home}/Maildir/.{detail}"
+                .to_owned(),
+        );
+    }
     check_parents(text)?;
     let below_home = text.strip_prefix("{home}");
     // `{home}x` would be a neighbour of the home and belong to somebody else.
@@ -82,7 +110,7 @@ pub(super) fn template(text: &str, format: MailboxFormat, users: &Users) -> Resu
         );
     }
     if format == MailboxFormat::Mbox && text.ends_with('/') {
-        return Err("a mbox is a file; take the / from the end".to_owned());
+        return Err(NO_FOLDER.to_owned());
     }
     Ok(text.trim_end_matches('/').to_owned())
 }
@@ -131,6 +159,31 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
+    fn a_detail_comes_last_and_below_what_is_a_users_own() {
+        for (text, kept) in [
+            ("{home}/Maildir/.{detail}", Some("{home}/Maildir/.{detail}")),
+            ("/mail/{user}/{detail}/", Some("/mail/{user}/{detail}")),
+            ("/mail/{domain}/{user}//.{detail}", Some("/mail/{domain}/{user}/.{detail}")),
+            ("{home}/{detail}", None),
+            ("{home}/.{detail}", None),
+            ("/mail/{detail}", None),
+            ("/mail/{detail}/{user}", None),
+            ("/mail/{domain}/{detail}", None),
+            ("/mail/{user}/x{detail}", None),
+            ("/mail/{user}-{detail}", None),
+            ("/mail/{user}/{detail}/{detail}", None),
+            ("/mail/{user}/{detail}/Maildir", None),
+            ("{detail}", None),
+            ("/{detail}", None),
+        ] {
+            let read = mailbox(text, MailboxFormat::Maildir, &Users::System);
+            assert_eq!(read.as_deref().ok(), kept, "{text}: {read:?}");
+        }
+        assert!(mailbox("/mail/{user}/{detail}/", MailboxFormat::Mbox, &Users::Any).is_err());
+        assert!(forward("{home}/forward/{detail}", &Users::System).is_err());
+    }
+
+    #[test]
     fn templates_name_a_place_for_each_user() {
         for (text, kept) in [
             ("/var/mail/{user}", "/var/mail/{user}"),
@@ -139,7 +192,7 @@ mod tests {
             ("/mail/{user}@{domain}", "/mail/{user}@{domain}"),
             ("{home}/{user}", "{home}/{user}"),
         ] {
-            let read = template(text, MailboxFormat::Maildir, &Users::System);
+            let read = mailbox(text, MailboxFormat::Maildir, &Users::System);
             assert_eq!(read.as_deref(), Ok(kept));
         }
         for text in [
@@ -163,29 +216,34 @@ mod tests {
             "{home}/{home}",
             "//",
         ] {
-            let read = template(text, MailboxFormat::Maildir, &Users::System);
+            let read = mailbox(text, MailboxFormat::Maildir, &Users::System);
             assert!(read.is_err(), "{text}: {read:?}");
         }
     }
 
     proptest! {
         #[test]
-        fn a_template_that_is_taken_is_safe(text in "(\\{home\\}|/)?(\\{user\\}|\\{domain\\}|\\{home\\}|[a./{}]){0,8}") {
+        fn a_template_that_is_taken_is_safe(
+            text in "(\\{home\\}|/)?(\\{user\\}|\\{domain\\}|\\{home\\}|/\\{detail\\}|[a./{}]){0,8}"
+        ) {
             for format in [MailboxFormat::Mbox, MailboxFormat::Maildir] {
-                if let Ok(kept) = template(&text, format, &Users::System) {
+                if let Ok(kept) = mailbox(&text, format, &Users::System) {
                     let is_in_home = kept.starts_with("{home}/");
                     let is_of_a_user = is_in_home || kept.contains("{user}");
                     prop_assert!(is_in_home || kept.starts_with('/'));
                     prop_assert!(is_of_a_user && check_parents(&kept).is_ok() && !kept.ends_with('/'));
+                    let details = kept.matches("{detail}").count();
+                    let is_last = details == 1 && kept.ends_with("{detail}");
+                    prop_assert!(details == 0 || is_last);
                 }
-                let _ = template(&text, format, &Users::Any);
+                let _ = mailbox(&text, format, &Users::Any);
             }
         }
 
         #[test]
         fn random_text_never_panics(text in any::<String>()) {
             let _ = (optional(&text), socket(&text), users(&text));
-            let _ = template(&text, MailboxFormat::Mbox, &Users::System);
+            let _ = mailbox(&text, MailboxFormat::Mbox, &Users::System);
         }
     }
 }

@@ -242,7 +242,8 @@ pub enum SenderRule {
 pub struct Local {
     /// How a mailbox is written.
     pub format: MailboxFormat,
-    /// Where it is: a path with `{user}`, `{domain}` and `{home}` in it. Not yet expanded.
+    /// Where it is: a path with `{user}`, `{domain}` and `{home}` in it, and perhaps `{detail}` at
+    /// its end. Not yet expanded.
     pub path: String,
     /// Who has a mailbox.
     pub users: Users,

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 
 use crate::config::settings::MailboxFormat;
 use crate::deliver::place::Place;
-use crate::sys::disk::Disk;
+use crate::sys::disk::{Disk, Folder, Open};
 
 /// What stands for the detail in a template.
 const PLACEHOLDER: &str = "{detail}";
@@ -20,6 +20,8 @@ const PLACEHOLDER: &str = "{detail}";
 const INBOX: &str = "inbox";
 /// The longest detail that can name a folder, in octets.
 const MAX_DETAIL: usize = 64;
+/// What an mbox begins with, unless it is empty.
+const FROM: &[u8] = b"From ";
 /// The folders that a Maildir consists of.
 const PARTS: [&str; 3] = ["cur", "new", "tmp"];
 
@@ -81,7 +83,7 @@ impl<'a> Template<'a> {
             folder = folder.and_then(|folder| folder.walk_to(name));
         }
         folder.is_ok_and(|folder| match self.format {
-            MailboxFormat::Mbox => folder.look_at(&place.name).is_ok_and(|status| status.is_file()),
+            MailboxFormat::Mbox => is_mbox(&folder, &place.name),
             MailboxFormat::Maildir => {
                 folder.walk_to(&place.name).and_then(|maildir| maildir.walk_to("new")).is_ok()
             }
@@ -89,13 +91,20 @@ impl<'a> Template<'a> {
     }
 }
 
+/// Whether the file is an mbox, and not something else that somebody keeps beside them.
+fn is_mbox(folder: &Folder, name: &str) -> bool {
+    let is_file = folder.look_at(name).is_ok_and(|status| status.is_file());
+    let beginning = || folder.open(name, Open::Read)?.read_up_to(FROM.len() as u64);
+    is_file && beginning().is_ok_and(|text| text.is_empty() || text == FROM)
+}
+
 /// Whether a detail can be the name of a folder behind this prefix: one component, visible ASCII,
 /// no hidden file, no lock. In Maildir++ a dot would be a folder within a folder.
 fn is_fit(detail: &str, prefix: &str) -> bool {
+    let has_dot = if prefix == "." { detail.contains('.') } else { detail.starts_with('.') };
     (1..=MAX_DETAIL).contains(&detail.len())
         && detail.bytes().all(|octet| octet.is_ascii_graphic() && octet != b'/')
-        && !detail.starts_with('.')
-        && (prefix.is_empty() || !detail.contains('.'))
+        && !has_dot
         && !detail.to_ascii_lowercase().ends_with(".lock")
         && !PARTS.iter().any(|part| part.eq_ignore_ascii_case(detail))
 }
@@ -137,6 +146,9 @@ mod tests {
         fs::create_dir_all(other.join("new")).unwrap();
         symlink(&other, path.join(".link")).unwrap();
         fs::write(path.join("file"), "").unwrap();
+        fs::write(path.join("full"), "From ann@x.test").unwrap();
+        fs::write(path.join("notes"), "Frost and other things").unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, path.join("fifo"), 0o600.into()).unwrap();
         fs::write(path.join("file.lock"), "").unwrap();
         symlink(path.join("file"), path.join("filelink")).unwrap();
         let long = "x".repeat(65);
@@ -161,6 +173,9 @@ mod tests {
             (Maildir, "", "plain/new", None),
             (Mbox, "", "file", Some("file")),
             (Mbox, "", "FILE", Some("file")),
+            (Mbox, "", "full", Some("full")),
+            (Mbox, "", "notes", None),
+            (Mbox, "", "fifo", None),
             (Mbox, "", "filelink", None),
             (Mbox, "", "file.lock", None),
             (Mbox, "", "plain", None),

@@ -13,7 +13,7 @@ mod verify;
 use lexopt::Parser;
 
 use super::output::warn;
-use super::{Invocation, queue};
+use super::{Invocation, aliases, queue};
 use crate::config::settings::{Server, Settings};
 use crate::mail::address::{Domain, LocalPart, Mailbox};
 use crate::report::log_format;
@@ -52,7 +52,7 @@ pub(super) fn run(invocation: &mut Invocation) -> Result<u8, lexopt::Error> {
     }
     match &options.mode {
         Mode::ListQueue => return queue::mailq(invocation),
-        Mode::InitAliases => return Ok(init_aliases()),
+        Mode::InitAliases => return Ok(aliases::newaliases(invocation)),
         Mode::Unserved(mode) => {
             warn(format_args!(
                 "sendmail: -b{mode} is not what this program does; the server is mailwren serve"
@@ -75,11 +75,6 @@ pub(super) fn run(invocation: &mut Invocation) -> Result<u8, lexopt::Error> {
         warn(format_args!("sendmail: {}", failure.text));
         failure.code
     }))
-}
-
-/// There is nothing to be made: the server reads the alias file again whenever it has changed.
-fn init_aliases() -> u8 {
-    exit::OK
 }
 
 /// The settings, or the defaults where they cannot be read: a mistake in them is the
