@@ -5,6 +5,7 @@ pub mod address;
 pub mod address_list;
 pub mod completion;
 pub mod date;
+pub mod digest;
 pub mod dsn;
 pub mod dsn_request;
 pub mod header;
