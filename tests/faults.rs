@@ -20,8 +20,11 @@
 //! - No mailbox has half a message: in `new` only whole files; in an mbox one that breaks off
 //!   stands at the end after a cut, what was before it is as it was, and the next one is whole.
 //! - Nothing stays in the spool, no lock beside an mbox, and nothing in `tmp` after a mere error.
+//! - What is gathered of a flood is in the spool by itself until the digest is ([`flood`]).
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+#[path = "faults/flood.rs"]
+mod flood;
 #[path = "faults/found.rs"]
 mod found;
 #[path = "faults/model.rs"]

@@ -20,6 +20,8 @@ use mailwren::spool::store::SpoolReader;
 
 #[path = "queue/backlog.rs"]
 mod backlog;
+#[path = "queue/digests.rs"]
+mod digests;
 #[path = "queue/direct.rs"]
 mod direct;
 #[path = "queue/everything.rs"]

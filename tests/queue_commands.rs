@@ -137,6 +137,41 @@ fn a_command_a_file_and_an_owner_are_named_and_steer_no_terminal() {
 }
 
 #[test]
+fn what_waits_for_others_says_so() {
+    let scene = Scene::without_smarthost();
+    // Noted by a clock that was right; what has passed meanwhile has passed.
+    let until = RECEIVED + 3600;
+    let id = scene.keep_with(SUE, &["zoe@far.test", "ann@far.test"], CONTENT, |progress| {
+        deferred(progress);
+        progress.recipients[1].gathered_until = Some(until);
+    });
+    let only = scene.keep_with(SUE, &["zoe@far.test"], CONTENT, |progress| {
+        progress.recipients[0].gathered_until = Some(until);
+        progress.next_try = until;
+    });
+    let line = "gathered  ann@far.test  gathered until 2026-11-18T12:06:40+00:00, in ";
+    let out = scene.queue(&["list", &id]).out;
+    assert!(out.lines().any(|it| it.starts_with(&format!("    {line}"))), "{out}");
+    let out = scene.queue(&["show", "--envelope", &id]).out;
+    assert!(out.lines().any(|it| it.starts_with(&format!("recipient   {line}"))), "{out}");
+    let out = scene.queue(&["show", "--envelope", &only]).out;
+    assert!(out.starts_with(&format!("id          {only} (gathered)\n")), "{out}");
+    assert!(!out.contains("not tried yet") && !out.contains("next try"), "{out}");
+    let list = scene.list(&[]);
+    let of = |message: usize, to: usize| {
+        let to = &list[message]["recipients"][to];
+        (to["state"].as_str().unwrap(), to["gathered_until"].as_u64())
+    };
+    assert_eq!((of(0, 0), of(0, 1)), (("deferred", None), ("gathered", Some(until))));
+    assert_eq!(
+        (of(1, 0), list[1]["state"].as_str()),
+        (("gathered", Some(until)), Some("gathered"))
+    );
+    assert_eq!(scene.queue(&["hold", &only]).code, 0);
+    assert!(scene.queue(&[]).out.contains("    held      zoe@far.test\n"));
+}
+
+#[test]
 fn programs_read_the_same() {
     let scene = Scene::without_smarthost();
     let to = ["\"a\\\"\\\\b\"@far.test", "ann@mx.test"];

@@ -230,6 +230,26 @@ fn what_is_asked_about_reports_is_passed_on_to_hosts_that_offer_dsn() {
     );
 }
 
+/// RFC 3461 §5.2.7.1 (b).
+#[test]
+fn what_was_asked_about_a_message_to_a_list_stays_behind() {
+    let peer = Peer::new(|_, line| {
+        line.starts_with("EHLO").then(|| say("250-p\r\n250 DSN\r\n")).flatten()
+    });
+    let mut job = job(smarthost(&[&peer]), &["bob@there.test"], MESSAGE);
+    let envelope = Envelope {
+        request: MailParameters::parse("RET=HDRS ENVID=QQ1").unwrap().request,
+        ..job.message.envelope().clone()
+    };
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(MESSAGE).unwrap();
+    job.message = Arc::new(StoredMessage::new(file, 0..MESSAGE.len() as u64, envelope));
+    job.reverse_path = "<owner@here.test>".parse().unwrap();
+    assert_eq!(summary(&relay().deliver(&job)), ["relayed"]);
+    let commands = peer.sessions().remove(0).commands;
+    assert_eq!(commands[1], "MAIL FROM:<owner@here.test>");
+}
+
 #[test]
 fn an_old_spool_file_smuggles_nothing() {
     let peer = Peer::polite();

@@ -6,6 +6,7 @@ pub mod address_list;
 pub mod auto_reply;
 pub mod completion;
 pub mod date;
+pub mod digest;
 pub mod display_name;
 pub mod dsn;
 pub mod dsn_request;

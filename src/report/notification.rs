@@ -23,8 +23,6 @@ use crate::sys::{clock, random};
 
 /// The most octets of the original's header that go back.
 const MAX_HEADER: u64 = 64 << 10;
-/// How much of the original is copied at once.
-const BLOCK: usize = 16 << 10;
 /// The client of a report to the postmaster, which no client can have. When that cannot be
 /// delivered either, there is nobody left to tell.
 const POSTMASTER_REPORT: &str = "local, for the postmaster";
@@ -235,7 +233,7 @@ impl Enclosure {
             false => Returned::HeadersOfLarge,
         };
         if kind == Returned::Message {
-            match is_ascii(original) {
+            match original.is_ascii() {
                 Ok(is_ascii) => return Self { kind, is_eight_bit: !is_ascii, header: Vec::new() },
                 Err(error) => say_unreadable(original, &error),
             }
@@ -253,33 +251,11 @@ impl Enclosure {
         if self.kind != Returned::Message {
             return draft.write(&self.header);
         }
-        each_block(original, |block| draft.write(block))
+        original.each_block(|block| draft.write(block))
     }
 }
 
 /// The sender must hear of its message all the same.
 fn say_unreadable(original: &StoredMessage, error: &io::Error) {
     log::error!("{}: cannot be read for the report: {error}", original.envelope().id);
-}
-
-fn is_ascii(message: &StoredMessage) -> io::Result<bool> {
-    let mut is_ascii = true;
-    each_block(message, |block| {
-        is_ascii &= block.is_ascii();
-        Ok(())
-    })?;
-    Ok(is_ascii)
-}
-
-fn each_block(
-    message: &StoredMessage,
-    mut take: impl FnMut(&[u8]) -> io::Result<()>,
-) -> io::Result<()> {
-    let (mut reader, mut block) = (message.reader(), vec![0; BLOCK]);
-    loop {
-        match reader.read(&mut block)? {
-            0 => return Ok(()),
-            count => take(&block[..count])?,
-        }
-    }
 }

@@ -1,6 +1,7 @@
 //! One log line at each station of a message, with its id in front: `received`, `delivered`,
-//! `relayed`, `expanded`, `deferred`, `bounced`, `reported`, `replied`. Values are `key=value`; a text is in
-//! double quotes, with quotes, backslashes and control characters escaped. No content, no secrets.
+//! `relayed`, `gathered`, `expanded`, `deferred`, `bounced`, `reported`, `replied`. Values are
+//! `key=value`; a text is in double quotes, with quotes, backslashes and control characters
+//! escaped. No content, no secrets.
 
 use std::time::Duration;
 
@@ -81,6 +82,11 @@ fn named(to: &RecipientState) -> String {
         Way::Routed | Way::Mailbox => format!("to=<{mailbox}>"),
         Way::Command(_) | Way::File(_) => format!("to=<{mailbox}> way={:?}", way.to_string()),
     }
+}
+
+/// A message went into another one, together with others.
+pub fn gathered(id: QueueId, to: &RecipientState, into: QueueId) {
+    log::info!("{id}: gathered {} in={into}", named(to));
 }
 
 /// A report is in the spool, which is a message of its own.

@@ -7,6 +7,7 @@
 //! has a place, or open in a round of tries.
 
 mod arrivals;
+mod digests;
 mod orders;
 mod reports;
 
@@ -24,6 +25,7 @@ use crate::route;
 use crate::route::next_hop::NextHop;
 use crate::spool::age::Ages;
 use crate::spool::claim::Verdict;
+use crate::spool::digest::Digests;
 use crate::spool::format::ReadError;
 use crate::spool::id::QueueId;
 use crate::spool::intake::{self, Arrivals};
@@ -94,6 +96,8 @@ pub struct Manager {
     /// Messages that somebody wants tried now, although their destination may rest.
     urgent: HashSet<QueueId>,
     rounds: HashMap<QueueId, Round>,
+    /// What is sent in such numbers that it goes out together.
+    digests: Digests,
     /// What the disk did not let us record yet. Holds nobody but messages of which part has
     /// ended: for the others a lost record costs no more than a try.
     unrecorded: HashMap<QueueId, Progress>,
@@ -109,6 +113,7 @@ impl Manager {
         dispatcher: Dispatcher,
     ) -> (Self, Intake) {
         let (intake, arrivals) = intake::channel();
+        let digests = Digests::new(&settings.digest, settings.server.max_message_size);
         let manager = Self {
             settings,
             arrivals,
@@ -123,6 +128,7 @@ impl Manager {
             held: HashSet::new(),
             urgent: HashSet::new(),
             rounds: HashMap::new(),
+            digests,
             unrecorded: HashMap::new(),
             chores_due: Instant::now(),
             is_stopping: false,
@@ -145,6 +151,7 @@ impl Manager {
         let mut arrivals = self.arrivals.receiver.clone();
         while !(self.is_stopping && self.dispatcher.running() == 0) {
             if !self.is_stopping {
+                self.send_digests();
                 self.wake_due();
                 self.dispatcher.hand_out();
                 self.do_chores();
@@ -179,7 +186,7 @@ impl Manager {
     }
 
     fn sleep(&self) -> Duration {
-        match self.schedule.next_due() {
+        match [self.schedule.next_due(), self.digests.next_due()].into_iter().flatten().min() {
             _ if self.is_stopping => LONGEST_SLEEP,
             // Only some of what has its turn is opened at a time.
             _ if !self.found.is_empty() || self.lanes.has_turn() => Duration::ZERO,
@@ -195,6 +202,7 @@ impl Manager {
             self.schedule.bring_forward(slept);
             self.dispatcher.bring_forward(slept);
             self.ages.bring_forward(slept);
+            self.digests.bring_forward(slept);
         }
     }
 
@@ -206,6 +214,7 @@ impl Manager {
             self.notice_sleep();
             self.timekeeper.note_when_due(&self.spool);
             self.dispatcher.forget_rested(now);
+            self.digests.forget_old(now);
             self.record_again();
             self.look_after_spool();
         }
@@ -328,7 +337,11 @@ impl Manager {
             self.lanes.give_back(Lane::Local);
             round.lane = Lane::Relay;
         }
-        for group in groups {
+        for mut group in groups {
+            self.digests.gather_from(&mut group, round, settings, now);
+            if group.recipients.is_empty() {
+                continue;
+            }
             if group.next_hop != NextHop::Local && round.lane == Lane::Local {
                 round.postpone(&group.recipients);
             } else if let Some(rest) = self.dispatcher.rest(&group.next_hop, now)
@@ -424,6 +437,11 @@ impl Manager {
             Standing::Offered(_) if !round.has_record => Ok(()),
             _ => self.spool.remove(id, round.has_record),
         };
+        self.note_removal(id, round.progress, removed);
+    }
+
+    /// Forgets a message that was removed, and keeps what is known of one that cannot be.
+    fn note_removal(&mut self, id: QueueId, progress: Progress, removed: std::io::Result<()>) {
         match removed {
             Ok(()) => {
                 log::debug!("{id}: removed");
@@ -433,7 +451,7 @@ impl Manager {
                 REMOVAL_FAILS_TOLD.error(format_args!(
                     "{id}: settled, but cannot be removed from the spool: {error}"
                 ));
-                self.record(id, round.progress);
+                self.record(id, progress);
                 self.schedule.insert(id, Instant::now() + DISK_PAUSE);
             }
         }

@@ -7,6 +7,9 @@ use std::sync::Arc;
 use crate::spool::envelope::Envelope;
 use crate::sys::disk::DiskFile;
 
+/// How much of a content is handed on at once.
+const BLOCK: usize = 16 << 10;
+
 /// A message that the spool holds. Any number of readers may be at work at once, since each
 /// keeps a position of its own.
 #[derive(Debug)]
@@ -105,6 +108,33 @@ impl StoredMessage {
             // Fails only where there was none.
             let _ = file.unlock();
         }
+    }
+
+    /// Hands the content to `take`, block by block.
+    ///
+    /// # Errors
+    /// When it cannot be read, or `take` fails.
+    pub fn each_block(&self, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        let (mut reader, mut block) = (self.reader(), vec![0; BLOCK]);
+        loop {
+            match reader.read(&mut block)? {
+                0 => return Ok(()),
+                count => take(&block[..count])?,
+            }
+        }
+    }
+
+    /// Whether all octets of the content are below 128.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn is_ascii(&self) -> io::Result<bool> {
+        let mut is_ascii = true;
+        self.each_block(|block| {
+            is_ascii &= block.is_ascii();
+            Ok(())
+        })?;
+        Ok(is_ascii)
     }
 
     /// Reads the content from its beginning. Its lines end with CRLF, the last one too;

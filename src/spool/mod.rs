@@ -2,6 +2,7 @@
 
 pub mod age;
 mod claim;
+mod digest;
 pub mod draft;
 pub mod drop;
 pub mod dropped;

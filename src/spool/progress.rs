@@ -22,8 +22,8 @@
 //! returned to its sender, `warned` once the sender knows that it is late, and with an address
 //! behind it once the owner of a list does. Below a recipient stand `way` where it is a command, a
 //! file or a mailbox by itself (see [`Way`]), `sender` where it is behind a list with an owner,
-//! `tried` once it was tried in vain, `owed` where the sender is still to be told of its end; in
-//! this order. `past` is there for each earlier try.
+//! `tried` once it was tried in vain, `owed` where the sender is still to be told of its end,
+//! `gathered` where it waits to go out with others; in this order. `past` is there for each earlier try.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -104,6 +104,9 @@ pub struct RecipientState {
     /// Whether its end is decided and the report on it is not written yet. One that failed stays
     /// pending until then, though nobody tries it any more.
     pub is_report_owed: bool,
+    /// Until when it waits to go out with others as one message, in seconds since 1970 by the
+    /// clock of that moment, for people to read.
+    pub gathered_until: Option<u64>,
 }
 
 impl RecipientState {
@@ -123,6 +126,7 @@ impl RecipientState {
             state: State::Pending,
             last_try: None,
             is_report_owed: false,
+            gathered_until: None,
         }
     }
 
@@ -315,7 +319,7 @@ impl Progress {
             if let Some(sender) = sender {
                 let _ = writeln!(text, "sender <{sender}>");
             }
-            let RecipientState { last_try, is_report_owed, .. } = recipient;
+            let RecipientState { last_try, is_report_owed, gathered_until, .. } = recipient;
             if let Some(Try { at, status, host, text: said }) = last_try {
                 let host = one_word(host.as_deref().unwrap_or("-"));
                 let said = one_line(said, MAX_REMARK);
@@ -323,6 +327,9 @@ impl Progress {
             }
             if *is_report_owed {
                 text.push_str("owed\n");
+            }
+            if let Some(until) = gathered_until {
+                let _ = writeln!(text, "gathered {until}");
             }
         }
         for PastTry { at, text: past } in &self.past {
@@ -413,8 +420,20 @@ fn parse_recipient(lines: &mut Lines<'_>) -> Option<RecipientState> {
         None => None,
     };
     let is_report_owed = lines.next_if_eq(&"owed").is_some();
-    let mailbox = bracketed(path)?;
-    Some(RecipientState { mailbox, way, sender, request, state, last_try, is_report_owed })
+    let gathered_until = match behind("gathered ", lines) {
+        Some(until) => Some(until.parse().ok()?),
+        None => None,
+    };
+    Some(RecipientState {
+        mailbox: bracketed(path)?,
+        way,
+        sender,
+        request,
+        state,
+        last_try,
+        is_report_owed,
+        gathered_until,
+    })
 }
 
 fn parse_try(text: &str) -> Option<Try> {

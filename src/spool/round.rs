@@ -32,6 +32,9 @@ const MAX_RECIPIENTS: usize = 100_000;
 /// was noted.
 const AGE_STEP: Duration = Duration::from_secs(3600);
 
+/// By how many seconds a moment that was noted may differ from the same moment noted again.
+const MAX_CLOCK_ERROR: u64 = 2;
+
 /// The most recipients that one report names; the others come in the next one. Of those that
 /// are late the others are not named.
 const MAX_REPORTED: usize = 1000;
@@ -104,6 +107,8 @@ pub(super) struct Round {
     untried: HashSet<usize>,
     /// The end of the rest of a destination that was left alone.
     rest_until: Option<Instant>,
+    /// When the first of those goes out who wait to do so with others.
+    gathered_until: Option<Instant>,
     began: Instant,
 }
 
@@ -127,6 +132,7 @@ impl Round {
             waits_for_login: false,
             untried: HashSet::new(),
             rest_until: None,
+            gathered_until: None,
             began: Instant::now(),
         }
     }
@@ -203,6 +209,11 @@ impl Round {
     pub(super) fn job(&mut self, group: Group) -> Job {
         let Group { next_hop, sender, recipients } = group;
         self.running += 1;
+        for Recipient { index, .. } in &recipients {
+            let noted = self.progress.recipients.get_mut(*index);
+            let was_gathered = noted.and_then(|it| it.gathered_until.take()).is_some();
+            self.is_changed |= was_gathered;
+        }
         let reverse_path = match sender {
             Some(owner) => ReversePath::Mailbox(owner),
             None => self.message.envelope().reverse_path.clone(),
@@ -240,6 +251,20 @@ impl Round {
     pub(super) fn postpone(&mut self, recipients: &[Recipient]) {
         self.is_postponed = true;
         self.untried.extend(recipients.iter().map(|recipient| recipient.index));
+    }
+
+    /// Leaves a recipient alone until what waits with it goes out as one message.
+    pub(super) fn gather(&mut self, recipient: &Recipient, until: Instant, now: Instant) {
+        let first = self.gathered_until.map_or(until, |first| first.min(until));
+        self.gathered_until = Some(first);
+        self.untried.insert(recipient.index);
+        let Some(noted) = self.progress.recipients.get_mut(recipient.index) else { return };
+        let wait = until.saturating_duration_since(now).as_secs();
+        let at = clock::since_1970().as_secs().saturating_add(wait);
+        // What differs by the time that it takes to say so is the same.
+        if noted.gathered_until.is_none_or(|noted| noted.abs_diff(at) > MAX_CLOCK_ERROR) {
+            (noted.gathered_until, self.is_changed) = (Some(at), true);
+        }
     }
 
     /// What may end the wait of somebody before its time.
@@ -439,6 +464,7 @@ impl Round {
 
     fn is_to_be_warned_of(&self, recipient: &RecipientState) -> bool {
         recipient.is_open()
+            && recipient.gathered_until.is_none()
             && recipient.request.wants(Action::Delayed)
             && !self.is_from_null(recipient)
             && !self.progress.is_warned(recipient.sender.as_ref())
@@ -468,6 +494,12 @@ impl Round {
             Some(rested) => rested.min(by_schedule),
             None if self.waits_for_network => schedule::after(now, pauses.network).min(by_schedule),
             None => by_schedule,
+        };
+        let waits_for_try = |it: &RecipientState| it.is_open() && it.gathered_until.is_none();
+        let due = match self.gathered_until {
+            Some(until) if self.progress.recipients.iter().any(waits_for_try) => due.min(until),
+            Some(until) => until,
+            None => due,
         };
         let due = latest.map_or(due, |latest| due.min(latest));
         self.progress.attempts = self.progress.attempts.saturating_add(self.was_tried.into());

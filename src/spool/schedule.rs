@@ -109,6 +109,14 @@ impl Schedule {
         Some(id)
     }
 
+    /// Lets `id` wait no longer.
+    pub fn remove(&mut self, id: QueueId) {
+        if let Some(due) = self.due.remove(&id) {
+            self.by_time.remove(&(due, id));
+            self.for_event.remove(&id);
+        }
+    }
+
     /// When the next message is due.
     pub fn next_due(&self) -> Option<Instant> {
         self.by_time.first().map(|(due, _)| self.epoch + Duration::from_nanos(*due))
@@ -168,6 +176,11 @@ mod tests {
         assert_eq!(schedule.pop_due(at(15)), Some(ids[1]));
         assert_eq!(schedule.pop_due(at(15)), None);
         assert!(schedule.contains(ids[2]) && !schedule.contains(ids[1]));
+        schedule.insert_for(Event::Network, ids[1], at(1));
+        schedule.remove(ids[1]);
+        schedule.remove(ids[1]);
+        assert_eq!((schedule.contains(ids[1]), schedule.pop_due(at(15))), (false, None));
+        assert_eq!(schedule.for_event.len(), 0);
         schedule.make_all_due(at(15));
         assert_eq!(schedule.pop_due(at(15)), Some(ids[2]));
         assert_eq!(schedule.next_due(), None);

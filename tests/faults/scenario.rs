@@ -59,6 +59,8 @@ pub(crate) enum Case {
     /// A list for the mailbox of one who is here, a command, and nobody, of whom its owner gets a
     /// report.
     List,
+    /// One elsewhere, by way of a smarthost, for whom all but the first message are gathered.
+    Flood,
 }
 
 /// How long the session waits for the delivery before it stores the message.
@@ -110,6 +112,7 @@ impl Case {
             Self::AliasAway => &["away@home.test"],
             Self::Unknown => &["ann@home.test", "nobody@home.test"],
             Self::List => &["list@home.test"],
+            Self::Flood => &["x@far.test"],
         }
     }
 }
@@ -133,6 +136,9 @@ pub(crate) fn behind(address: &str) -> &'static [&'static str] {
 impl Scenario {
     /// The content of the message `key`.
     pub(crate) fn content(&self, key: &str) -> String {
+        if self.case == Case::Flood {
+            return format!("Subject: {key}\r\nAuto-Submitted: auto-generated\r\n\r\nof {key}\r\n");
+        }
         let lines = if self.is_long && key == "m1" { 3500 } else { 3 };
         let body = format!("line of {key} and more\r\n").repeat(lines);
         format!("Subject: {key}\r\n\r\n{body}end of {key}\r\n")
@@ -298,7 +304,11 @@ impl Server {
 }
 
 fn settings(scenario: &Scenario, root: &Path, tables: &Path) -> Settings {
-    let text = "[server]\ndomains = home.test\n";
+    let smarthost = match scenario.case {
+        Case::Flood => "[smarthost]\nhost = relay.test\n[digest]\nburst = 1\n",
+        _ => "",
+    };
+    let text = format!("[server]\ndomains = home.test\n{smarthost}");
     let mut settings = mailwren::config::parse("x", text.as_bytes(), "mx.home.test").unwrap();
     let users = tables.join("users");
     fs::write(&users, "ann\nbob\nsue\nroot\n").unwrap();
@@ -310,6 +320,29 @@ fn settings(scenario: &Scenario, root: &Path, tables: &Path) -> Settings {
     local.path = root.join("mail/{user}").to_str().unwrap().to_owned();
     settings.queue.retry = vec![Duration::from_millis(1)];
     settings
+}
+
+impl Lanes {
+    /// Takes a message of a flood, alone or in a digest.
+    fn relay_flood(&self, job: &Job) -> Outcome {
+        let mut content = String::new();
+        if let Err(error) = job.message.reader().read_to_string(&mut content) {
+            return Failure::new(Status::new(4, 3, 0), error.to_string()).into_outcome();
+        }
+        for key in flood_keys(&content) {
+            let is_whole = content.contains(&self.scenario.content(&key));
+            let key = if is_whole { key } else { "half".to_owned() };
+            self.recorder.note(Event::Relay { key, to: job.recipients[0].mailbox.to_string() });
+        }
+        let (remote, reply) = ("far.test".to_owned(), "250 ok".to_owned());
+        Outcome::Relayed { remote, reply, knows_dsn: true, tls: None }
+    }
+}
+
+/// The messages of a flood that are in this one.
+pub(crate) fn flood_keys(content: &str) -> Vec<String> {
+    let keys = content.lines().filter_map(|line| line.strip_prefix("Subject: m"));
+    keys.map(|number| format!("m{number}")).collect()
 }
 
 /// What the list stands for.
@@ -345,6 +378,9 @@ impl Deliver for Lanes {
         }
         if job.next_hop == NextHop::Local {
             return self.local.deliver(job);
+        }
+        if self.scenario.case == Case::Flood {
+            return vec![(job.recipients[0].index, self.relay_flood(job))];
         }
         let is_first = self.tried.lock().unwrap().insert(job.message.envelope().id);
         let remote = || ("far.test".to_owned(), "450 not yet".to_owned());

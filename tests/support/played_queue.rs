@@ -1,6 +1,7 @@
 //! A queue manager whose lanes the test plays.
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use mailwren::config::settings::Settings;
 use mailwren::deliver::dispatch::Dispatcher;
 use mailwren::deliver::job::{self, Job, Report};
 use mailwren::deliver::outcome::{Failure, Fault, Outcome, RemoteReply};
@@ -57,9 +58,19 @@ impl Queue {
         folder: TempDir,
         change: impl FnOnce(&mut mailwren::config::settings::Queue),
     ) -> Self {
-        let text = "[server]\ndomains = home.test\n";
+        Self::prepare_as(folder, "", |settings| change(&mut settings.queue))
+    }
+
+    /// A queue with more in its configuration, whose settings `change` has changed; its manager
+    /// does not run yet.
+    pub(crate) fn prepare_as(
+        folder: TempDir,
+        more: &str,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
+        let text = format!("[server]\ndomains = home.test\n{more}");
         let mut settings = mailwren::config::parse("x", text.as_bytes(), "mx.home.test").unwrap();
-        change(&mut settings.queue);
+        change(&mut settings);
         let retry = settings.queue.retry.clone();
         let spool = Spool::open(&folder.path().join("spool")).unwrap();
         let queued = spool.found().unwrap();
@@ -181,6 +192,13 @@ impl Queue {
 
     /// A new start from what is on disk at this very moment.
     pub(crate) fn crash(self, retry: Duration) -> Self {
+        let mut queue = Self::prepare(self.copy(), retry, LATER);
+        queue.start();
+        queue
+    }
+
+    /// What is on disk at this very moment.
+    pub(crate) fn copy(&self) -> TempDir {
         let copy = folder();
         for part in ["queue", "state", "corrupt"] {
             let (from, to) = (self.folder.path(), copy.path());
@@ -194,9 +212,7 @@ impl Queue {
                 }
             }
         }
-        let mut queue = Self::prepare(copy, retry, LATER);
-        queue.start();
-        queue
+        copy
     }
 }
 

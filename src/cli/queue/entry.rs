@@ -65,9 +65,16 @@ impl Entry {
             () if self.progress.given_up_by.is_some() => "bouncing",
             () if self.progress.held.is_some() => "held",
             () if self.is_active => "active",
+            () if self.is_gathered() => "gathered",
             () if self.progress.attempts > 0 => "deferred",
             () => "pending",
         }
+    }
+
+    /// Whether all who still wait do so to get it together with other messages.
+    fn is_gathered(&self) -> bool {
+        let mut open = self.progress.recipients.iter().filter(|it| it.is_open()).peekable();
+        open.peek().is_some() && open.all(|it| it.gathered_until.is_some())
     }
 
     /// A recipient's state in one word.
@@ -75,6 +82,7 @@ impl Entry {
         match recipient.state {
             State::Pending if self.progress.given_up_by.is_some() => "bouncing",
             State::Pending if self.progress.held.is_some() => "held",
+            State::Pending if recipient.gathered_until.is_some() => "gathered",
             State::Pending if recipient.last_try.is_some() => "deferred",
             state => state.name(),
         }
@@ -95,7 +103,18 @@ impl Entry {
     pub(super) fn next_try(&self, recipient: &RecipientState) -> Option<u64> {
         let is_waiting = matches!(self.state_of(recipient), "pending" | "deferred");
         let moment = Some(self.progress.next_try).filter(|moment| is_waiting && *moment > 0)?;
-        // The clock was set since this was noted, or has lost its time.
+        self.believed(moment)
+    }
+
+    /// Until when a recipient waits to get the message together with others, if it does and that
+    /// is known.
+    pub(super) fn gathered_until(&self, recipient: &RecipientState) -> Option<u64> {
+        let is_waiting = self.state_of(recipient) == "gathered";
+        recipient.gathered_until.filter(|_| is_waiting).and_then(|until| self.believed(until))
+    }
+
+    /// A moment to come, unless the clock was set since it was noted, or has lost its time.
+    fn believed(&self, moment: u64) -> Option<u64> {
         (clock::was_not_set(moment) == clock::was_not_set(self.now)).then_some(moment)
     }
 
@@ -118,6 +137,7 @@ impl Entry {
                     "sender": recipient.sender.as_ref().map(ToString::to_string),
                     "state": self.state_of(recipient),
                     "next_try": self.next_try(recipient),
+                    "gathered_until": self.gathered_until(recipient),
                     "last_reply": recipient.last_try.as_ref().map(|last| &last.text),
                     "last_try": recipient.last_try.as_ref().map(|last| last.at),
                     "status": recipient.last_try.as_ref().map(|last| last.status.to_string()),

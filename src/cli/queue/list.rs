@@ -8,6 +8,7 @@ use super::entry::{self, Entry};
 use super::words::{Size, Span};
 use crate::spool::progress::{RecipientState, State, Try};
 use crate::spool::store::SpoolReader;
+use crate::sys::clock;
 use crate::sys::process::exit;
 
 /// Why somebody waits who was not tried in a round that has ended.
@@ -85,6 +86,10 @@ pub(super) fn recipient_line(entry: &Entry, recipient: &RecipientState) -> Strin
             0 => line.push_str("  next try now"),
             seconds => line.push_str(&format!("  next try in {}", Span(seconds))),
         }
+    }
+    if let Some(until) = entry.gathered_until(recipient) {
+        let (time, wait) = (clock::local_time(until), Span(entry.seconds_until(until)));
+        line.push_str(&format!("  gathered until {}, in {wait}", time.rfc3339()));
     }
     match &recipient.last_try {
         Some(Try { host: Some(host), text, .. }) => {

@@ -13,6 +13,8 @@ use crate::spool::schedule::Event;
 impl Manager {
     pub(super) fn retry_all(&mut self) {
         self.dispatcher.end_rests();
+        self.digests.end_windows();
+        self.send_digests();
         self.schedule.make_all_due(Instant::now());
     }
 

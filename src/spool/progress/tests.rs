@@ -96,6 +96,9 @@ fn a_record_that_nobody_wrote_is_none() {
         ("warned <>\npending <ann@h>", false),
         ("warned <own@h>\nwarned\npending <ann@h>", false),
         ("way |cmd\npending <ann@h>", false),
+        ("pending <ann@h>\ngathered 1795003600", true),
+        ("pending <ann@h>\ngathered soon", false),
+        ("gathered 1\npending <ann@h>", false),
         (&format!("pending <ann@h>\n{long}"), false),
     ] {
         let text = format!("{head}{lines}\n");
@@ -137,6 +140,7 @@ proptest! {
         for (index, (text, state, tries)) in texts.into_iter().enumerate() {
             progress.recipients[index].state = State::NAMES[state].0;
             progress.recipients[index].is_report_owed = tries == 2;
+            progress.recipients[index].gathered_until = (tries == 1).then_some(at);
             for number in 0..tries {
                 let host = (number == 0).then(|| "mx[192.0.2.1]:25".to_owned());
                 let status = Status::new(4, 4, 1);
