@@ -7,11 +7,12 @@ mod local_support;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use mailwren::config::settings::{MailboxFormat, Users};
+use mailwren::config::settings::{MailboxFormat, Users, VirtualDomain};
 use mailwren::deliver::outcome::Outcome;
 use mailwren::deliver::pool::Deliver;
 use mailwren::route::addressee::{Addressee, Way};
@@ -114,6 +115,35 @@ fn each_recipient_has_its_own_outcome() {
         way: way.parse().unwrap(),
     };
     assert_eq!(expansion.into, [ann().into(), script("|run"), script("/f")]);
+}
+
+#[test]
+fn a_namesake_in_a_virtual_domain_is_somebody_else() {
+    let folder = Folder::new();
+    // An account of the host, as which nothing of the domain's may be written.
+    let name = "nobody";
+    fs::write(folder.path().join("users.v"), name).unwrap();
+    let pattern = format!("{}/{{user}}", folder.path().display());
+    let mut settings = settings(MailboxFormat::Maildir, &pattern, Users::System);
+    settings.server.domains.others = vec!["v.test".parse().unwrap()];
+    settings.domains = vec![VirtualDomain {
+        name: "v.test".parse().unwrap(),
+        users: Some(folder.path().join("users.v")),
+        aliases: None,
+        path: format!("{}/{{domain}}/{{user}}", folder.path().display()),
+        catch_all: None,
+    }];
+    let delivery = delivery_by(&settings);
+    let content = format!("Delivered-To: {name}@home.test\r\n\r\n");
+    let mailbox = folder.path().join("v.test").join(name);
+    let outcome = deliver(&delivery, content.as_bytes(), &format!("{name}@V.test"));
+    assert_eq!(outcome, delivered(&mailbox));
+    let copy = &files(&mailbox.join("new"))[0];
+    let own = rustix::process::geteuid().as_raw();
+    assert_eq!(fs::metadata(copy).unwrap().uid(), own);
+    let text = fs::read_to_string(copy).unwrap();
+    assert!(text.contains(&format!("\nDelivered-To: {name}@V.test\n")), "{text}");
+    assert!(!folder.path().join(name).exists());
 }
 
 #[test]
