@@ -24,12 +24,17 @@ const HEAD: &str = "\
 #     host = mail.home.example:25
 #     tls = none
 #
-# To hand it to your provider, where you have an account:
+# To hand it to your provider, where you have an account, under the address that it knows:
 #
 #     [smarthost]
 #     host = smtp.example.com:587
 #     user = me@example.com
 #     password_file = /etc/mailwren/password
+#
+#     [rewrite]
+#     sender = me@example.com
+#
+# with `root: me@example.com` in /etc/aliases, so that cron's mail finds you.
 #
 # To take mail from the machines of your LAN and to relay it for them:
 #
