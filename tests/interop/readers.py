@@ -69,7 +69,8 @@ class Reader:
     def is_empty(self):
         """Whether nothing is left to take."""
         if self.format == "mbox":
-            return not self.box.exists() or not without_notes(self.box.read_bytes())
+            texts = re.split(rb"(?m)^From ", self.box.read_bytes() if self.box.exists() else b"")
+            return not any(map(without_notes, texts))
         return not any(any((self.box / part).glob("*")) for part in ("new", "cur"))
 
     @staticmethod
