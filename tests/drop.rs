@@ -206,6 +206,28 @@ fn whom_nobody_knows_the_sender_hears_of_later() {
 }
 
 #[test]
+fn what_the_server_would_refuse_is_not_left_for_it() {
+    let home = home(&[]);
+    start(&home).stop();
+    // Lines that are short grow by half on their way: more than the server takes.
+    let long = format!("Subject: x\n\n{}", "x\n".repeat(30_000));
+    assert!(long.len() < 64 << 10);
+    let check = || {
+        let done = sendmail(&home, &["ann@mx.test"], &long);
+        let told = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(
+            (done.status.code(), told.contains("larger than 65536 octets")),
+            (Some(69), true)
+        );
+    };
+    check();
+    assert!(names(&drop_folder(&home)).is_empty());
+    let server = start(&home);
+    check();
+    server.stop();
+}
+
+#[test]
 fn a_file_that_changes_while_it_is_read_harms_nobody() {
     let home = home(&[]);
     let server = start(&home);

@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
@@ -16,6 +17,8 @@ use std::time::{Duration, Instant};
 mod home;
 #[path = "support/server.rs"]
 mod server;
+
+use mailwren::sys::users;
 
 use home::Home;
 use server::{PATIENCE, TestServer, command};
@@ -375,6 +378,44 @@ fn a_spool_has_one_server() {
     // The first one goes on as if nothing had been.
     assert!(client.message("Subject: on\r\n").starts_with("250 "));
     server.stop();
+}
+
+/// Mail for `slow@mx.test` goes to a command that says when it has begun, and begins to read an hour
+/// later.
+#[test]
+fn a_stop_leaves_no_command_with_half_a_message() {
+    // Commands never run as root.
+    let uid = rustix::process::geteuid();
+    let account = match uid.is_root() {
+        true => users::by_name("nobody"),
+        false => users::by_uid(uid.as_raw()),
+    };
+    let name = account.unwrap().unwrap().name;
+    let (home, server) = server(&[("local.command_user", &name)]);
+    fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let fifo = home.path().join("fifo");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, 0o666.into()).unwrap();
+    fs::set_permissions(&fifo, fs::Permissions::from_mode(0o666)).unwrap();
+    let path = fifo.display();
+    let text = format!("slow: \"|exec 3>{path}; echo begun >&3; sleep 3600; cat >/dev/null\"\n");
+    fs::write(home.path().join("aliases"), text).unwrap();
+    let mut client = Client::introduced(&server);
+    client.expect("MAIL FROM:<>", "250 ");
+    client.expect("RCPT TO:<slow@mx.test>", "250 ");
+    client.expect("DATA", "354 ");
+    client.send(format!("Subject: x\r\n\r\n{}.\r\n", "line\r\n".repeat(10_000)).as_bytes());
+    assert!(client.reply().starts_with("250 "));
+    let mut told = BufReader::new(fs::File::open(&fifo).unwrap());
+    let mut line = String::new();
+    told.read_line(&mut line).unwrap();
+    assert_eq!(line, "begun\n");
+    let log = server.stop();
+    assert!(log.contains("stopped in the middle of deliveries"), "{log}");
+    // The other end closes with the last of what was begun.
+    let (ended, end) = mpsc::channel();
+    thread::spawn(move || ended.send(told.read_line(&mut String::new()).unwrap()));
+    assert_eq!(end.recv_timeout(PATIENCE), Ok(0), "something of it runs on");
+    assert_eq!(fs::read_dir(home.path().join("spool/queue")).unwrap().count(), 1);
 }
 
 #[test]

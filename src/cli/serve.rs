@@ -33,6 +33,7 @@ use crate::spool::manager::{Intake, Manager, Order};
 use crate::spool::post::Post;
 use crate::spool::store::Spool;
 use crate::spool::wake;
+use crate::sys::command;
 use crate::sys::files::{make_folder_for, make_or_take_folder_for};
 use crate::sys::identity::{self, Privileges};
 use crate::sys::network::NetworkWatch;
@@ -215,6 +216,7 @@ impl Server {
             log::warn!(
                 "stopped in the middle of deliveries; they are tried again at the next start"
             );
+            command::end_all();
         }
     }
 }

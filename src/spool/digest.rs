@@ -109,7 +109,7 @@ impl Digests {
             flow.renew(now, window, burst);
         }
         if flow.gathered.iter().any(|(gathered, _)| *gathered == id) {
-            return Turn::Gathered(flow.until);
+            return Turn::Gathered(flow.waits_until());
         }
         let is_over = flow.is_flood || flow.alone.len() >= burst;
         if !flow.alone.contains(&id) && is_over {
@@ -137,7 +137,7 @@ impl Digests {
         let is_first = flow.gathered.is_empty();
         flow.gathered.push_back((id, octets));
         flow.seen += 1;
-        let (until, due) = (flow.until, flow.due(self.max_octets));
+        let (until, due) = (flow.waits_until(), flow.due(self.max_octets));
         self.next_due = [self.next_due, due].into_iter().flatten().min();
         Some((until, is_first))
     }
@@ -246,6 +246,12 @@ impl Flow {
     fn renew(&mut self, now: Instant, window: Duration, burst: usize) {
         let is_flood = self.seen > burst && now < self.until + window;
         *self = Self { is_flood, ..Self::new(now, window) };
+    }
+
+    /// Until when what is gathered waits at the latest. Never before what could not be written is
+    /// tried again, since whoever finds the time past looks again at once.
+    fn waits_until(&self) -> Instant {
+        self.not_before.map_or(self.until, |then| self.until.max(then))
     }
 
     /// When a digest is due: at the end of the window, or at once when it is full.
@@ -407,6 +413,25 @@ mod tests {
         assert_eq!(digests.take_due(later), None);
         digests.bring_forward(HOUR);
         assert!(digests.take_due(later).is_some());
+    }
+
+    #[test]
+    fn nobody_waits_for_a_moment_that_is_past_where_part_of_a_flood_could_not_be_written() {
+        let (mut digests, pair, now) = (digests(1), pair("root@pi.test"), Instant::now());
+        assert!(send(&mut digests, &pair, now));
+        let ids = [id(), id(), id()];
+        for id in ids {
+            digests.gather(&pair, id, MAX_OCTETS / 2).unwrap();
+        }
+        // The window is over, and more was gathered than one digest holds.
+        let (over, then) = (now + HOUR, now + HOUR + MINUTE);
+        let batch = digests.take_due(over).unwrap();
+        assert_eq!(batch.messages.len(), 1);
+        digests.put_off(batch, then);
+        assert_eq!(digests.next_due(), Some(then));
+        for id in ids {
+            assert_eq!(digests.ask(&pair, id, over), Turn::Gathered(then));
+        }
     }
 
     #[test]

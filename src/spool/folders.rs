@@ -5,12 +5,19 @@
 use std::io;
 use std::path::Path;
 use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::spool::draft::DRAFT_SUFFIX;
 use crate::spool::id::QueueId;
 use crate::spool::reader::SpoolReader;
 use crate::sys::disk::{Disk, DiskFile, Folder, Open};
 use crate::sys::files::with_path;
+
+/// How long to wait for the spool's lock, and how often to look. A server that was killed has it as
+/// long as a child that it has just begun, and that has not become another program yet.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// The folders, and what is known of their file system.
 #[derive(Debug)]
@@ -127,10 +134,15 @@ fn take_lock(root: &Folder) -> io::Result<DiskFile> {
     // Held open for reading only: a file open for writing would keep its file system from being
     // made read-only.
     let lock = root.open("lock", Open::Read)?;
-    if lock.try_lock()? {
-        return Ok(lock);
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    while !lock.try_lock()? {
+        if Instant::now() >= deadline {
+            let text = "another mailwren has this spool";
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
+        }
+        thread::sleep(LOOK_EVERY);
     }
-    Err(io::Error::new(io::ErrorKind::ResourceBusy, "another mailwren has this spool"))
+    Ok(lock)
 }
 
 /// Whether `folder` can hold files without a name that get one later: not on every file

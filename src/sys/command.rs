@@ -9,6 +9,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,29 @@ const CHUNK: usize = 8 << 10;
 const CHUNKS: usize = 16;
 /// How long a command may take to die. One that has become another user cannot be killed.
 const DEATH_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The commands that have not ended.
+static GROUPS: Mutex<Groups> = Mutex::new(Groups { open: Vec::new(), are_closed: false });
+
+struct Groups {
+    /// The group of each, and the account that it runs as.
+    open: Vec<(Pid, Option<u32>)>,
+    /// Whether none may begin any more.
+    are_closed: bool,
+}
+
+/// Kills all commands, and lets none begin any more. To be called before this process ends: a command
+/// that has read half of its input would take what it has for the whole.
+pub fn end_all() {
+    let mut groups = groups();
+    groups.are_closed = true;
+    groups.open.iter().for_each(|(group, uid)| kill(*group, *uid));
+}
+
+/// What is in it is whole whoever panics.
+fn groups() -> MutexGuard<'static, Groups> {
+    GROUPS.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// What a command may do at most.
 #[derive(Clone, Copy, Debug)]
@@ -131,12 +155,12 @@ impl Running {
         let (pidfd, [input, output, complaints]) = match opened {
             Ok(opened) => opened,
             Err(error) => {
-                kill(&child, uid);
+                kill(Pid::from_child(&child), uid);
                 child.wait()?;
                 return Err(error);
             }
         };
-        Ok(Self {
+        let running = Self {
             child,
             pidfd,
             uid,
@@ -146,7 +170,26 @@ impl Running {
             bounds,
             deadline: Instant::now() + bounds.time,
             was_waited_for: false,
-        })
+        };
+        let mut groups = groups();
+        if groups.are_closed {
+            drop(groups);
+            return Err(io::Error::other("the server is stopping"));
+        }
+        groups.open.push((running.group(), uid));
+        drop(groups);
+        Ok(running)
+    }
+
+    /// Its process group, whose number is its own until it was waited for.
+    fn group(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Takes it out of those that run. To be called before it is waited for.
+    fn forget(&self) {
+        let group = self.group();
+        groups().open.retain(|(open, _)| *open != group);
     }
 
     /// What there is to know of its end, and our ends of its pipes: input, output, complaints.
@@ -167,6 +210,7 @@ impl Running {
     fn finish(mut self) -> io::Result<Ended> {
         while !self.progress(false)? {}
         self.was_waited_for = true;
+        self.forget();
         let status = self.child.wait()?;
         let (output, complaints) = (&mut self.output.octets, &mut self.complaints.octets);
         Ok(Ended { output: std::mem::take(output), complaints: std::mem::take(complaints), status })
@@ -219,7 +263,9 @@ impl Drop for Running {
         if self.was_waited_for {
             return;
         }
-        kill(&self.child, self.uid);
+        let child = self.group();
+        kill(child, self.uid);
+        self.forget();
         let mut end = [PollFd::new(&self.pidfd, PollFlags::IN)];
         if matches!(wait(&mut end, DEATH_PATIENCE), Ok(true)) {
             let _ = self.child.wait();
@@ -228,7 +274,6 @@ impl Drop for Running {
         let id = self.child.id();
         log::error!("the command with process id {id} does not die: see what it waits for");
         // Nothing of it may stay when it does.
-        let child = Pid::from_child(&self.child);
         let reap = move || {
             let _ = retry_on_intr(|| waitpid(Some(child), WaitOptions::empty()));
         };
@@ -287,10 +332,9 @@ impl Pipe {
     }
 }
 
-/// Ends the command and all that it has started in its group.
-fn kill(child: &Child, uid: Option<u32>) {
-    // The child was not waited for, so the number is still its own.
-    if let Err(error) = kill_group(Pid::from_child(child), uid) {
+/// Ends a command that was not waited for, and all that it has started in its group.
+fn kill(group: Pid, uid: Option<u32>) {
+    if let Err(error) = kill_group(group, uid) {
         log::warn!("a command that has to end cannot be killed: {error}");
     }
 }

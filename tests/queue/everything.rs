@@ -3,7 +3,8 @@
 //! order. Whatever has happened, each recipient ends once, its sender or the list's owner hears of it
 //! once or not at all, as was asked, and nothing is left over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use mailwren::spool::hands::{Change, Hands, Refusal};
 use mailwren::spool::id::QueueId;
 use mailwren::spool::manager::Order;
 use mailwren::spool::progress::Hold;
+use mailwren::spool::store::SpoolReader;
 use mailwren::spool::wake::{Bell, Listener};
 
 use super::played_queue::*;
@@ -158,6 +160,8 @@ struct Play {
     changing: Vec<Changing>,
     /// By address, what reports said of it, and to whom.
     told: BTreeMap<String, Vec<String>>,
+    /// Those reports.
+    reports: BTreeSet<QueueId>,
 }
 
 impl Play {
@@ -171,6 +175,7 @@ impl Play {
             sessions: Vec::new(),
             changing: Vec::new(),
             told: BTreeMap::new(),
+            reports: BTreeSet::new(),
         };
         play.start(folder());
         play
@@ -252,7 +257,10 @@ impl Play {
         for (place, to) in job.recipients.iter().enumerate() {
             let outcome = match &to.mailbox.to_string()[..] {
                 reader @ (SUE | OWNER | POSTMASTER) => {
-                    self.note_report(reader, &content(job));
+                    self.reports.insert(job.message.envelope().id);
+                    for (name, said) in said_in(&content(job), reader) {
+                        self.told.entry(name).or_default().push(said);
+                    }
                     delivered()
                 }
                 _ => self.outcome(job, to, answers[place % answers.len()]),
@@ -339,15 +347,41 @@ impl Play {
         Outcome::Expanded(Expansion { into, owner })
     }
 
-    fn note_report(&mut self, reader: &str, text: &str) {
-        let mut name = None;
-        for line in text.lines() {
-            if let Some(found) = line.strip_prefix("Final-Recipient: rfc822; ") {
-                name = Some(found.to_owned());
-            } else if let Some(action) = line.strip_prefix("Action: ") {
-                let name = name.take().unwrap();
-                self.told.entry(name).or_default().push(format!("{action} to {reader}"));
+    /// Who hears what becomes of a recipient.
+    fn reader_for(&self, recipient: &Model) -> &'static str {
+        match (recipient.is_of_list, self.messages[recipient.message].is_from_null) {
+            (true, _) => OWNER,
+            (false, true) => POSTMASTER,
+            (false, false) => SUE,
+        }
+    }
+
+    /// Whoever deletes a message has nobody told what was not told of it yet: that a person gave it
+    /// up a moment ago, or what had ended when the server was stopped.
+    fn note_deleted(&mut self, place: usize) {
+        let mut told = self.told.clone();
+        let spool = SpoolReader::open(&self.queue().folder.path().join("spool")).unwrap();
+        for id in spool.ids().unwrap().into_iter().filter(|id| !self.reports.contains(id)) {
+            // What goes away meanwhile is no report: only this thread takes those.
+            let Ok((message, _)) = spool.load(id) else { continue };
+            let mut text = String::new();
+            message.reader().read_to_string(&mut text).unwrap();
+            let reader = message.envelope().recipients[0].mailbox.to_string();
+            for (name, said) in said_in(&text, &reader) {
+                told.entry(name).or_default().push(said);
             }
+        }
+        let mut untold = Vec::new();
+        for (name, recipient) in self.recipients.iter().filter(|(_, it)| it.message == place) {
+            let said = format!("{} to {}", recipient.end.unwrap_or(""), self.reader_for(recipient));
+            let of_it = told.entry(address_of(name).to_owned()).or_default();
+            match of_it.iter().position(|it| *it == said) {
+                Some(found) => drop(of_it.remove(found)),
+                None => untold.push(name.clone()),
+            }
+        }
+        for name in untold {
+            self.recipients.get_mut(&name).unwrap().end = Some("");
         }
     }
 
@@ -385,19 +419,19 @@ impl Play {
                 continue;
             }
             let message = &mut self.messages[place];
-            let end = match change {
-                Change::Retry => continue,
+            message.is_closed |= matches!(change, Change::GiveUp(_) | Change::Delete);
+            match change {
+                Change::Retry => {}
                 Change::Hold(_) | Change::Release => {
                     message.is_held = matches!(change, Change::Hold(_));
-                    continue;
                 }
-                Change::GiveUp(_) => "failed",
-                Change::Delete => "",
-            };
-            message.is_closed = true;
-            for recipient in self.recipients.values_mut().filter(|it| it.message == place) {
-                let is_told = recipient.asked != Asked::Never;
-                recipient.end.get_or_insert(if is_told { end } else { "" });
+                Change::GiveUp(_) => {
+                    for recipient in self.recipients.values_mut().filter(|it| it.message == place) {
+                        let is_told = recipient.asked != Asked::Never;
+                        recipient.end.get_or_insert(if is_told { "failed" } else { "" });
+                    }
+                }
+                Change::Delete => self.note_deleted(place),
             }
         }
     }
@@ -459,15 +493,12 @@ impl Play {
         let mut expected: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (name, recipient) in &self.recipients {
             let end = recipient.end.unwrap_or_else(|| panic!("{name} has not ended"));
-            let reader = match (recipient.is_of_list, self.messages[recipient.message].is_from_null)
-            {
-                (true, _) => OWNER,
-                (false, true) => POSTMASTER,
-                (false, false) => SUE,
-            };
+            let reader = self.reader_for(recipient);
             if !end.is_empty() {
-                let address = name.split(' ').next().unwrap().to_owned();
-                expected.entry(address).or_default().push(format!("{end} to {reader}"));
+                expected
+                    .entry(address_of(name).to_owned())
+                    .or_default()
+                    .push(format!("{end} to {reader}"));
             }
         }
         let all = expected.values_mut().chain(self.told.values_mut());
@@ -483,6 +514,24 @@ impl Play {
             .map(|id| (id, of(&id).unwrap_or_default().lines().map(str::to_owned).collect()))
             .collect()
     }
+}
+
+/// What a report says: of whom, and what to whom.
+fn said_in(text: &str, reader: &str) -> Vec<(String, String)> {
+    let (mut name, mut said) = (None, Vec::new());
+    for line in text.lines() {
+        if let Some(found) = line.strip_prefix("Final-Recipient: rfc822; ") {
+            name = Some(found.to_owned());
+        } else if let Some(action) = line.strip_prefix("Action: ") {
+            said.push((name.take().unwrap(), format!("{action} to {reader}")));
+        }
+    }
+    said
+}
+
+/// The address in the key of a recipient.
+fn address_of(key: &str) -> &str {
+    key.split(' ').next().unwrap()
 }
 
 /// Those behind an alias.

@@ -44,6 +44,10 @@ pub(super) fn read(options: &Options, server: &Server) -> Result<Message, Failur
     let submission = complete(&input, options, server, sender);
     drop(input);
     let Submission { content, recipients, bad_recipients } = submission;
+    // Each line is an octet longer than it was: what the server would refuse is not left for it.
+    if content.len() as u64 > server.max_message_size {
+        return Err(too_large(server.max_message_size));
+    }
     let (mut recipients, mut bad) = match options.from_header {
         true => (recipients, bad_recipients),
         false => (Vec::new(), Vec::new()),
@@ -86,8 +90,12 @@ fn read_input(limit: u64) -> Result<Vec<u8>, Failure> {
     }
     drop(input);
     let _ = io::copy(&mut stdin, &mut io::sink());
+    Err(too_large(limit))
+}
+
+fn too_large(limit: u64) -> Failure {
     let text = format!("the message is larger than {limit} octets ([server] max_message_size)");
-    Err(Failure::new(exit::UNAVAILABLE, text))
+    Failure::new(exit::UNAVAILABLE, text)
 }
 
 /// What `-f` says, or the caller.

@@ -6,6 +6,7 @@ use crate::mail::dsn_request::MessageRequest;
 use crate::spool::envelope::Body;
 use crate::spool::progress::State;
 use crate::sys::disk::faults::{FailNth, each_fault};
+use crate::sys::disk::{Kind, Operation, Verdict, Watcher};
 use std::fs;
 use std::io::Read;
 
@@ -192,6 +193,34 @@ fn keep_on(path: &Path, disk: &Disk) -> io::Result<()> {
     let mut draft = spool.draft(envelope());
     draft.write(&[b'x'; 200_000])?;
     draft.commit().map(|_| ())
+}
+
+/// Gives the first server's spool back once the second has looked twice whether it has.
+#[derive(Debug)]
+struct Ending(Mutex<(usize, Option<Arc<Spool>>)>);
+
+impl Watcher for Ending {
+    fn before(&self, operation: &Operation<'_>) -> Verdict {
+        if operation.kind == Kind::Lock {
+            let mut ending = self.0.lock().unwrap();
+            ending.0 += 1;
+            if ending.0 == 2 {
+                ending.1 = None;
+            }
+        }
+        Verdict::GoOn
+    }
+}
+
+#[test]
+fn whoever_is_about_to_give_the_spool_back_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Spool::open(folder.path()).unwrap();
+    let disk = Disk::watched(Arc::new(Ending(Mutex::new((0, Some(first))))));
+    let second = Spool::open_on(folder.path(), &disk).unwrap();
+    let error = Spool::open(folder.path()).unwrap_err();
+    assert!(error.to_string().contains("another mailwren has this spool"), "{error}");
+    drop(second);
 }
 
 #[test]
