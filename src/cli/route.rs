@@ -77,6 +77,7 @@ fn explain(settings: &Settings, router: &LocalRouter, forwards: &Forwards, first
             }
         };
         let found = match &next_hop {
+            NextHop::Local if *way == Way::User => router.resolve_user(mailbox),
             NextHop::Local | NextHop::Command if *way != Way::Routed => {
                 code = code.max(explain_way(settings, router, &step));
                 continue;
@@ -178,7 +179,7 @@ fn explain_way(settings: &Settings, router: &LocalRouter, step: &Step) -> u8 {
         Way::File(path) => {
             say(format_args!("{mailbox}: the file {:?}, written as {account}", path.as_str()));
         }
-        Way::Routed | Way::Mailbox => match router.user(mailbox) {
+        Way::Routed | Way::User | Way::Mailbox => match router.user(mailbox) {
             Ok(Some(user)) => say_mailbox(settings, router, mailbox, &user),
             Ok(None) => {
                 say(format_args!("{mailbox}: there is no such user, reported with 5.1.1"));
