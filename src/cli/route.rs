@@ -121,7 +121,7 @@ fn explain(settings: &Settings, router: &LocalRouter, forwards: &Forwards, first
                 }
                 Err(Unheard::Away(failure)) => {
                     say(format_args!("{mailbox}: {} {}", failure.status, failure.text));
-                    code = exit::TEMPFAIL;
+                    code = code.max(exit::TEMPFAIL);
                 }
             },
             Resolution::Expanded(expansion) => {
@@ -134,11 +134,12 @@ fn explain(settings: &Settings, router: &LocalRouter, forwards: &Forwards, first
             }
             Resolution::Unknown => {
                 say(format_args!("{mailbox}: unknown, refused with 550"));
-                code = exit::NOUSER;
+                code = code.max(exit::NOUSER);
             }
             Resolution::Failed(failure) => {
                 say(format_args!("{mailbox}: {} {}", failure.status, failure.text));
-                code = exit::TEMPFAIL;
+                let is_permanent = failure.status.is_permanent();
+                code = code.max(if is_permanent { exit::UNAVAILABLE } else { exit::TEMPFAIL });
             }
         }
     }
