@@ -199,10 +199,14 @@ impl LocalRouter {
             if into.is_empty() {
                 return Ok(Resolution::Mailbox(user));
             }
-            into.insert(0, Addressee { mailbox: mailbox.clone(), way: Way::User });
+            let itself = lookup.at_origin(mailbox.clone())?;
+            into.insert(0, Addressee { mailbox: itself, way: Way::User });
         }
         match into.is_empty() {
-            true => Err(found.spot().failure(ALIAS_LOOP, "leads only back to itself")),
+            true => Err(found.spot().failure(
+                ALIAS_LOOP,
+                "leads only back to itself: name a user or an address elsewhere",
+            )),
             false => Ok(Resolution::Expanded(Expansion { into, owner: lookup.owner(found)? })),
         }
     }

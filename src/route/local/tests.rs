@@ -74,6 +74,17 @@ fn aliases_and_users() {
         ("a+b: ann\na: bob", "a+b@home.test", "ann@home.test"),
         ("root: root, ann", "root@home.test", "=root@home.test ann@home.test"),
         ("root: root", "root@home.test", "user root"),
+        (
+            "a: ann, ann@b.test, ANN@b.test, zoe@home.test, zoe@b.test",
+            "a@home.test",
+            "ann@home.test zoe@home.test zoe@b.test",
+        ),
+        ("a: ann@b.test, \\ann", "a@home.test", "=ann@home.test \\ann@home.test"),
+        (
+            "a: \\ann, ann+x, b, \\bob, c\nb: ann\nbob: bob, ann\nc: bob",
+            "a@home.test",
+            "\\ann@home.test ann+x@home.test =ann@home.test \\bob@home.test bob@home.test",
+        ),
         ("root: \\root", "root@home.test", "\\root@home.test"),
         (
             "root: root, \\root, ann",
@@ -97,7 +108,7 @@ fn aliases_and_users() {
         ("r: \"|cmd\", /f", "R@b.test", "|cmd(R@b.test) /f(R@b.test)"),
         ("r: s, t\ns: |cmd\nt: s+x, |cmd", "r@home.test", "|cmd(s@home.test) |cmd(t@home.test)"),
         ("r: |cmd", "r+x@home.test", "|cmd(r+x@home.test)"),
-        ("r: ann, \\ann, ANN", "r@home.test", "ann@home.test \\ann@home.test"),
+        ("r: ann, \\ann, ANN", "r@home.test", "=ann@home.test \\ann@home.test"),
         // An address comes before a name, a name before its detail, both before a user.
         ("ann@home.test: bob\nann: carl@x.test", "Ann@home.test", "bob@home.test"),
         ("ann@home.test: bob\nann: carl@x.test", "ann@b.test", "carl@x.test"),
@@ -340,7 +351,7 @@ fn a_virtual_domain_has_its_own_users_and_aliases() {
         // Without, its aliases, else the names of the host.
         ("a: b, ann\nb: x@x.test", "a@w.test", "x@x.test ann@home.test"),
         ("ann: ann, |cmd", "ann@w.test", "ann@home.test |cmd(ann@w.test)"),
-        ("a: \\ann, all", "a@w.test", "\\ann@home.test ann@home.test"),
+        ("a: \\ann, all", "a@w.test", "\\ann@home.test =ann@home.test"),
         ("a: b\nb: a", "a@w.test", "a@home.test"),
         ("a: a", "a@w.test", "a@home.test"),
     ] {
