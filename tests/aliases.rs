@@ -140,6 +140,8 @@ fn somebody_has_to_read_the_mail_of_root() {
         ("root: ann\n", true),
         ("root: root, ann\n", true),
         ("root: |cmd\n", true),
+        ("root: /dev/null\n", false),
+        ("root: /dev/null, /var/log/root\n", true),
         ("root@home.test: me@far.test\n", true),
     ] {
         let host = Host::new(aliases);
@@ -156,7 +158,7 @@ fn somebody_has_to_read_the_mail_of_root() {
 fn a_route_is_told_step_by_step() {
     let host = Host::new(
         "root: ann\nlist: ann+x, \\bob, |run it, /var/log/mail, sales@v.test\nowner-list: root\n\
-         @b.test: ann\ngone: \\nemo\n",
+         @b.test: ann\ngone: \\nemo\nloop: loop\n",
     );
     let check = |address: &str, code: i32, lines: &[&str]| {
         let (found, said) = host.mailwren(&["route", address]);
@@ -209,5 +211,8 @@ fn a_route_is_told_step_by_step() {
             "nemo@home.test: there is no such user, reported with 5.1.1",
         ],
     );
+    let text = "loop@home.test: 5.4.6 the alias at HOME/aliases:6 leads only back to itself: name a \
+                user or an address elsewhere";
+    check("loop", 69, &[text]);
     check("ann@v.test", 67, &["ann@v.test: unknown, refused with 550"]);
 }

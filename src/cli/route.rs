@@ -77,6 +77,7 @@ fn explain(settings: &Settings, router: &LocalRouter, forwards: &Forwards, first
             }
         };
         let found = match &next_hop {
+            NextHop::Local if *way == Way::User => router.resolve_user(mailbox),
             NextHop::Local | NextHop::Command if *way != Way::Routed => {
                 code = code.max(explain_way(settings, router, &step));
                 continue;
@@ -120,7 +121,7 @@ fn explain(settings: &Settings, router: &LocalRouter, forwards: &Forwards, first
                 }
                 Err(Unheard::Away(failure)) => {
                     say(format_args!("{mailbox}: {} {}", failure.status, failure.text));
-                    code = exit::TEMPFAIL;
+                    code = code.max(exit::TEMPFAIL);
                 }
             },
             Resolution::Expanded(expansion) => {
@@ -133,11 +134,12 @@ fn explain(settings: &Settings, router: &LocalRouter, forwards: &Forwards, first
             }
             Resolution::Unknown => {
                 say(format_args!("{mailbox}: unknown, refused with 550"));
-                code = exit::NOUSER;
+                code = code.max(exit::NOUSER);
             }
             Resolution::Failed(failure) => {
                 say(format_args!("{mailbox}: {} {}", failure.status, failure.text));
-                code = exit::TEMPFAIL;
+                let is_permanent = failure.status.is_permanent();
+                code = code.max(if is_permanent { exit::UNAVAILABLE } else { exit::TEMPFAIL });
             }
         }
     }
@@ -178,7 +180,7 @@ fn explain_way(settings: &Settings, router: &LocalRouter, step: &Step) -> u8 {
         Way::File(path) => {
             say(format_args!("{mailbox}: the file {:?}, written as {account}", path.as_str()));
         }
-        Way::Routed | Way::Mailbox => match router.user(mailbox) {
+        Way::Routed | Way::User | Way::Mailbox => match router.user(mailbox) {
             Ok(Some(user)) => say_mailbox(settings, router, mailbox, &user),
             Ok(None) => {
                 say(format_args!("{mailbox}: there is no such user, reported with 5.1.1"));

@@ -279,7 +279,8 @@ impl Policy for SessionPolicy<'_> {
             Err(reply) => reply,
             // What else an alias does is nobody's business outside.
             Ok((mailbox, Resolution::Expanded(expansion))) => {
-                let is_address = |to: &Addressee| matches!(to.way, Way::Routed | Way::Mailbox);
+                let is_address =
+                    |to: &Addressee| matches!(to.way, Way::Routed | Way::User | Way::Mailbox);
                 let into = expansion.into.into_iter().filter(is_address);
                 let into: Vec<_> = into.map(|to| to.mailbox).collect();
                 found(if into.is_empty() { std::slice::from_ref(&mailbox) } else { &into })

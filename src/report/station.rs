@@ -79,7 +79,7 @@ fn expanded(id: QueueId, to: &str, Expansion { into, owner }: &Expansion) {
 fn named(to: &RecipientState) -> String {
     let RecipientState { mailbox, way, .. } = to;
     match way {
-        Way::Routed | Way::Mailbox => format!("to=<{mailbox}>"),
+        Way::Routed | Way::User | Way::Mailbox => format!("to=<{mailbox}>"),
         Way::Command(_) | Way::File(_) => format!("to=<{mailbox}> way={:?}", way.to_string()),
     }
 }

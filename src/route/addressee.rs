@@ -20,7 +20,7 @@ pub struct Addressee {
 
 /// How an addressee gets its mail.
 ///
-/// Its text is empty for [`Way::Routed`], `\` for [`Way::Mailbox`], and for the other two what
+/// Its text is empty for [`Way::Routed`], `=` for [`Way::User`], `\` for [`Way::Mailbox`], and for the other two what
 /// aliases(5) has: `|command` and `/file`. In the spool it is a name only: what is run or written
 /// is read out of the alias file again, at each try.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -28,6 +28,9 @@ pub enum Way {
     /// As its address says.
     #[default]
     Routed,
+    /// As the `.forward` of the user that the address names says, else into the mailbox, whatever
+    /// aliases say: so do those whose own alias names them.
+    User,
     /// Into the mailbox of the user that the address names, whatever aliases and `.forward` say.
     Mailbox,
     /// By a command.
@@ -80,6 +83,7 @@ impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Routed => Ok(()),
+            Self::User => f.write_str("="),
             Self::Mailbox => f.write_str("\\"),
             Self::Command(command) => write!(f, "|{command}"),
             Self::File(path) => path.fmt(f),
@@ -93,6 +97,7 @@ impl FromStr for Way {
     fn from_str(text: &str) -> Result<Self, NotAWay> {
         match text {
             "" => Ok(Self::Routed),
+            "=" => Ok(Self::User),
             "\\" => Ok(Self::Mailbox),
             _ if text.starts_with('/') => text.parse().map(Self::File),
             _ => text.strip_prefix('|').ok_or(NotAWay)?.parse().map(Self::Command),
@@ -109,6 +114,7 @@ impl From<Mailbox> for Addressee {
 impl fmt::Display for Addressee {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.way {
+            Way::User => write!(f, "<{}>", self.mailbox),
             Way::Routed | Way::Mailbox => write!(f, "{}<{}>", self.way, self.mailbox),
             Way::Command(_) | Way::File(_) => write!(f, "{:?}", self.way.to_string()),
         }
@@ -128,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_way_reads_back() {
-        for text in ["", "\\", "|cmd 'a b' ", "/var/log/mail", "/home/ann/Maildir/"] {
+        for text in ["", "=", "\\", "|cmd 'a b' ", "/var/log/mail", "/home/ann/Maildir/"] {
             assert_eq!(text.parse::<Way>().unwrap().to_string(), text);
         }
         let long = format!("|{}", "x".repeat(MAX_TEXT + 1));

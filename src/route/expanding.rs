@@ -80,6 +80,7 @@ impl<'l, 'r> Expanding<'l, 'r> {
             seen: HashSet::new(),
         };
         expanding.add_alias(found, mailbox)?;
+        expanding.have_mailboxes_once()?;
         Ok(expanding)
     }
 
@@ -192,12 +193,31 @@ impl<'l, 'r> Expanding<'l, 'r> {
         self.done.extend(self.open.pop());
     }
 
-    fn push(&mut self, source: &Source<'l, '_>, to: Addressee) -> Result<(), Failure> {
-        let mailbox = &to.mailbox;
+    /// Has a user beside the mailbox of that user come to a `.forward` or to the same mailbox, and
+    /// not to a second copy in it.
+    fn have_mailboxes_once(&mut self) -> Result<(), Failure> {
+        for to in self.found.iter_mut().filter(|to| to.way == Way::Routed) {
+            let is_twice = self.seen.contains(&(called(&to.mailbox), Way::Mailbox));
+            if is_twice
+                && self.lookup.alias(&to.mailbox)?.is_none()
+                && self.lookup.has_user(&to.mailbox)?
+            {
+                to.way = Way::User;
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, source: &Source<'l, '_>, mut to: Addressee) -> Result<(), Failure> {
         // Elsewhere two spellings may be two people (RFC 5321 §2.4).
-        let called = match self.lookup.is_ours(mailbox) {
-            true => called(mailbox),
-            false => (mailbox.local_part().as_str().to_owned(), mailbox.domain().clone()),
+        let called = match self.lookup.is_ours(&to.mailbox) {
+            true => {
+                if matches!(to.way, Way::Routed | Way::Mailbox) {
+                    to.mailbox = self.lookup.at_origin(to.mailbox)?;
+                }
+                called(&to.mailbox)
+            }
+            false => (to.mailbox.local_part().as_str().to_owned(), to.mailbox.domain().clone()),
         };
         if !self.seen.insert((called, to.way.clone())) {
             return Ok(());

@@ -213,17 +213,19 @@ impl Forwards {
         let mut ahead = into.to_vec();
         let mut seen = HashSet::new();
         while let Some(Addressee { mailbox, way }) = ahead.pop() {
-            if way != Way::Routed || !self.domains.contains(mailbox.domain()) {
-                return false;
-            }
+            let resolve = match way {
+                Way::Routed if self.domains.contains(mailbox.domain()) => LocalRouter::resolve,
+                Way::User => LocalRouter::resolve_user,
+                _ => return false,
+            };
             let name = mailbox.local_part().as_str().to_ascii_lowercase();
-            if !seen.insert((name, mailbox.domain().clone())) {
+            if !seen.insert((name, mailbox.domain().clone(), way)) {
                 continue;
             }
             if seen.len() > MAX_STEPS {
                 return true;
             }
-            match router.resolve(&mailbox) {
+            match resolve(router, &mailbox) {
                 Resolution::Expanded(expansion) => ahead.extend(expansion.into),
                 Resolution::Mailbox(user) => match self.addressees(&user, &mailbox) {
                     Ok(behind) if !behind.is_empty() => ahead.extend(behind),

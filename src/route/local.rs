@@ -23,7 +23,7 @@ use crate::route::users::User;
 pub enum Resolution {
     /// The mailbox of a user, unless a `.forward` sends it elsewhere.
     Mailbox(User),
-    /// An alias. Where it names itself, as `root: root, ann`, its own mailbox is among them.
+    /// An alias. Where it names itself, as `root: root, ann`, the user behind it is among them.
     Expanded(Expansion),
     /// There is no such user.
     Unknown,
@@ -87,6 +87,15 @@ impl LocalRouter {
     /// A temporary failure when nobody can say at the moment.
     pub fn user(&self, mailbox: &Mailbox) -> Result<Option<User>, Failure> {
         self.realm(mailbox.domain()).1.users.find(mailbox.local_part())
+    }
+
+    /// The same for the user that `mailbox` names, whatever the aliases say.
+    pub fn resolve_user(&self, mailbox: &Mailbox) -> Resolution {
+        match self.user(mailbox) {
+            Ok(Some(user)) => Resolution::Mailbox(user),
+            Ok(None) => Resolution::Unknown,
+            Err(failure) => Resolution::Failed(failure),
+        }
     }
 
     /// Where the alias stands that [`resolve`](Self::resolve) goes by, if there is one.
@@ -185,18 +194,19 @@ impl LocalRouter {
     ) -> Result<Resolution, Failure> {
         let Expanding { has_itself, found: mut into, .. } =
             Expanding::expand(lookup, found, mailbox)?;
-        // Whoever comes back to the alias means the mailbox behind it.
+        // Whoever comes back to the alias means the user behind it.
         if let Some(user) = if has_itself { self.user(mailbox)? } else { None } {
             if into.is_empty() {
                 return Ok(Resolution::Mailbox(user));
             }
-            let itself = Addressee { mailbox: mailbox.clone(), way: Way::Mailbox };
-            if !into.contains(&itself) {
-                into.insert(0, itself);
-            }
+            let itself = lookup.at_origin(mailbox.clone())?;
+            into.insert(0, Addressee { mailbox: itself, way: Way::User });
         }
         match into.is_empty() {
-            true => Err(found.spot().failure(ALIAS_LOOP, "leads only back to itself")),
+            true => Err(found.spot().failure(
+                ALIAS_LOOP,
+                "leads only back to itself: name a user or an address elsewhere",
+            )),
             false => Ok(Resolution::Expanded(Expansion { into, owner: lookup.owner(found)? })),
         }
     }

@@ -274,6 +274,24 @@ impl<'r> Lookup<'r> {
         realm.users.find(mailbox.local_part()).map(|user| user.is_some())
     }
 
+    /// The address of ours that means the same as `mailbox`: of the domains whose names lead to the
+    /// same mailboxes, the first one has it.
+    pub(super) fn at_origin(&self, mailbox: Mailbox) -> Result<Mailbox, Failure> {
+        let (_, realm) = self.router.realm(mailbox.domain());
+        let origin = self.router.domains().origin();
+        let has_own = realm.virtual_domain.is_some() || realm.path.contains("{domain}");
+        if has_own || mailbox.domain().name() == Some(origin) {
+            return Ok(mailbox);
+        }
+        let there = realm.mailbox(mailbox.local_part(), origin);
+        let is_same = match (self.alias(&mailbox)?, self.alias(&there)?) {
+            (Some(here), Some(there)) => here.is(&there),
+            (None, None) => self.has_user(&mailbox)?,
+            _ => false,
+        };
+        Ok(if is_same { there } else { mailbox })
+    }
+
     /// Who is the postmaster of a virtual domain that names none. `None` for other domains.
     pub(super) fn postmaster_of_the_host(&self, mailbox: &Mailbox) -> Option<Mailbox> {
         let (_, realm) = self.router.realm(mailbox.domain());

@@ -26,7 +26,7 @@ use crate::route::next_hop::NextHop;
 pub fn next_hop(settings: &Settings, mailbox: &Mailbox, way: &Way) -> NextHop {
     match way {
         Way::Command(_) => return NextHop::Command,
-        Way::Mailbox | Way::File(_) => return NextHop::Local,
+        Way::User | Way::Mailbox | Way::File(_) => return NextHop::Local,
         Way::Routed if settings.server.domains.contains(mailbox.domain()) => {
             return NextHop::Local;
         }

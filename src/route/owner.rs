@@ -84,7 +84,7 @@ impl<'a> Owner<'a> {
     /// Whether what an alias gave, which is no alias itself, is the user.
     fn is_reached(&self, to: &Addressee) -> bool {
         // A command or a file is nobody's.
-        let is_mailbox = matches!(to.way, Way::Routed | Way::Mailbox);
+        let is_mailbox = matches!(to.way, Way::Routed | Way::User | Way::Mailbox);
         is_mailbox && (self.is_same(&to.mailbox) || self.has_as_detail(&to.mailbox))
     }
 

@@ -153,7 +153,12 @@ fn read_target(text: &str) -> Result<Target, String> {
     match content.and_then(|content| content.parse().ok()) {
         Some(mailbox) => Ok(Target::Address(mailbox)),
         None => read_address(text).map_err(|reason| {
-            format!("{} is no address: {reason}; write a name or user@domain", shown(text))
+            let remedy = match text {
+                _ if text.contains('#') => "a comment has a line of its own, with # at its start",
+                _ if text.contains([' ', ';']) => "put a comma between two addresses",
+                _ => "write a name or user@domain",
+            };
+            format!("{} is no address: {reason}; {remedy}", shown(text))
         }),
     }
 }
@@ -375,6 +380,8 @@ mod tests {
         let long = format!("|{}", "x".repeat(2000));
         for (text, part) in [
             ("ann bob", "`ann bob` is no address"),
+            ("ann bob", "put a comma between"),
+            ("ann # the boss", "a comment has a line of its own"),
             ("ann # the boss", "no address"),
             ("ann;", "no address"),
             ("b@", "no address"),

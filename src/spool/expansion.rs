@@ -49,7 +49,7 @@ pub(super) fn behind(
     }
     let (sender, request) = (alias.sender.as_ref(), &alias.request);
     let is_new = |to: &Addressee| !known.has(&to.mailbox, &to.way);
-    let mut own = into.iter().filter(|to| to.way == Way::Mailbox);
+    let mut own = into.iter().filter(|to| matches!(to.way, Way::User | Way::Mailbox));
     let (first, second) = (own.next().cloned(), own.next());
     let is_single = into.len() == 1 && into.iter().all(is_new);
     let own = first.filter(|own| second.is_none() && is_new(own));

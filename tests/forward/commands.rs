@@ -231,6 +231,47 @@ fn what_the_spool_says_is_run_only_if_the_forward_says_it_too() {
 }
 
 #[test]
+fn who_is_named_by_an_alias_of_that_name_has_a_forward() {
+    let home = Home::new();
+    let (name, aliases) = (&home.account.name, home.folder.path().join("aliases"));
+    fs::write(&aliases, format!("{name}: {name}, bob@x.test, |false\nbob: bob\n")).unwrap();
+    let delivery = home.delivery_with(|settings| settings.local.aliases = Some(aliases.clone()));
+    let mailbox: mailwren::mail::address::Mailbox = home.address("ann").parse().unwrap();
+    let deliver = |way: &str| {
+        let job = job_for(&home, "ann", way, MESSAGE);
+        delivery.deliver(&job).remove(0).1
+    };
+    let into = |way: &str| {
+        let way = way.parse().unwrap();
+        vec![Addressee { mailbox: mailbox.clone(), way }]
+    };
+    let mark = home.path("mark");
+    let command = format!("|touch {}", mark.display());
+    for (forward, expected) in [
+        (None, into("\\")),
+        (
+            Some("carl@x.test"),
+            vec![Addressee::from(
+                "carl@x.test".parse::<mailwren::mail::address::Mailbox>().unwrap(),
+            )],
+        ),
+        (Some(name.as_str()), into("\\")),
+        (Some(command.as_str()), into(&command)),
+    ] {
+        forward.inspect(|text| home.write(".forward", text));
+        let outcome = deliver("=");
+        let Outcome::Expanded(expansion) = outcome else { panic!("{forward:?}: {outcome:?}") };
+        assert_eq!(expansion.into, expected, "{forward:?}");
+    }
+    // Its alias names another command, but this one is its own.
+    assert!(matches!(deliver(&command), Outcome::Delivered { .. }));
+    assert!(mark.exists());
+    home.write(".forward", "|true");
+    let outcome = deliver(&command);
+    assert!(matches!(&outcome, Outcome::Expanded(it) if it.into == into("|true")), "{outcome:?}");
+}
+
+#[test]
 fn a_path_is_an_mbox_or_a_maildir_of_its_owner() {
     let home = Home::new();
     let (mbox, maildir) = (home.path("mbox"), home.path("dir"));

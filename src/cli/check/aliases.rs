@@ -174,7 +174,7 @@ impl Look<'_> {
             return false;
         }
         match to.way {
-            Way::Mailbox => matches!(self.router.user(&to.mailbox), Ok(None)),
+            Way::User | Way::Mailbox => matches!(self.router.user(&to.mailbox), Ok(None)),
             _ => self.router.resolve(&to.mailbox) == Resolution::Unknown,
         }
     }

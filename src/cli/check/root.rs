@@ -7,7 +7,7 @@ use super::findings::Findings;
 use crate::config::settings::Settings;
 use crate::deliver::place::Place;
 use crate::mail::address::{Domain, LocalPart, Mailbox};
-use crate::route::addressee::Way;
+use crate::route::addressee::{Addressee, Way};
 use crate::route::local::{LocalRouter, Resolution};
 use crate::route::users::User;
 use crate::sys::disk::Disk;
@@ -25,12 +25,19 @@ pub(super) fn look(settings: &Settings, findings: &mut Findings) {
         {
             "nobody reads root's mail but who looks into its mailbox"
         }
+        Resolution::Expanded(expansion) if expansion.into.iter().all(is_nowhere) => {
+            "root's mail is thrown away"
+        }
         Resolution::Unknown => "mail for root is refused",
         Resolution::Mailbox(_) | Resolution::Expanded(_) | Resolution::Failed(_) => return,
     };
     let file = settings.local.aliases.as_deref().unwrap_or(Path::new("[local] aliases"));
     let text = format!("{what}; add a line such as `root: you@example.org`");
     findings.warning(file, None, text);
+}
+
+fn is_nowhere(to: &Addressee) -> bool {
+    matches!(&to.way, Way::File(path) if path.as_str() == "/dev/null")
 }
 
 /// Whether root has a `.forward`, or whoever looks may not know.

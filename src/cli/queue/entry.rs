@@ -93,7 +93,7 @@ impl Entry {
     pub(super) fn name_of(recipient: &RecipientState) -> String {
         let RecipientState { mailbox, way, .. } = recipient;
         match way {
-            Way::Routed | Way::Mailbox => format!("{way}{mailbox}"),
+            Way::Routed | Way::User | Way::Mailbox => format!("{way}{mailbox}"),
             Way::Command(_) | Way::File(_) => format!("{mailbox} {:?}", way.to_string()),
         }
     }

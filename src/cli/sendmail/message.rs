@@ -1,5 +1,6 @@
 //! The message that `sendmail` is given, and its envelope.
 
+use std::collections::HashSet;
 use std::io::{self, Read};
 
 use super::options::Options;
@@ -59,8 +60,12 @@ pub(super) fn read(options: &Options, server: &Server) -> Result<Message, Failur
             Err(_) => bad.push(spec),
         }
     }
-    let mut seen = std::collections::HashSet::new();
-    recipients.retain(|mailbox| seen.insert(mailbox.clone()));
+    let mut seen = HashSet::new();
+    // Elsewhere two spellings may be two people (RFC 5321 §2.4).
+    recipients.retain(|mailbox| match server.domains.contains(mailbox.domain()) {
+        true => seen.insert(mailbox.to_string().to_ascii_lowercase()),
+        false => seen.insert(mailbox.to_string()),
+    });
     for spec in &bad {
         warn(format_args!("sendmail: {spec:?} is no address; not sent there"));
     }

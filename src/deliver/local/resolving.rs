@@ -33,6 +33,7 @@ impl LocalDelivery {
     pub(super) fn deliver_to(&self, mail: &Mail<'_>, recipient: &Recipient) -> Outcome {
         let tried = match recipient.way {
             Way::Routed => self.deliver_as_routed(mail, &recipient.mailbox),
+            Way::User => self.deliver_to_user(mail, &recipient.mailbox),
             Way::Mailbox => self.deliver_into_mailbox(mail, &recipient.mailbox),
             Way::Command(_) | Way::File(_) => self.deliver_as_named(mail, recipient),
         };
@@ -53,6 +54,17 @@ impl LocalDelivery {
         match self.forward_of(mail, &user, mailbox)? {
             Some(expansion) => Ok(Outcome::Expanded(expansion)),
             None => self.write_now(mail, mailbox, &user),
+        }
+    }
+
+    /// Passes to those behind the user that the address names, whatever aliases say.
+    fn deliver_to_user(&self, mail: &Mail<'_>, mailbox: &Mailbox) -> Result<Outcome, Failure> {
+        match self.router.resolve_user(mailbox) {
+            Resolution::Mailbox(user) => {
+                let expansion = self.forward_of(mail, &user, mailbox)?;
+                Ok(Outcome::Expanded(expansion.unwrap_or_else(|| mailbox_alone(mailbox))))
+            }
+            other => outcome_without_user(other, mailbox),
         }
     }
 
@@ -91,8 +103,18 @@ impl LocalDelivery {
     /// it; else puts what it names now in its place.
     fn deliver_as_named(&self, mail: &Mail<'_>, recipient: &Recipient) -> Result<Outcome, Failure> {
         let mailbox = &recipient.mailbox;
-        let named = Addressee { mailbox: mailbox.clone(), way: recipient.way.clone() };
-        match self.router.resolve(mailbox) {
+        let addressed = |way| Addressee { mailbox: mailbox.clone(), way };
+        let named = addressed(recipient.way.clone());
+        let resolution = match self.router.resolve(mailbox) {
+            // What its alias does not name, the user's own `.forward` may.
+            Resolution::Expanded(Expansion { into, .. })
+                if !into.contains(&named) && into.contains(&addressed(Way::User)) =>
+            {
+                self.router.resolve_user(mailbox)
+            }
+            other => other,
+        };
+        match resolution {
             Resolution::Expanded(expansion) if expansion.into.contains(&named) => {
                 let address = mailbox.clone();
                 let detail = split_detail(mailbox.local_part().as_str(), self.local.subaddress);
@@ -108,11 +130,7 @@ impl LocalDelivery {
                     self.act(mail, recipient, &owner)
                 }
                 Some(expansion) => Ok(Outcome::Expanded(expansion)),
-                None => {
-                    // It may be in that mailbox already, which the queue knows.
-                    let itself = Addressee { mailbox: mailbox.clone(), way: Way::Mailbox };
-                    Ok(Outcome::Expanded(Expansion { into: vec![itself], owner: None }))
-                }
+                None => Ok(Outcome::Expanded(mailbox_alone(mailbox))),
             },
             other => outcome_without_user(other, mailbox),
         }
@@ -150,7 +168,9 @@ impl LocalDelivery {
         let place = match &recipient.way {
             Way::Command(text) => self.run(mail, recipient, owner, &identity, text)?,
             Way::File(text) => self.write_file(mail, owner, &identity, text)?,
-            Way::Routed | Way::Mailbox => return self.deliver_into_mailbox(mail, &owner.address),
+            Way::Routed | Way::User | Way::Mailbox => {
+                return self.deliver_into_mailbox(mail, &owner.address);
+            }
         };
         Ok(Outcome::Delivered { place })
     }
@@ -232,6 +252,13 @@ struct Owner<'a> {
     address: Mailbox,
     /// What stands behind the separator in the recipient.
     detail: Option<&'a str>,
+}
+
+/// The mailbox itself, in place of what leads there: the message may be in it already, which the
+/// queue knows.
+fn mailbox_alone(mailbox: &Mailbox) -> Expansion {
+    let itself = Addressee { mailbox: mailbox.clone(), way: Way::Mailbox };
+    Expansion { into: vec![itself], owner: None }
 }
 
 /// What becomes of an address that is nobody's mailbox.

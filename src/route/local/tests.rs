@@ -32,7 +32,7 @@ fn router(folder: &Path, users: &str, catch_all: Option<&str>) -> LocalRouter {
 
 fn printed(resolution: &Resolution) -> String {
     let print = |to: &Addressee| match &to.way {
-        Way::Routed | Way::Mailbox => format!("{}{}", to.way, to.mailbox),
+        Way::Routed | Way::User | Way::Mailbox => format!("{}{}", to.way, to.mailbox),
         way => format!("{way}({})", to.mailbox),
     };
     match resolution {
@@ -72,10 +72,25 @@ fn aliases_and_users() {
         ("r: s@b.test\ns: bob", "r@home.test", "bob@home.test"),
         ("r: s@x.test\ns: bob", "r@home.test", "s@x.test"),
         ("a+b: ann\na: bob", "a+b@home.test", "ann@home.test"),
-        ("root: root, ann", "root@home.test", "\\root@home.test ann@home.test"),
+        ("root: root, ann", "root@home.test", "=root@home.test ann@home.test"),
         ("root: root", "root@home.test", "user root"),
+        (
+            "a: ann, ann@b.test, ANN@b.test, zoe@home.test, zoe@b.test",
+            "a@home.test",
+            "ann@home.test zoe@home.test zoe@b.test",
+        ),
+        ("a: ann@b.test, \\ann", "a@home.test", "=ann@home.test \\ann@home.test"),
+        (
+            "a: \\ann, ann+x, b, \\bob, c\nb: ann\nbob: bob, ann\nc: bob",
+            "a@home.test",
+            "\\ann@home.test ann+x@home.test =ann@home.test \\bob@home.test bob@home.test",
+        ),
         ("root: \\root", "root@home.test", "\\root@home.test"),
-        ("root: root, \\root, ann", "root@home.test", "\\root@home.test ann@home.test"),
+        (
+            "root: root, \\root, ann",
+            "root@home.test",
+            "=root@home.test \\root@home.test ann@home.test",
+        ),
         ("p: root, bob\nroot: root, ann", "p@home.test", "root@home.test bob@home.test"),
         ("ann: bob\nbob: ann", "ann@home.test", "user ann"),
         ("c: d\nd: c", "c@home.test", "5.4.6"),
@@ -88,12 +103,12 @@ fn aliases_and_users() {
         ("b: b, c\nc: c, b", "b@home.test", "5.4.6"),
         ("x: y, w\nw: x\ny: v, x\nv: y", "x@home.test", "5.4.6"),
         ("root: postmaster", "postmaster@home.test", "user root"),
-        ("root: root, ann", "postmaster@home.test", "\\root@home.test ann@home.test"),
+        ("root: root, ann", "postmaster@home.test", "=root@home.test ann@home.test"),
         // Whose a command is, is the alias that names it.
         ("r: \"|cmd\", /f", "R@b.test", "|cmd(R@b.test) /f(R@b.test)"),
         ("r: s, t\ns: |cmd\nt: s+x, |cmd", "r@home.test", "|cmd(s@home.test) |cmd(t@home.test)"),
         ("r: |cmd", "r+x@home.test", "|cmd(r+x@home.test)"),
-        ("r: ann, \\ann, ANN", "r@home.test", "ann@home.test \\ann@home.test"),
+        ("r: ann, \\ann, ANN", "r@home.test", "=ann@home.test \\ann@home.test"),
         // An address comes before a name, a name before its detail, both before a user.
         ("ann@home.test: bob\nann: carl@x.test", "Ann@home.test", "bob@home.test"),
         ("ann@home.test: bob\nann: carl@x.test", "ann@b.test", "carl@x.test"),
@@ -328,7 +343,7 @@ fn a_virtual_domain_has_its_own_users_and_aliases() {
         ),
         ("l: ann\nowner-l: zoe", "l@v.test", "ann@v.test from owner-l@v.test"),
         ("l: |cmd", "L@v.test", "|cmd(L@v.test)"),
-        ("ann: ann, bob@home.test", "ann@v.test", "\\ann@v.test bob@home.test"),
+        ("ann: ann, bob@home.test", "ann@v.test", "=ann@v.test bob@home.test"),
         ("@v.test: ann", "max@v.test", "ann@v.test"),
         ("@v.test: ann", "zoe@v.test", "user zoe"),
         ("zoe@v.test: ann", "zoe@v.test", "ann@v.test"),
@@ -336,7 +351,7 @@ fn a_virtual_domain_has_its_own_users_and_aliases() {
         // Without, its aliases, else the names of the host.
         ("a: b, ann\nb: x@x.test", "a@w.test", "x@x.test ann@home.test"),
         ("ann: ann, |cmd", "ann@w.test", "ann@home.test |cmd(ann@w.test)"),
-        ("a: \\ann, all", "a@w.test", "\\ann@home.test ann@home.test"),
+        ("a: \\ann, all", "a@w.test", "\\ann@home.test =ann@home.test"),
         ("a: b\nb: a", "a@w.test", "a@home.test"),
         ("a: a", "a@w.test", "a@home.test"),
     ] {

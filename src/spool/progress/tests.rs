@@ -117,7 +117,7 @@ fn way() -> impl Strategy<Value = Way> {
             format!("{before}{text}").parse().ok()
         })
     };
-    prop_oneof![Just(Way::Routed), Just(Way::Mailbox), text("|"), text("/")]
+    prop_oneof![Just(Way::Routed), Just(Way::User), Just(Way::Mailbox), text("|"), text("/")]
 }
 
 proptest! {
