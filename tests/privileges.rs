@@ -7,13 +7,15 @@
 mod local_support;
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mailwren::config::settings::{MailboxFormat, Users};
 use mailwren::deliver::outcome::Outcome;
 use mailwren::deliver::pool::Deliver;
+use mailwren::route::local::{LocalRouter, Resolution};
 use mailwren::sys::identity::{Identity, Privileges, drop_privileges};
 use mailwren::sys::users::{Account, by_name, groups_of};
 use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
@@ -52,6 +54,8 @@ fn root_is_dropped_and_a_mailbox_is_still_written_as_its_owner() {
 
     home.a_command_runs_as_its_user();
     home.what_is_too_slow_is_killed_whoever_it_runs_as();
+    home.what_aliases_name_never_runs_as_the_server();
+    home.a_list_is_read_with_the_rights_of_those_who_can_change_it();
 
     // A thread without those capabilities can only write as itself.
     std::thread::scope(|scope| {
@@ -130,6 +134,13 @@ impl<'a> Home<'a> {
         );
         let outcome = self.run(&command, Duration::from_secs(60));
         assert!(matches!(outcome, Outcome::Delivered { .. }), "{outcome:?}");
+        match self.run("exit 1; : password", Duration::from_secs(60)) {
+            Outcome::Failed(failure) => assert_eq!(
+                failure.text, "the command ended with exit code 1, it failed",
+                "what it is, is nobody's business outside"
+            ),
+            other => panic!("{other:?}"),
+        }
         let _guard = Identity::of(self.account).unwrap().assume().unwrap();
         let read = |name| fs::read_to_string(self.path(name)).unwrap();
         let Account { uid, gid, .. } = self.account;
@@ -169,5 +180,100 @@ impl<'a> Home<'a> {
         assert_eq!(rustix::process::geteuid().as_raw(), by_name("nobody").unwrap().unwrap().uid);
         let kept = CapabilitySet::SETUID | CapabilitySet::SETGID;
         assert_eq!(capabilities(None).unwrap().effective, kept);
+    }
+
+    /// Who may run things as the server's account could read the spool and every password.
+    fn what_aliases_name_never_runs_as_the_server(&self) {
+        let aliases = self.folder.path().join("commands");
+        fs::write(&aliases, "pipe: |true\n").unwrap();
+        let mut settings = settings(MailboxFormat::Maildir, "/nowhere/{user}", Users::System);
+        settings.local.aliases = Some(aliases);
+        settings.local.command_user = "nobody".to_owned();
+        let mut job = job(b"Subject: hello\r\n\r\n", &["pipe@home.test"]);
+        job.recipients[0].way = "|true".parse().unwrap();
+        let failure = deferred(delivery_by(&settings).deliver(&job).remove(0).1);
+        assert!(failure.text.contains("the server's own account"), "{}", failure.text);
+    }
+
+    /// Whom an alias means that includes a list of the user's, or why nobody can say.
+    fn list(&self) -> Result<String, String> {
+        let aliases = self.folder.path().join("aliases");
+        let text = format!("friends: :include:{}\n", self.path("lists/friends").display());
+        fs::write(&aliases, text).unwrap();
+        let mut settings = settings(MailboxFormat::Maildir, "/nowhere/{user}", Users::System);
+        settings.local.aliases = Some(aliases);
+        match LocalRouter::new(&settings).resolve(&"friends@home.test".parse().unwrap()) {
+            Resolution::Expanded(expansion) => Ok(expansion.into[0].mailbox.to_string()),
+            Resolution::Failed(failure) => Err(failure.text),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A link to what the server may read and the user may not shows nobody its lines, however
+    /// quickly it takes the place of a list.
+    fn a_list_is_read_with_the_rights_of_those_who_can_change_it(&self) {
+        let secrets = self.folder.path().join("secrets");
+        fs::create_dir(&secrets).unwrap();
+        let secret = secrets.join("friends");
+        fs::write(&secret, "secret\n").unwrap();
+        fs::set_permissions(&secret, Permissions::from_mode(0o600)).unwrap();
+        let as_user = |act: &dyn Fn()| {
+            let _guard = Identity::of(self.account).unwrap().assume().unwrap();
+            act();
+        };
+        let (list, lists) = (self.path("lists/friends"), self.path("lists"));
+        as_user(&|| {
+            fs::create_dir(&lists).unwrap();
+            fs::write(&list, "bob@x.test\n").unwrap();
+            fs::set_permissions(&list, Permissions::from_mode(0o600)).unwrap();
+            fs::set_permissions(&lists, Permissions::from_mode(0o700)).unwrap();
+        });
+        assert!(fs::read(&list).is_err(), "it is the user's alone");
+        assert_eq!(self.list(), Ok("bob@x.test".to_owned()));
+
+        let refused = || {
+            let failure = self.list().unwrap_err();
+            assert!(failure.contains("who can change where it leads, may not read"), "{failure}");
+        };
+        as_user(&|| {
+            fs::remove_file(&list).unwrap();
+            symlink(&secret, &list).unwrap();
+        });
+        refused();
+        as_user(&|| {
+            fs::remove_dir_all(&lists).unwrap();
+            symlink(&secrets, &lists).unwrap();
+        });
+        refused();
+        fs::set_permissions(&secret, Permissions::from_mode(0o640)).unwrap();
+        refused();
+
+        let (real, hidden) = (self.path("real"), self.path("hidden"));
+        as_user(&|| {
+            fs::remove_file(&lists).unwrap();
+            fs::create_dir(&lists).unwrap();
+            fs::write(&real, "bob@x.test\n").unwrap();
+        });
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                as_user(&|| {
+                    while !is_over.load(Ordering::Relaxed) {
+                        for target in [&real, &secret] {
+                            symlink(target, &hidden).unwrap();
+                            fs::rename(&hidden, &list).unwrap();
+                        }
+                    }
+                });
+            });
+            for _ in 0..300 {
+                if let Ok(whom) = self.list() {
+                    assert_eq!(whom, "bob@x.test");
+                }
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        as_user(&|| fs::remove_dir_all(&lists).unwrap());
+        fs::remove_dir_all(&secrets).unwrap();
     }
 }

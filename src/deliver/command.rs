@@ -3,7 +3,8 @@
 //! The shell runs it as the account that it belongs to, never as root, with the message as its input
 //! and an environment of a dozen variables. Nothing that a sender chose is part of the command: it
 //! comes in variables, made harmless for scripts that do not quote them. What its exit means is
-//! what sysexits(3) says, but nothing that a person can mend at this host bounces mail.
+//! what sysexits(3) says, but nothing that a person can mend at this host bounces mail. What the
+//! sender is told does not name the command, which may have a password in it: the log has it.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -24,7 +25,7 @@ use crate::sys::users::Account;
 
 /// What is kept of what a command prints, on each of its two outputs, in octets.
 const MAX_OUTPUT: usize = 4 << 10;
-/// How much of a command a failure shows, in characters.
+/// How much of a command the log shows of one that said something, in characters.
 const MAX_SHOWN: usize = 200;
 /// Where commands are looked for.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -73,10 +74,10 @@ pub fn deliver(
     head: Vec<u8>,
     content: &mut dyn Read,
 ) -> Result<(), Failure> {
-    let shown = one_line(call.command, MAX_SHOWN);
     let run_as = RunAs::new(call.identity, &call.account.home).map_err(|error| {
-        let status = if call.identity.uid == 0 { MISCONFIGURED } else { LATER };
-        Failure::new(status, format!("the command {shown:?} cannot be run: {error}"))
+        let is_wrong = error.kind() == ErrorKind::InvalidInput;
+        let status = if is_wrong { MISCONFIGURED } else { LATER };
+        Failure::new(status, format!("the command cannot be run: {error}"))
     })?;
     let mut unread = None;
     let feed = |to: &mut dyn Write| match lines::copy(head, content, to) {
@@ -91,25 +92,26 @@ pub fn deliver(
     let bounds = Bounds { time: call.timeout, octets: MAX_OUTPUT, beyond: Beyond::Ignored };
     let ended = match run_with_input(call.command, &environment, run_as, bounds, feed) {
         Ok(ended) => ended,
-        Err(error) => return Err(unread.unwrap_or_else(|| not_run(&shown, call, &error))),
+        Err(error) => return Err(unread.unwrap_or_else(|| not_run(call, &error))),
     };
     let said = said(&ended);
     match meaning(ended.status) {
         None => {
             if !said.is_empty() {
+                let shown = one_line(call.command, MAX_SHOWN);
                 log::info!("{}: the command {shown:?} said: {said}", circumstances.id);
             }
             Ok(())
         }
         Some((status, what)) => {
             let said = if said.is_empty() { said } else { format!("; it said: {said}") };
-            Err(Failure::new(status, format!("the command {shown:?} {what}{said}")))
+            Err(Failure::new(status, format!("the command {what}{said}")))
         }
     }
 }
 
 /// Why a command came to no end of its own.
-fn not_run(shown: &str, call: &Call<'_>, error: &io::Error) -> Failure {
+fn not_run(call: &Call<'_>, error: &io::Error) -> Failure {
     let what = match error.kind() {
         ErrorKind::TimedOut => format!(
             "did not end in {} s and was killed: see what it waits for, or raise [local] \
@@ -118,7 +120,7 @@ fn not_run(shown: &str, call: &Call<'_>, error: &io::Error) -> Failure {
         ),
         _ => format!("cannot be run as {}: {error}", call.account.name),
     };
-    Failure::new(LATER, format!("the command {shown:?} {what}"))
+    Failure::new(LATER, format!("the command {what}"))
 }
 
 /// All that is around the command. What a stranger has a say in is made harmless.

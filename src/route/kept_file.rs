@@ -1,5 +1,5 @@
 //! A file that people edit while it is in use: of a version that cannot be read the log tells, and
-//! the last good one stays.
+//! the last good one stays. It may be a user's, and is read with no more rights than that user has.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ pub(super) struct KeptFile<T> {
 impl<T> KeptFile<T> {
     /// The file at `path`, which is `what`. One with more than `max_octets` is not read.
     pub(super) fn new(path: PathBuf, max_octets: u64, what: &'static str) -> Self {
-        Self { file: WatchedFile::new(path, max_octets), what }
+        Self { file: WatchedFile::of_users(path, max_octets), what }
     }
 
     /// Where it is.

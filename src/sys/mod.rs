@@ -16,5 +16,6 @@ pub mod run_as;
 pub mod secret_file;
 pub mod signals;
 pub mod terminal;
+mod trail;
 pub mod users;
 pub mod watched;

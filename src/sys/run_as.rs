@@ -37,7 +37,7 @@ const LAST_OTHER: i32 = 1024;
 /// Beyond the number of every signal.
 const SIGNALS: std::ops::Range<libc::c_int> = 1..65;
 
-/// An account that commands run as. Never root.
+/// An account that commands run as. Never root, nor one that the server has for itself.
 #[derive(Debug)]
 pub struct RunAs {
     uid: Uid,
@@ -53,7 +53,8 @@ impl RunAs {
     /// enter it.
     ///
     /// # Errors
-    /// `InvalidInput` for root. `PermissionDenied` where this process may not take identities and it
+    /// `InvalidInput` for root, and for the server's own account where there is any other: whoever has
+    /// that one can read the spool and the passwords, and end the server. `PermissionDenied` where this process may not take identities and it
     /// is not its own; the text names the remedy.
     pub fn new(identity: &Identity, home: &Path) -> io::Result<Self> {
         if identity.uid == 0 {
@@ -61,6 +62,11 @@ impl RunAs {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         let changes = identity::may_be_changed()?;
+        if changes && identity.uid == geteuid().as_raw() {
+            let text = "commands never run as the server's own account: name another one in [local] \
+                        command_user";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
         if !changes && identity.uid != geteuid().as_raw() {
             let text = format!(
                 "cannot run commands as user id {}: start mailwren as root (it drops to [server] \

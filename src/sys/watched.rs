@@ -3,19 +3,32 @@
 //! Looking costs one `stat`. Nothing is locked while the file is read, so two threads may
 //! both read a new version; either result is good.
 
-use std::fs::{self, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::sys::trail;
 
 /// A file and what its content means.
 #[derive(Debug)]
 pub struct WatchedFile<T> {
     path: PathBuf,
     max_octets: u64,
-    is_secret: bool,
+    kind: Kind,
     last: Mutex<Option<(Stamp, Arc<T>)>>,
+}
+
+/// Whose a file may be, and who may see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// The administrator's, or the server's own.
+    Ordinary,
+    /// The same, and nobody else may see it.
+    Secret,
+    /// Perhaps a user's.
+    OfUsers,
 }
 
 /// What changes when a file does: device, inode, size, modification and status time.
@@ -35,13 +48,19 @@ impl Stamp {
 impl<T> WatchedFile<T> {
     /// Watches the file at `path`. One with more than `max_octets` is not read.
     pub fn new(path: PathBuf, max_octets: u64) -> Self {
-        Self { path, max_octets, is_secret: false, last: Mutex::new(None) }
+        Self { path, max_octets, kind: Kind::Ordinary, last: Mutex::new(None) }
+    }
+
+    /// The same for a file that may be a user's, or that users may put another in the place of, by
+    /// a link or without: it is read with the rights of those alone who can.
+    pub fn of_users(path: PathBuf, max_octets: u64) -> Self {
+        Self { kind: Kind::OfUsers, ..Self::new(path, max_octets) }
     }
 
     /// The same for a file with secrets: it is not read while others than its owner and its group
     /// may read it, or others than its owner may write it.
     pub fn secret(path: PathBuf, max_octets: u64) -> Self {
-        Self { is_secret: true, ..Self::new(path, max_octets) }
+        Self { kind: Kind::Secret, ..Self::new(path, max_octets) }
     }
 
     /// Where the file is.
@@ -53,31 +72,47 @@ impl<T> WatchedFile<T> {
     /// and what the version before meant.
     ///
     /// # Errors
-    /// When the file is missing, unreadable, too large, no regular file, or a secret that is none;
-    /// the text of the last names the remedy.
+    /// When the file is missing, unreadable, too large, no regular file, a secret that is none, or a
+    /// user's that leads to what the user may not read; the text of the last two names the remedy.
     pub fn load(&self, parse: impl FnOnce(&[u8], Option<Arc<T>>) -> Arc<T>) -> io::Result<Arc<T>> {
-        let metadata = fs::metadata(&self.path)?;
-        // To open a device can do more than a reader wants.
-        check_regular(&metadata)?;
-        let stamp = Stamp::of(&metadata);
-        let last = self.last().clone();
-        let before = match last {
-            Some((known, value)) if known == stamp => return Ok(value),
-            last => last.map(|(_, value)| value),
-        };
+        if let Some(value) = self.unchanged()? {
+            return Ok(value);
+        }
+        let before = self.last().clone().map(|(_, value)| value);
         let (stamp, octets) = self.read()?;
         let value = parse(&octets, before);
         *self.last() = Some((stamp, Arc::clone(&value)));
         Ok(value)
     }
 
-    fn read(&self) -> io::Result<(Stamp, Vec<u8>)> {
+    /// What it meant before, where it has not changed since.
+    fn unchanged(&self) -> io::Result<Option<Arc<T>>> {
+        let metadata = match fs::metadata(&self.path) {
+            // Its user may see it.
+            Err(error) if self.kind == Kind::OfUsers && is_denied(&error) => return Ok(None),
+            result => result?,
+        };
+        // To open a device can do more than a reader wants.
+        check_regular(&metadata)?;
+        let stamp = Stamp::of(&metadata);
+        let last = self.last().clone();
+        Ok(last.filter(|(known, _)| *known == stamp).map(|(_, value)| value))
+    }
+
+    fn open(&self) -> io::Result<File> {
+        if self.kind == Kind::OfUsers {
+            return trail::open(&self.path);
+        }
         // Should it be a FIFO by now, nobody waits for its other end.
         let no_wait = libc::O_NONBLOCK | libc::O_NOCTTY;
-        let mut file = OpenOptions::new().read(true).custom_flags(no_wait).open(&self.path)?;
+        OpenOptions::new().read(true).custom_flags(no_wait).open(&self.path)
+    }
+
+    fn read(&self) -> io::Result<(Stamp, Vec<u8>)> {
+        let mut file = self.open()?;
         let metadata = file.metadata()?;
         check_regular(&metadata)?;
-        if self.is_secret {
+        if self.kind == Kind::Secret {
             check_secret(&metadata, &self.path)?;
         }
         let mut octets = Vec::new();
@@ -93,6 +128,10 @@ impl<T> WatchedFile<T> {
         // Nothing panics while it is locked, and a whole value is all that is ever put in.
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn is_denied(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
 }
 
 fn check_regular(file: &Metadata) -> io::Result<()> {
