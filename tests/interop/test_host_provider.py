@@ -123,3 +123,21 @@ def check_in_mutt(host, octets, count):
                        r"(?:\[--.*\n|\n)*job (\d+) failed\n", shown)
     assert len(found) == count and all(one == other for one, other in found), shown
     assert "=_" not in shown, shown
+
+
+@own_house
+def test_automatic_reply():
+    """The reply of somebody who is away is taken too: nobody's in the envelope, and From names her."""
+    only_crontabs()
+    with World() as world, Host({**settings(world), "local": {"vacation": "yes"}}) as host:
+        host.run(["tee", ".vacation.msg"], "ann", input="From: Jörg Ann <ann>\n\nI am away.\n")
+        content = b"From: carl@far.test\r\nTo: ann@house.test\r\nSubject: lunch\r\n\r\nx\r\n"
+        host.deliver("ann@house.test", content, sender="carl@far.test")
+        reply = world.provider.wait_mail()[0]
+        assert b"Return-Path: <>\n" in reply, reply.decode()
+        assert author(reply) == ("Jörg Ann on house.test", USER), reply.decode()
+        assert b"Delivered-To: carl@far.test\n" in reply, reply.decode()
+        host.wait_queue(0)
+        host.deliver("ann@house.test", content, sender="carl@far.test")
+        host.wait_queue(0)
+        world.provider.wait_mail()
