@@ -173,11 +173,12 @@ pub(super) const REWRITE: &[Key] = &[
     ),
     key(
         "name",
-        Kind::Words("a text with {user}, {host} or {name} in it"),
-        "{user} on {host}",
-        "The display name in From where `sender` replaced the address: {user} is what stood before \
-         the @, {host} this host. It is for those who had no name; with {name} in it, which stands for \
-         the name that there was, it is for all. Empty: names stay as they are.",
+        Kind::Words("a text with {name}, {user} or {host} in it"),
+        "{name} on {host}",
+        "The display name in From where `sender` replaced the address: {name} is the name that there \
+         was, or else the user, {user} what stood before the @, {host} this host. `root (Cron Daemon)` \
+         becomes \"Cron Daemon on pi.home.example\". Without {name} in it, names before an address stay \
+         as they are, and it is for those who had none. Empty: nothing is added to anybody.",
     ),
 ];
 

@@ -75,6 +75,20 @@ pub fn plain_text(phrase: &[u8]) -> Option<String> {
     Some(text.trim().to_owned())
 }
 
+/// Whether a phrase has a comment, or what could be taken for one, outside of quotes.
+pub fn has_comment(phrase: &[u8]) -> bool {
+    let (mut in_quotes, mut octets) = (false, phrase.iter());
+    while let Some(octet) = octets.next() {
+        match octet {
+            b'"' => in_quotes = !in_quotes,
+            b'\\' if in_quotes => drop(octets.next()),
+            b'(' | b')' if !in_quotes => return true,
+            _ => {}
+        }
+    }
+    false
+}
+
 /// A template for names: `{user}` stands for the part before the `@`, `{host}` for this host,
 /// `{name}` for the name that there was, or else for the user.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +100,11 @@ pub struct Template<'a> {
 }
 
 impl Template<'_> {
+    /// Whether the name that there was has a place in it.
+    pub fn wants_name(&self) -> bool {
+        self.text.contains("{name}")
+    }
+
     /// The phrase for `user`; `former` is the phrase that there was. `None` where that is to stay
     /// as it is: the template does not ask for it, or it is too long to be made longer.
     pub fn phrase(&self, user: &str, former: Option<&[u8]>) -> Option<String> {
@@ -93,7 +112,7 @@ impl Template<'_> {
             let text = self.filled(self.text, user, user);
             return (!text.is_empty()).then(|| phrase(&text));
         };
-        if !self.text.contains("{name}") || former.len() > MAX_WRITTEN {
+        if !self.wants_name() || former.len() > MAX_WRITTEN {
             return None;
         }
         match plain_text(former) {

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use crate::mail::address::{DomainName, Mailbox};
 use crate::mail::address_list::{self, Spec};
-use crate::mail::display_name::{Template, phrase, plain_text};
+use crate::mail::display_name::{Template, has_comment, phrase, plain_text};
 use crate::mail::header::{self, Field};
 
 /// The fields with addresses of who wrote or sent the message, or wants an answer (RFC 5322
@@ -223,10 +223,14 @@ impl<'a> Found<'a> {
         let octets = |part: &Range<usize>| &self.body[part.clone()];
         let (former, place) = match (before.is_empty(), behind.is_empty()) {
             (true, true) => (None, address),
-            (false, true) if !octets(&before).contains(&b'(') => {
+            (false, true) if !has_comment(octets(&before)) => {
                 (Some(octets(&before).to_vec()), before.start..address.end)
             }
-            (true, false) => (Some(comment(octets(&behind))?), address.start..behind.end),
+            (true, false) => {
+                // A comment is no display name (RFC 5322 §3.4): it need not stay one.
+                let text = comment(octets(&behind))?;
+                (template.wants_name().then_some(text), address.start..behind.end)
+            }
             _ => return None,
         };
         let user = self.mailbox.local_part().as_str();

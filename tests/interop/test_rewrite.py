@@ -108,7 +108,7 @@ def test_cron_at_a_strict_provider():
         taken = world.taken()
         server.wait_queue(0)
         assert taken["Return-Path"] == f"<{USER}>", taken["Return-Path"]
-        assert world.author() == ("Cron Daemon", USER), taken["From"]
+        assert world.author() == ("Cron Daemon on pi.home.test", USER), taken["From"]
         assert taken["X-Original-From"] == "root (Cron Daemon)", taken["X-Original-From"]
         assert taken["To"] == "root@home.test", taken["To"]
         assert taken["Subject"] == "Cron <root@pi> /usr/bin/backup"
@@ -120,7 +120,12 @@ def test_names():
     """A mail reader shows who it was and on which host, also where name and template are not ASCII."""
     rows = [
         ({}, b"root@raspberrypi", "root on pi.home.test"),
-        ({"name": "{name} on {host}"}, b"root (Cron Daemon)", "Cron Daemon on pi.home.test"),
+        # Debian's cron, cronie, mdadm, and a person's mail reader.
+        ({}, b"root (Cron Daemon)", "Cron Daemon on pi.home.test"),
+        ({}, b'"(Cron Daemon)" <root>', "(Cron Daemon) on pi.home.test"),
+        ({}, b"mdadm monitoring <root>", "mdadm monitoring on pi.home.test"),
+        ({"name": "{user} on {host}"}, b"root (Cron Daemon)", "root on pi.home.test"),
+        ({"name": "{user} on {host}"}, b"Ann Lee <ann@pi>", "Ann Lee"),
         ({"name": "{name} auf Müllers Pi"}, b"=?utf-8?q?J=C3=B6rg?= <j@home.test>",
          "Jörg auf Müllers Pi"),
         ({"name": "\"{user}\", (auf) <Müllers> Raspberry Pi im Schuppen, ganz hinten"},
@@ -149,7 +154,7 @@ def test_reports_and_other_senders():
         run([binary(), "queue", "bounce", "--all"], env=server.environment())
         taken = world.taken()
         assert taken["Return-Path"] == "<>", taken["Return-Path"]
-        assert world.author() == ("Mail Delivery System", USER), taken["From"]
+        assert world.author() == ("Mail Delivery System on pi.home.test", USER), taken["From"]
         assert "MAILER-DAEMON@pi.home.test" in taken["X-Original-From"]
         assert taken["To"].addresses[0].addr_spec == "eve@else.test"
         server.wait_queue(0)

@@ -11,6 +11,11 @@ use crate::tls_peer::Authority;
 /// The exit code of `mailwren check` with these lines in `[smarthost]`, and all that it says.
 /// `PASSWORD` in them stands for a file with a password, which has that mode.
 fn check(lines: &str, password: &str, mode: u32) -> (i32, String) {
+    check_on("me.test", lines, password, mode)
+}
+
+/// The same on a host of that name.
+fn check_on(host: &str, lines: &str, password: &str, mode: u32) -> (i32, String) {
     let folder = TempDir::new().unwrap();
     let (config, file) = (folder.path().join("mailwren.ini"), folder.path().join("password"));
     fs::write(&file, password).unwrap();
@@ -18,7 +23,7 @@ fn check(lines: &str, password: &str, mode: u32) -> (i32, String) {
     let lines = lines.replace("PASSWORD", file.to_str().unwrap());
     let aliases = folder.path().join("aliases");
     fs::write(&aliases, "root: me@far.test\n").unwrap();
-    let user = "[server]\nhostname = me.test\nuser = root\n[listen.smtp]\ntls = none\n";
+    let user = format!("[server]\nhostname = {host}\nuser = root\n[listen.smtp]\ntls = none\n");
     let local = format!("[local]\naliases = {}\n", aliases.display());
     fs::write(&config, format!("{user}{local}[smarthost]\n{lines}\n")).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_mailwren"));
@@ -88,6 +93,24 @@ fn a_provider_that_will_refuse_the_senders_of_this_host_is_foreseen() {
         0,
         "a@isp.test",
     );
+}
+
+#[test]
+fn a_host_that_nobody_elsewhere_knows_is_told_to_send_as_somebody() {
+    for (host, lines, is_told) in [
+        ("raspberrypi", "host = a.test", true),
+        ("pi.LOCAL", "host = a.test:587\nuser = me\npassword_file = PASSWORD", true),
+        ("pi.fritz.box", "host = a.test", true),
+        ("pi.home.example", "host = a.test", false),
+        ("mylocal.example", "host = a.test", false),
+        ("raspberrypi", "host = a.test\n[rewrite]\nsender = me@isp.test", false),
+        ("raspberrypi", "host = a.test\n[rewrite]\nmasquerade = isp.test", false),
+    ] {
+        let (code, said) = check_on(host, lines, "sesame", 0o600);
+        let words = format!("addresses at {host}, which no host elsewhere knows");
+        assert_eq!((code, said.contains(&words)), (0, is_told), "{host} {lines}: {said}");
+        assert_eq!(said.matches("[rewrite]").count(), usize::from(is_told), "{said}");
+    }
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Looks at `[rewrite]`: whether its map could be read, and whether a smarthost with an account
-//! will take the addresses of this host.
+//! Looks at `[rewrite]`: whether its map could be read, and whether a smarthost will take the
+//! addresses of this host.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,9 +7,14 @@ use std::sync::Arc;
 use super::findings::Findings;
 use super::rights::{self, is_for_root};
 use crate::config::settings::Settings;
-use crate::mail::address::Mailbox;
+use crate::mail::address::{DomainName, Mailbox};
 use crate::route::rewrite::map::{AddressMap, MAX_OCTETS};
 use crate::sys::watched::WatchedFile;
+
+/// What the names of hosts end with that are known in one house only (RFC 6762 §3, RFC 8375 §7,
+/// and those that routers give out).
+const PRIVATE: [&str; 7] =
+    [".local", ".localdomain", ".localhost", ".lan", ".internal", ".home.arpa", ".fritz.box"];
 
 /// Looks at the map, and at the login in the settings of `config`.
 pub(super) fn look(settings: &Settings, config: &Path, findings: &mut Findings) {
@@ -20,6 +25,13 @@ pub(super) fn look(settings: &Settings, config: &Path, findings: &mut Findings) 
         let text = format!(
             "the smarthost knows this host as {account}, and most providers take mail from that \
              address alone; add `sender = {account}` in [rewrite]"
+        );
+        findings.warning(config, None, text);
+    } else if let Some(domain) = domain_of_nobody(settings) {
+        let text = format!(
+            "mail of this host goes to the smarthost from addresses at {domain}, which no host \
+             elsewhere knows, and most providers refuse; add `sender = ` and your address in \
+             [rewrite]"
         );
         findings.warning(config, None, text);
     }
@@ -43,6 +55,18 @@ fn look_at_map(path: &Path, settings: &Settings, findings: &mut Findings) {
             findings.mistake(path, None, text);
         }
     }
+}
+
+/// The domain of this host's addresses where it is none of the DNS, and they go to a smarthost as
+/// they are.
+fn domain_of_nobody(settings: &Settings) -> Option<&DomainName> {
+    let rewrite = &settings.rewrite;
+    let has_rule =
+        rewrite.sender.is_some() || rewrite.masquerade.is_some() || rewrite.map.is_some();
+    let origin = settings.server.domains.origin();
+    let labels = origin.as_str().to_ascii_lowercase();
+    let is_of_nobody = !labels.contains('.') || PRIVATE.iter().any(|end| labels.ends_with(end));
+    (settings.smarthost.is_some() && !has_rule && is_of_nobody).then_some(origin)
 }
 
 /// The account of the smarthost where it is an address elsewhere, and nothing gives the mail of

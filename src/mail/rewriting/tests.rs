@@ -90,13 +90,14 @@ fn an_author_gets_the_one_address_and_the_host_in_the_name() {
         (" root <root@home.test>", " \"root on pi.home.test\" <me@isp.test>"),
         (" \"Root\" <root@pi>", " \"root on pi.home.test\" <me@isp.test>"),
         (" root@pi (root)", " \"root on pi.home.test\" <me@isp.test>"),
-        (" root@pi (Cron Daemon)", " me@isp.test (Cron Daemon)"),
+        // A comment is no display name.
+        (" root@pi (Cron Daemon)", " \"root on pi.home.test\" <me@isp.test>"),
         (" Cron Daemon <root@pi>", " Cron Daemon <me@isp.test>"),
         (" \"Cron, D.\" <root@pi> (x)", " \"Cron, D.\" <me@isp.test> (x)"),
         (" =?utf-8?q?J=C3=B6?= <root@pi>", " =?utf-8?q?J=C3=B6?= <me@isp.test>"),
         (" J\u{f6}rg <root@pi>", " J\u{f6}rg <me@isp.test>"),
         (" (x) root@pi", " (x) me@isp.test"),
-        ("\r\n\t< root@pi >\r\n\t(x)", "\r\n\t< me@isp.test >\r\n\t(x)"),
+        ("\r\n\t< root@pi >\r\n\t(x)", "\r\n\t\"root on pi.home.test\" <me@isp.test>"),
         (" <root@pi", " <me@isp.test"),
         (" <@r.test:root@pi>", " <@r.test:me@isp.test>"),
         (" zoe@x.test, <zoe@y.test>", " zoe@x.test, <zoe@y.test>"),
@@ -121,7 +122,10 @@ fn a_template_may_ask_for_the_name_too() {
         (" <root@pi>(Cron Daemon) ", " \"Cron Daemon at pi.home.test\" <me@isp.test> "),
         (" Cron Daemon <root@pi>", " \"Cron Daemon at pi.home.test\" <me@isp.test>"),
         (" =?x?q?y?= <root@pi>", " =?x?q?y?= \"at pi.home.test\" <me@isp.test>"),
+        (" \"(Cron Daemon)\" <root>", " \"(Cron Daemon) at pi.home.test\" <me@isp.test>"),
+        (" \"a \\\"(\" <root>", " \"a \\\"( at pi.home.test\" <me@isp.test>"),
         // What is out of the ordinary keeps its octets.
+        (" \"a\" (x) <root@pi>", " \"a\" (x) <me@isp.test>"),
         (" Cron (x) <root@pi>", " Cron (x) <me@isp.test>"),
         (" root@pi (Cron (x))", " me@isp.test (Cron (x))"),
         (" root@pi (=?x?q?y?=)", " me@isp.test (=?x?q?y?=)"),
@@ -159,7 +163,7 @@ fn what_from_said_is_kept_in_front() {
         USUAL,
         "Received: x\r\nFrom: root\r\n (Cron\r\n Daemon)\r\nFrom:bob@pi\r\n\r\nbody",
         "X-Original-From: root\r\n (Cron\r\n Daemon)\r\nX-Original-From: bob@pi\r\nReceived: x\r\n\
-         From: me@isp.test\r\n (Cron\r\n Daemon)\r\nFrom:robert@isp.test\r\n\r\nbody",
+         From: \"root on pi.home.test\" <me@isp.test>\r\nFrom:robert@isp.test\r\n\r\nbody",
     );
     // Another domain still says who it is; nothing is lost with another Sender.
     for field in ["From: ann@pi", "From: zoe@x.test", "Sender: root@pi", "Resent-From: bob@pi"] {
@@ -236,7 +240,7 @@ proptest! {
             (root|ann|bob|carl|@pi|@home\\.test|@x\\.test|[,:;<>()\"\\\\@ .\u{f6}]|\r\n[ \t]){0,12}\r\n){0,4}",
         padding in "[ x]{0,40}",
         body in "(\r\n)?[a:\r\n ]{0,10}",
-        template in prop::sample::select(vec!["", "{user} on {host}", "{name} \u{fc}", "{name}{name}"]),
+        template in prop::sample::select(vec!["", "{user} on {host}", "{name} on {host}", "{name} \u{fc}", "{name}{name}"]),
     ) {
         let renaming = home(template);
         let message = format!("{fields}To: {}root\r\n{body}", padding.repeat(30));

@@ -1,0 +1,143 @@
+"""The stock programs of a host whose mail all goes to a provider that takes it from one address alone,
+with `[rewrite] sender` as the only line about it."""
+
+import email
+import os
+import re
+import shlex
+import shutil
+from email.header import decode_header, make_header
+from email.utils import parseaddr
+from pathlib import Path
+
+from harness import binary, run, wait_for
+from host import Host, only_crontabs, own_house
+from providers import NAME, PASSWORD, USER
+from test_rewrite import World
+
+ME = "me@far.test"
+# Each program: as whom, the command, what it reads, and the name that a mail reader shows.
+PROGRAMS = [
+    ("root", ["mail", "-s", "bsd-mailx", "root"], "x\n", "root on house.test"),
+    ("ann", ["mail", "-s", "bsd-mailx", ME], "x\n", "ann on house.test"),
+    ("ann", ["mail.mailutils", "-s", "mailutils", ME], "x\n", "ann on house.test"),
+    ("ann", ["s-nail", "-s", "s-nail", ME], "x\n", "ann on house.test"),
+    ("ann", ["mutt", "-s", "mutt", ME], "x\n", "ann on house.test"),
+    ("ann", ["php", "-r", f"exit(mail('{ME}', 'php', 'x') ? 0 : 1);"], "", "ann on house.test"),
+    ("root", ["/usr/sbin/sendmail", "-FAnacron", "-odi", "root"], "Subject: anacron\n\nx\n",
+     "Anacron on house.test"),
+    ("root", ["/usr/sbin/sendmail", "-t"], "From: mdadm monitoring <root>\nTo: root\n\nx\n",
+     "mdadm monitoring on house.test"),
+    ("root", ["/usr/sbin/sendmail", "-oi", "-t"], "To: root\nSubject: [package on hold]\n\nx\n",
+     "root on house.test"),
+    # As cronie has it.
+    ("root", ["/usr/sbin/sendmail", "-FCronDaemon", "-i", "-odi", "-oem", "-oi", "-t", "-f", "root"],
+     'From: "(Cron Daemon)" <root>\nTo: root\nSubject: cronie\n\nx\n', "(Cron Daemon) on house.test"),
+]
+
+
+def settings(world):
+    """A host that sends everything to the provider."""
+    password, authority = Path("/etc/mailwren/password"), Path("/etc/mailwren/ca.pem")
+    password.parent.mkdir(exist_ok=True)
+    password.write_text(f"{PASSWORD}\n")
+    password.chmod(0o600)
+    shutil.chown(password, "mailwren")
+    shutil.copy(world.authority.ca, authority)
+    authority.chmod(0o644)
+    Path("/etc/aliases").write_text(f"root: {ME}\n")
+    port = world.provider.port("starttls")
+    return {"smarthost": {"host": f"{NAME}:{port}", "tls": "starttls", "user": USER,
+                          "password_file": password, "ca": authority},
+            "dns": {"servers": world.dns}, "rewrite": {"sender": USER}}
+
+
+def author(octets):
+    """The name that a mail reader shows for a message, and the address."""
+    name, address = parseaddr(email.message_from_bytes(octets)["From"])
+    return str(make_header(decode_header(name))), address
+
+
+@own_house
+def test_programs_at_a_strict_provider():
+    """What cron, mail(1), mutt, PHP and the others send is taken, and its From names the host."""
+    only_crontabs()
+    with World() as world, Host(settings(world)) as host:
+        for count, (user, command, text, name) in enumerate(PROGRAMS, 1):
+            host.run(command, user, input=text)
+            octets = world.provider.wait_mail(count)[-1]
+            assert author(octets) == (name, USER), (command, octets.decode())
+            assert b"Return-Path: <%s>" % USER.encode() in octets, octets.decode()
+        host.run(["crontab", "-"], input="@reboot echo of cron\n")
+        host.background(["cron", "-f"])
+        octets = world.provider.wait_mail(count + 1)[-1]
+        assert author(octets) == ("Cron Daemon on house.test", USER), octets.decode()
+        host.wait_queue(0)
+        assert "rejected" not in host.log(), host.log()
+
+
+@own_house
+def test_flood_of_cron():
+    """A crontab with more output than a person wants: as many messages as may go by themselves, and
+    one with all the others, through a kill -9 in the middle; mutt opens what is in it."""
+    only_crontabs()
+    jobs, burst = 12, 3
+    with World() as world, Host({**settings(world), "digest": {"burst": str(burst)}}) as host:
+        host.run(["crontab", "-"], input="".join(
+            f"@reboot echo job {number} failed; exit 1\n" for number in range(jobs)))
+        host.background(["cron", "-f"])
+        world.provider.wait_mail(burst)
+
+        def gathered():
+            return run([binary(), "queue", "list"], env=host.environment()).count("gathered until")
+        wait_for("the others", lambda: gathered() == jobs - burst)
+        host.kill()
+        host.start()
+        world.provider.wait_mail(2 * burst)
+        wait_for("the others", lambda: gathered() == jobs - 2 * burst)
+        run([binary(), "queue", "retry", "--all"], env=host.environment())
+        messages = world.provider.wait_mail(2 * burst + 1)
+        host.wait_queue(0)
+        found = re.findall(rb"(?m)^job (\d+) failed", b"".join(messages))
+        assert sorted(map(int, found)) == list(range(jobs)), found
+        assert author(messages[-1]) == ("root on house.test", USER), messages[-1].decode()
+        check_in_mutt(host, messages[-1], jobs - 2 * burst)
+
+
+def check_in_mutt(host, octets, count):
+    """mutt shows all messages of a digest, each with its subject and its text."""
+    Path("/tmp/digest").write_bytes(b"From x Sun Nov 22 12:00:00 2026\n" + octets + b"\n")
+    # Else it asks whether to make it.
+    host.run(["mkdir", "-p", "Mail"])
+    # A pipe gets what the pager would show.
+    command = ["mutt", "-R", "-n", "-f", "/tmp/digest", "-e", "set pipe_decode quit=yes wait_key=no",
+               "-e", "push '<pipe-message>cat >/tmp/shown<enter><quit>'"]
+    # A terminal that hangs up would end it at once.
+    keyboard, fingers = os.pipe()
+    host.run(["script", "--quiet", "--return", "--command", shlex.join(command), "/dev/null"],
+             stdin=keyboard, environment={"TERM": "xterm"})
+    os.close(keyboard)
+    os.close(fingers)
+    shown = Path("/tmp/shown").read_text()
+    found = re.findall(r"Subject: Cron <root@house> echo job (\d+) failed; exit 1\n(?:\S.*\n)*\n"
+                       r"(?:\[--.*\n|\n)*job (\d+) failed\n", shown)
+    assert len(found) == count and all(one == other for one, other in found), shown
+    assert "=_" not in shown, shown
+
+
+@own_house
+def test_automatic_reply():
+    """The reply of somebody who is away is taken too: nobody's in the envelope, and From names her."""
+    only_crontabs()
+    with World() as world, Host({**settings(world), "local": {"vacation": "yes"}}) as host:
+        host.run(["tee", ".vacation.msg"], "ann", input="From: Jörg Ann <ann>\n\nI am away.\n")
+        content = b"From: carl@far.test\r\nTo: ann@house.test\r\nSubject: lunch\r\n\r\nx\r\n"
+        host.deliver("ann@house.test", content, sender="carl@far.test")
+        reply = world.provider.wait_mail()[0]
+        assert b"Return-Path: <>\n" in reply, reply.decode()
+        assert author(reply) == ("Jörg Ann on house.test", USER), reply.decode()
+        assert b"Delivered-To: carl@far.test\n" in reply, reply.decode()
+        host.wait_queue(0)
+        host.deliver("ann@house.test", content, sender="carl@far.test")
+        host.wait_queue(0)
+        world.provider.wait_mail()
