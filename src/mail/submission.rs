@@ -12,6 +12,7 @@ use memchr::memchr2;
 
 use crate::mail::address::{DomainName, Mailbox};
 use crate::mail::address_list;
+use crate::mail::display_name;
 use crate::mail::header::{self, Field};
 
 /// The fields of a resending (RFC 5322 §3.6.6).
@@ -124,20 +125,6 @@ pub(super) fn missing_fields(fields: &[Field<'_>], surroundings: &Surroundings<'
     missing
 }
 
-/// A display name as a quoted string (RFC 5322 §3.2.4); what is no printable ASCII is `?`.
-fn quoted_phrase(name: &str) -> String {
-    let mut phrase = String::from('"');
-    for c in name.chars() {
-        match c {
-            '"' | '\\' => phrase.extend(['\\', c]),
-            ' '..='~' => phrase.push(c),
-            _ => phrase.push('?'),
-        }
-    }
-    phrase.push('"');
-    phrase
-}
-
 /// The resent fields of the last resending; none where there was none.
 fn resending<'a>(fields: &[Field<'a>]) -> Vec<Field<'a>> {
     let mut of_last: Vec<Field<'a>> = Vec::new();
@@ -173,7 +160,7 @@ fn missing_resent_fields(resending: &[Field<'_>], surroundings: &Surroundings<'_
 
 /// An address with a display name, where there is one.
 fn named(mailbox: &Mailbox, full_name: Option<&str>) -> String {
-    match full_name.map(quoted_phrase) {
+    match full_name.map(display_name::phrase) {
         Some(name) => format!("{name} <{mailbox}>"),
         None => format!("<{mailbox}>"),
     }
@@ -212,7 +199,7 @@ mod tests {
         complete(&read_lines(message.as_bytes(), false), &surroundings)
     }
 
-    const ADDED: &str = "From: \"Ann \\\"A\\\" ?\" <ann@home.test>\r\n\
+    const ADDED: &str = "From: =?utf-8?q?Ann_=22A=22_=C3=84?= <ann@home.test>\r\n\
         Date: Sun, 22 Nov 2026 03:46:52 +0000\r\nMessage-ID: <u@home.test>\r\n";
 
     fn check(message: &str, content: &str) {
