@@ -7,7 +7,7 @@ use super::output::{say, warn};
 use crate::config::settings::{Login, Rewrite, Settings};
 use crate::deliver::encryption;
 use crate::deliver::place::Place;
-use crate::deliver::subaddress::Template;
+use crate::deliver::subaddress::MailboxPath;
 use crate::mail::address::Mailbox;
 use crate::mail::address_list;
 use crate::route::addressee::{Addressee, Way};
@@ -202,8 +202,8 @@ fn say_mailbox(settings: &Settings, router: &LocalRouter, mailbox: &Mailbox, use
         true => format!("{}, a user of {domain}", user.name),
         false => user.name.to_string(),
     };
-    let template = Template::new(router.mailbox_path(domain), settings.local.format);
-    match Place::of(&template.mailbox, user, domain) {
+    let path = MailboxPath::new(router.mailbox_path(domain), settings.local.format);
+    match Place::of(&path.mailbox, user, domain) {
         Ok(place) => {
             say(format_args!("{mailbox}: the mailbox of {whose}, {}", place.path().display()));
         }

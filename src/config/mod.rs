@@ -3,10 +3,10 @@
 //! A file walks through four stations. `ini` splits its text into sections, keys and values
 //! and remembers their lines. `names` holds them against the one table of everything that a
 //! file may say, [`reference`](mod@reference): an unknown name and a key that does nothing yet
-//! are mistakes. `load`, `login` and `next_hop` turn the values into [`settings`], each by one of
-//! the readers in `values`, `addresses` and `paths`; what the file leaves out is read from the table's own
-//! default, so there is one place that knows it. All mistakes are gathered and reported
-//! together, in the order of the file.
+//! are mistakes. `load`, `local`, `login` and `next_hop` turn the values into [`settings`], each by
+//! one of the readers in `values`, `addresses` and `paths`; what the file leaves out is read from
+//! the table's own default, so there is one place that knows it. All mistakes are gathered and
+//! reported together, in the order of the file.
 //!
 //! Nothing here looks at the host: whether an account or a folder exists is asked elsewhere.
 

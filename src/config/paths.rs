@@ -1,4 +1,5 @@
-//! Paths in values: folders, sockets, and the template of `[local] path`.
+//! Paths in values: files, folders, sockets, and those with variables in them: of mailboxes and
+//! of `[local] forward`.
 
 use std::path::PathBuf;
 

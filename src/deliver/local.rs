@@ -1,4 +1,6 @@
-//! Delivery into the mailboxes of this host, each with the identity of its owner.
+//! Delivery on this host: into mailboxes and their folders, into the files and commands that aliases
+//! and `.forward` name, each with the identity of its owner. Who is meant is found out anew at each
+//! try, in `resolving`; a mailbox may answer by itself ([`crate::deliver::vacation`]).
 
 mod resolving;
 
@@ -15,7 +17,7 @@ use crate::deliver::outcome::{Failure, Outcome};
 use crate::deliver::place::{Place, Target};
 use crate::deliver::pool::Deliver;
 use crate::deliver::storage::{printable, spool_failure};
-use crate::deliver::subaddress::Template;
+use crate::deliver::subaddress::MailboxPath;
 use crate::deliver::vacation::{Delivered, Vacation};
 use crate::deliver::{maildir, mbox};
 use crate::mail::address::{LocalPart, Mailbox, ReversePath};
@@ -66,7 +68,9 @@ struct Mail<'a> {
 }
 
 /// The mailbox of a user. While this lives, the calling thread has the identity of its owner.
-struct Opened {
+struct Opened<'a> {
+    /// Where the mailboxes of its domain are.
+    path: MailboxPath<'a>,
     /// The mailbox itself, where no folder is meant.
     inbox: Place,
     /// Who must own it, where that matters.
@@ -126,18 +130,15 @@ impl LocalDelivery {
     }
 
     /// Finds the mailbox of `user`, and takes the identity of its owner.
-    fn open(&self, mailbox: &Mailbox, user: &User) -> Result<Opened, Failure> {
-        let inbox = Place::of(&self.template(mailbox).mailbox, user, mailbox.domain())?;
+    fn open(&self, mailbox: &Mailbox, user: &User) -> Result<Opened<'_>, Failure> {
+        let domain = mailbox.domain();
+        let path = MailboxPath::new(self.router.mailbox_path(domain), self.local.format);
+        let inbox = Place::of(&path.mailbox, user, domain)?;
         let identity = self.identity_for(user, &inbox)?;
         let guard = identity.as_ref().map(Identity::assume).transpose();
         let guard = guard.map_err(|error| identity_failure(user.name.as_str(), &error))?;
         let owner = identity.as_ref().map(|identity| identity.uid);
-        Ok(Opened { inbox, owner, _guard: guard })
-    }
-
-    /// Where the mailboxes of its domain are.
-    fn template(&self, mailbox: &Mailbox) -> Template<'_> {
-        Template::new(self.router.mailbox_path(mailbox.domain()), self.local.format)
+        Ok(Opened { path, inbox, owner, _guard: guard })
     }
 
     /// Puts the message into the mailbox of `user`. Gives its path.
@@ -146,15 +147,15 @@ impl LocalDelivery {
         mail: &Mail<'_>,
         mailbox: &Mailbox,
         user: &User,
-        opened: &Opened,
+        opened: &Opened<'_>,
     ) -> Result<String, Failure> {
         let delivered_to = delivered_to(user, mailbox);
         mail.check_loop(&delivered_to)?;
-        let template = self.template(mailbox);
-        let folder = template.folder(&self.disk, &opened.inbox, user.detail.as_deref());
-        let place = folder.as_ref().unwrap_or(&opened.inbox);
-        let target = Target { disk: &self.disk, place, owner: opened.owner };
-        let root = if template.is_maildir_plus_plus() { &opened.inbox } else { place };
+        let Opened { path, inbox, owner, .. } = opened;
+        let folder = path.folder(&self.disk, inbox, user.detail.as_deref());
+        let place = folder.as_ref().unwrap_or(inbox);
+        let target = Target { disk: &self.disk, place, owner: *owner };
+        let root = if path.is_maildir_plus_plus() { inbox } else { place };
         let quota = self.local.quota.then_some(root);
         self.put(&target, self.local.format, quota, mail, &delivered_to)?;
         Ok(printable(&place.path()))

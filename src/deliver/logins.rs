@@ -2,8 +2,9 @@
 //!
 //! A provider that hears one wrong password after the other locks the account. So after a refusal
 //! the login rests, longer each time, and whoever is in a hurry may try it sooner, but ever more
-//! seldom, too: six times in the first hour, then four times an hour. A password file that has changed ends the rest at once. A refusal is one error in the log, and
-//! another one only after a day or when the server says something else.
+//! seldom, too: six times in the first hour, then four times an hour. A password file that has
+//! changed ends the rest at once. A refusal is one error in the log, and another one only after a
+//! day or when the server says something else.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -14,7 +14,7 @@ use crate::config::settings::MailboxFormat;
 use crate::deliver::place::Place;
 use crate::sys::disk::{Disk, Folder, Open};
 
-/// What stands for the detail in a template.
+/// What stands for the detail in a path.
 const PLACEHOLDER: &str = "{detail}";
 /// The mailbox itself, where mboxes are in a folder.
 const INBOX: &str = "inbox";
@@ -25,9 +25,9 @@ const FROM: &[u8] = b"From ";
 /// The folders that a Maildir consists of.
 const PARTS: [&str; 3] = ["cur", "new", "tmp"];
 
-/// The path of mailboxes, with what it says of details taken off.
+/// `[local] path` or that of a virtual domain, with what it says of details taken off.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Template<'a> {
+pub struct MailboxPath<'a> {
     /// The path of the mailbox itself, as [`Place::of`] reads it.
     pub mailbox: Cow<'a, str>,
     /// What stands before the detail in the name of a folder. `None` without folders.
@@ -35,7 +35,7 @@ pub struct Template<'a> {
     format: MailboxFormat,
 }
 
-impl<'a> Template<'a> {
+impl<'a> MailboxPath<'a> {
     /// Takes a path apart, such as `{home}/Maildir/.{detail}`.
     pub fn new(path: &'a str, format: MailboxFormat) -> Self {
         let split = path.rsplit_once('/').and_then(|(above, last)| {
@@ -117,7 +117,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn a_template_is_taken_apart() {
+    fn a_path_is_taken_apart() {
         for (path, format, mailbox, is_plus_plus) in [
             ("{home}/Maildir/.{detail}", Maildir, "{home}/Maildir", true),
             ("/m/{user}/{detail}", Maildir, "/m/{user}", false),
@@ -126,9 +126,9 @@ mod tests {
             ("/m/{user}", Mbox, "/m/{user}", false),
             ("/m/{user}/x{detail}", Maildir, "/m/{user}/x{detail}", false),
         ] {
-            let template = Template::new(path, format);
-            assert_eq!(template.mailbox, mailbox, "{path}");
-            assert_eq!(template.is_maildir_plus_plus(), is_plus_plus, "{path}");
+            let mailboxes = MailboxPath::new(path, format);
+            assert_eq!(mailboxes.mailbox, mailbox, "{path}");
+            assert_eq!(mailboxes.is_maildir_plus_plus(), is_plus_plus, "{path}");
         }
     }
 
@@ -182,7 +182,7 @@ mod tests {
             (Mbox, "", "{user}", None),
         ] {
             let text = format!("{}/{{user}}/{prefix}{{detail}}", base.path().display());
-            let template = Template::new(&text, format);
+            let mailboxes = MailboxPath::new(&text, format);
             let base = base.path().to_owned();
             let mailbox = match format {
                 Maildir => Place { base, folders: vec![], name: "ann".into(), is_in_home: false },
@@ -191,10 +191,10 @@ mod tests {
                     Place { base, folders, name: INBOX.to_owned(), is_in_home: false }
                 }
             };
-            let place = template.folder(&Disk::host(), &mailbox, Some(detail));
+            let place = mailboxes.folder(&Disk::host(), &mailbox, Some(detail));
             let expected = found.map(|name| path.join(name));
             assert_eq!(place.map(|place| place.path()), expected, "{format:?} {detail}");
-            assert_eq!(template.folder(&Disk::host(), &mailbox, None), None);
+            assert_eq!(mailboxes.folder(&Disk::host(), &mailbox, None), None);
         }
     }
 }

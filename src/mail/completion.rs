@@ -1,6 +1,8 @@
 //! What a submission server reads in a header section and adds to it (RFC 6409 §4.2 and §8): who
 //! the authors are, the fields that are missing, and the domains of addresses that have none.
-//! Everything else keeps its octets, and so does all of a message that is signed.
+//! Everything else keeps its octets, and so does all of a message that is signed. A submission client
+//! is told of what cannot be completed; of an account of this host it is taken as it is, since the
+//! mail of cron and its like would be lost.
 
 use std::ops::Range;
 
@@ -9,7 +11,8 @@ use crate::mail::address_list::{self, Spec};
 use crate::mail::header::{self, Field};
 use crate::mail::submission::{Surroundings, missing_fields};
 
-/// The most addresses in From and Sender together; each is looked up.
+/// The most addresses in From and Sender together, each of which is looked up, and the most names
+/// in a From that get a domain unseen.
 const MAX_AUTHORS: usize = 100;
 
 /// The fields with addresses (RFC 5322 §3.6.2, §3.6.3 and §3.6.6).
@@ -39,6 +42,16 @@ pub enum HeaderFault {
     DoubtfulAuthor(&'static str),
     /// An address has a domain of one label that is none of ours (RFC 6409 §4.2).
     NotQualified(Domain),
+}
+
+/// Who has submitted a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Submitter {
+    /// A client, whose user hears of a refusal and can mend what is wrong (RFC 6409 §8).
+    Client,
+    /// A program of one of this host's accounts. Nobody hears of a refusal, so there is none; and
+    /// whoever is named as the author without a domain is one of this host.
+    Account,
 }
 
 /// Knows the addresses of this host.
@@ -121,21 +134,22 @@ impl<'a> HeaderSection<'a> {
     /// The section with what it lacks, and the rest behind it.
     ///
     /// # Errors
-    /// [`HeaderFault::NoFrom`] or [`HeaderFault::NotQualified`].
+    /// [`HeaderFault::NoFrom`] or [`HeaderFault::NotQualified`], and neither for an account.
     pub fn completed(
         &self,
+        submitter: Submitter,
         surroundings: &Surroundings<'_>,
         locals: &mut dyn Locals,
     ) -> Result<Vec<u8>, HeaderFault> {
         let has_from = self.fields.iter().any(|field| field.is_named("From"));
-        if !has_from && surroundings.sender.is_none() {
+        if submitter == Submitter::Client && !has_from && surroundings.sender.is_none() {
             return Err(HeaderFault::NoFrom);
         }
         let mut content = missing_fields(&self.fields, surroundings).into_bytes();
         for (field, head) in self.fields.iter().zip(&self.heads) {
             content.extend_from_slice(head);
             if ADDRESS_FIELDS.iter().any(|name| field.is_named(name)) {
-                complete_addresses(field.body, surroundings.origin, locals, &mut content)?;
+                complete_addresses(field, submitter, surroundings.origin, locals, &mut content)?;
             } else {
                 content.extend_from_slice(field.body);
             }
@@ -150,14 +164,26 @@ impl<'a> HeaderSection<'a> {
 
 /// Copies a field body; addresses of ours without a full domain get `origin`.
 fn complete_addresses(
-    body: &[u8],
+    field: &Field<'_>,
+    submitter: Submitter,
     origin: &DomainName,
     locals: &mut dyn Locals,
     content: &mut Vec<u8>,
 ) -> Result<(), HeaderFault> {
-    let mut copied = 0;
-    for spec in address_list::read(body).specs {
-        let Some(place) = missing_domain(body, &spec, locals)? else { continue };
+    let is_account = submitter == Submitter::Account;
+    let is_own_from = is_account && field.is_named("From");
+    let (body, mut copied) = (field.body, 0);
+    for (index, spec) in address_list::read(body).specs.into_iter().enumerate() {
+        let is_author = is_own_from && index < MAX_AUTHORS;
+        let mut is_known = |name: &LocalPart| is_author || locals.is_known(name);
+        let place = match incomplete(body, &spec) {
+            Incomplete::Not => continue,
+            Incomplete::Name(name, at) if is_known(&name) => at..at,
+            Incomplete::Name(..) => continue,
+            Incomplete::Label(domain, Some(place)) if locals.is_ours(&domain) => place,
+            Incomplete::Label(..) if is_account => continue,
+            Incomplete::Label(domain, _) => return Err(HeaderFault::NotQualified(domain)),
+        };
         content.extend_from_slice(&body[copied..place.start]);
         content.extend_from_slice(format!("@{origin}").as_bytes());
         copied = place.end;
@@ -166,30 +192,33 @@ fn complete_addresses(
     Ok(())
 }
 
-/// Where in the body `@` and the origin belong; `None` where the address is whole or is none.
-fn missing_domain(
-    body: &[u8],
-    spec: &Spec,
-    locals: &mut dyn Locals,
-) -> Result<Option<Range<usize>>, HeaderFault> {
+/// What an address in a field body lacks.
+enum Incomplete {
+    /// Nothing, or it is none.
+    Not,
+    /// A domain, which belongs to that place.
+    Name(LocalPart, usize),
+    /// Its domain has one label. Where that stands with its `@`, if it stands in one piece.
+    Label(Domain, Option<Range<usize>>),
+}
+
+fn incomplete(body: &[u8], spec: &Spec) -> Incomplete {
     let Range { start, end } = spec.span.clone();
     let is_whole = body[start..end] == *spec.text.as_bytes();
     match spec.text.parse::<Mailbox>() {
         Ok(mailbox) => {
             let domain = mailbox.domain();
             if domain.name().is_none_or(|name| name.as_str().contains('.')) {
-                return Ok(None);
+                return Incomplete::Not;
             }
-            match spec.text.rfind('@') {
-                Some(at) if is_whole && locals.is_ours(domain) => Ok(Some(start + at..end)),
-                _ => Err(HeaderFault::NotQualified(domain.clone())),
-            }
+            let at = spec.text.rfind('@').filter(|_| is_whole);
+            Incomplete::Label(domain.clone(), at.map(|at| start + at..end))
         }
         Err(AddressError::NoDomain) if is_whole => {
             let local_part = spec.text.parse::<LocalPart>();
-            Ok(local_part.is_ok_and(|name| locals.is_known(&name)).then_some(end..end))
+            local_part.map_or(Incomplete::Not, |name| Incomplete::Name(name, end))
         }
-        Err(_) => Ok(None),
+        Err(_) => Incomplete::Not,
     }
 }
 
@@ -216,9 +245,18 @@ mod tests {
     }
 
     fn completed(message: &[u8], sender: Option<&Mailbox>) -> Result<String, HeaderFault> {
+        completed_for(Submitter::Client, message, sender)
+    }
+
+    fn completed_for(
+        submitter: Submitter,
+        message: &[u8],
+        sender: Option<&Mailbox>,
+    ) -> Result<String, HeaderFault> {
         let (date, unique, origin) = ("Sun, 22 Nov 2026 03:46:52 +0000", "u", &origin());
         let surroundings = Surroundings { sender, full_name: None, date, unique, origin };
-        let content = HeaderSection::read(message)?.completed(&surroundings, &mut Home)?;
+        let section = HeaderSection::read(message)?;
+        let content = section.completed(submitter, &surroundings, &mut Home)?;
         Ok(String::from_utf8_lossy(&content).into_owned())
     }
 
@@ -286,6 +324,39 @@ mod tests {
     }
 
     #[test]
+    fn what_programs_of_this_host_write_is_completed_and_never_refused() {
+        for (field, expected) in [
+            // Known or not, the author is one of this host.
+            ("From: root (Cron Daemon)", Some("From: root@home.test (Cron Daemon)")),
+            ("From: Anacron <carl>", Some("From: Anacron <carl@home.test>")),
+            ("from:carl, \"d e\"", Some("from:carl@home.test, \"d e\"@home.test")),
+            ("From: carl@localhost", Some("From: carl@home.test")),
+            ("From: Cron Daemon", None),
+            ("From: <carl@nas>", None),
+            ("From: ann @ localhost", None),
+            ("From: carl@@, <>, \"x", None),
+            ("From: j\u{f6}rg, j\u{f6}rg@x.test", None),
+            ("From: J\u{f6}rg <ann>", Some("From: J\u{f6}rg <ann@home.test>")),
+            // Others are if they are known.
+            ("To: ann", Some("To: ann@home.test")),
+            ("To: ann, carl@sales, bob", Some("To: ann@home.test, carl@sales, bob@home.test")),
+            ("Sender: carl", None),
+            ("Reply-To: carl, Ann <ann>", Some("Reply-To: carl, Ann <ann@home.test>")),
+            ("Cc: ann@x.test,\r\n\tann", Some("Cc: ann@x.test,\r\n\tann@home.test")),
+            ("X-Cron-Env: ann", None),
+        ] {
+            let of = |field: &str| format!("{field}\r\nFrom:\r\nDate:\r\nMessage-ID:\r\n\r\nann");
+            let found = completed_for(Submitter::Account, of(field).as_bytes(), None);
+            assert_eq!(found, Ok(of(expected.unwrap_or(field))));
+        }
+        let found = completed_for(Submitter::Account, b"A: b\r\n\r\n", None).unwrap();
+        assert!(found.starts_with("Date: ") && !found.contains("From:"), "{found}");
+        let crowd = format!("From: {}\r\n\r\n", "x,".repeat(MAX_AUTHORS + 1));
+        let found = completed_for(Submitter::Account, crowd.as_bytes(), None).unwrap();
+        assert_eq!(found.matches("x@home.test,").count(), MAX_AUTHORS);
+    }
+
+    #[test]
     fn a_signature_is_seen() {
         let is_signed = |text: &str| HeaderSection::read(text.as_bytes()).unwrap().is_signed();
         assert!(is_signed("A: b\r\ndkim-signature: v=1\r\n\r\n"));
@@ -324,7 +395,13 @@ mod tests {
         ) {
             let message = format!("{fields}{body}");
             let sender = "ann@home.test".parse().unwrap();
-            if let Ok(content) = completed(message.as_bytes(), Some(&sender)) {
+            for submitter in [Submitter::Client, Submitter::Account] {
+                let content = completed_for(submitter, message.as_bytes(), Some(&sender));
+                let Ok(content) = content else {
+                    let is_section = HeaderSection::read(message.as_bytes()).is_ok();
+                    prop_assert!(!is_section || submitter == Submitter::Client);
+                    continue;
+                };
                 prop_assert!(content.ends_with(&body));
                 let without = content.replace("@home.test", "");
                 for line in message.replace("@home.test", "").lines() {

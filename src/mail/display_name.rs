@@ -2,54 +2,30 @@
 //! reader finds the text that was meant, beyond ASCII in encoded words (RFC 2047), and made from
 //! a template.
 
-/// The longest encoded word, in octets. RFC 2047 §2 allows 75, and 76 for a line: so the name of
-/// a field has room before the first one.
-const MAX_WORD: usize = 60;
-/// What an encoded word of ours begins and ends with.
-const WORD: (&str, &str) = ("=?utf-8?q?", "?=");
-/// The most characters of a name that a template makes.
-const MAX_NAME: usize = 150;
+use crate::mail::encoded_word;
+
+/// The most characters of a name: with all of them encoded or quoted, no line of a field is too long.
+const MAX_NAME: usize = 200;
 /// The longest name, in octets, that goes into a template as it is written.
 const MAX_WRITTEN: usize = 200;
 
 /// `text` as a phrase: a quoted string, or encoded words, each on a line of its own. A control
-/// character becomes `?`; only the fold between two words has CR and LF.
+/// character becomes `?`; only the fold between two words has CR and LF. What is too long is cut.
 pub fn phrase(text: &str) -> String {
-    if text.is_ascii() { quoted(text) } else { encoded(text) }
+    words(text).join("\r\n ")
+}
+
+/// The same as the words between which the phrase can be folded.
+pub fn words(text: &str) -> Vec<String> {
+    let visible = |c: char| if c.is_control() { '?' } else { c };
+    let text: String = text.chars().take(MAX_NAME).map(visible).collect();
+    // All of it is encoded: a dot or a comma outside would be no part of a word.
+    if text.is_ascii() { vec![quoted(&text)] } else { encoded_word::encode(&text) }
 }
 
 /// A quoted string (RFC 5322 §3.2.4).
 fn quoted(text: &str) -> String {
-    let mut phrase = String::from('"');
-    for c in text.chars() {
-        if matches!(c, '"' | '\\') {
-            phrase.push('\\');
-        }
-        phrase.push(if c.is_control() { '?' } else { c });
-    }
-    phrase.push('"');
-    phrase
-}
-
-/// Encoded words in the encoding Q, in which only letters, digits and `!*+-/` stand for
-/// themselves in a phrase (RFC 2047 §5 (3)). None ends within a character.
-fn encoded(text: &str) -> String {
-    let room = MAX_WORD - WORD.0.len() - WORD.1.len();
-    let mut words = vec![String::new()];
-    for c in text.chars() {
-        let piece = match c {
-            ' ' => "_".to_owned(),
-            c if c.is_ascii_alphanumeric() || "!*+-/".contains(c) => c.to_string(),
-            c if c.is_control() => "=3F".to_owned(),
-            c => c.encode_utf8(&mut [0; 4]).bytes().map(|octet| format!("={octet:02X}")).collect(),
-        };
-        match words.last_mut() {
-            Some(word) if word.len() + piece.len() <= room => word.push_str(&piece),
-            _ => words.push(piece),
-        }
-    }
-    let words = words.iter().map(|word| format!("{}{word}{}", WORD.0, WORD.1));
-    words.collect::<Vec<_>>().join("\r\n ")
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 /// The text that a phrase says, its quotes taken off; `None` where that would need a character
@@ -156,6 +132,7 @@ impl Template<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mail::encoded_word::MAX_OWN_WORD;
     use proptest::prelude::*;
 
     #[test]
@@ -170,8 +147,9 @@ mod tests {
         ] {
             assert_eq!(phrase(text), expected);
         }
+        assert_eq!(phrase(&"x".repeat(2000)), format!("\"{}\"", "x".repeat(MAX_NAME)));
         let long = phrase(&"\u{1f426}".repeat(30));
-        assert!(long.split("\r\n ").all(|word| word.len() <= MAX_WORD && word.ends_with("?=")));
+        assert!(long.split("\r\n ").all(|word| word.len() <= MAX_OWN_WORD && word.ends_with("?=")));
         assert!(long.split("\r\n ").count() > 7, "{long}");
     }
 

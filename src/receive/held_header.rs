@@ -1,25 +1,30 @@
 //! The header section of a submitted message: held back until it is whole, looked at and completed
-//! (RFC 6409 §6.3 and §8). The body behind it streams on as it comes.
+//! (RFC 6409 §6.3 and §8). The body behind it streams on as it comes. So does what the programs of
+//! this host's accounts give over the Unix socket or left in `drop/`, which is never refused for its
+//! header: what cannot be read stays as it is.
 
 use memchr::memmem;
 
 use crate::config::settings::{Protocol, Settings};
 use crate::mail::address::{Domain, LocalPart, Mailbox};
-use crate::mail::completion::{HeaderFault, HeaderSection, Locals};
+use crate::mail::completion::{HeaderFault, HeaderSection, Locals, Submitter};
 use crate::mail::header;
 use crate::mail::status::Status;
 use crate::mail::submission::Surroundings;
+use crate::receive::peer::Peer;
 use crate::receive::policy::CANNOT_TELL;
 use crate::receive::provenance::Provenance;
 use crate::route::local::{LocalRouter, Resolution};
 use crate::route::owner::Owner;
 use crate::smtp::reply::Reply;
+use crate::smtp::server::Transaction;
+use crate::spool::envelope::Recipient;
 use crate::spool::id::QueueId;
 use crate::sys::clock;
 
 /// The largest header section that is looked at, in octets: some three thousand recipients.
 const MAX_HEADER: usize = 256 << 10;
-/// The most names without a domain that are looked up for one message.
+/// The most names without a domain that are looked up, and completed, for one message.
 const MAX_LOOKUPS: u32 = 100;
 
 const BAD_CONTENT: Status = Status::new(5, 6, 0);
@@ -42,23 +47,23 @@ pub struct HeldHeader<'a> {
     settings: &'a Settings,
     router: &'a LocalRouter,
     provenance: Provenance<'a>,
-    sender: Option<&'a Mailbox>,
+    transaction: &'a Transaction,
     id: QueueId,
     octets: Vec<u8>,
 }
 
 impl<'a> HeldHeader<'a> {
-    /// Begins a section; `None` where nobody has to look at it. `sender` is the envelope's, `id`
-    /// makes a missing Message-ID unique.
+    /// Begins a section; `None` where nobody has to look at it. `id` makes a missing Message-ID
+    /// unique.
     pub fn begin(
         settings: &'a Settings,
         router: &'a LocalRouter,
         provenance: Provenance<'a>,
-        sender: Option<&'a Mailbox>,
+        transaction: &'a Transaction,
         id: QueueId,
     ) -> Option<Self> {
-        let header = Self { settings, router, provenance, sender, id, octets: Vec::new() };
-        (header.completes() || header.bound_user().is_some()).then_some(header)
+        let header = Self { settings, router, provenance, transaction, id, octets: Vec::new() };
+        (header.submitter().is_some() || header.bound_user().is_some()).then_some(header)
     }
 
     /// Takes more of the message. As soon as the section is whole: all that was held, as it is to
@@ -87,25 +92,29 @@ impl<'a> HeldHeader<'a> {
         if !is_whole && has_only_fields(&octets[..MAX_HEADER]) {
             return if self.bound_user().is_some() { Err(TOO_LONG) } else { Ok(octets) };
         }
-        let section = HeaderSection::read(&octets).map_err(fault_reply)?;
-        let completes = self.completes() && !section.is_signed();
+        let submitter = self.submitter();
+        let section = match HeaderSection::read(&octets) {
+            Ok(section) => section,
+            Err(_) if submitter == Some(Submitter::Account) => return Ok(octets),
+            Err(fault) => return Err(fault_reply(fault)),
+        };
+        let submitter = submitter.filter(|_| !section.is_signed());
         // Without the empty line that completing puts there, readers find fields in the text.
-        if !completes && !section.ends_well() {
+        if submitter.is_none() && !section.ends_well() {
             return Err(NOT_A_FIELD);
         }
         self.check_authors(&section)?;
-        if !completes {
-            return Ok(octets);
-        }
+        let Some(submitter) = submitter else { return Ok(octets) };
         let surroundings = Surroundings {
-            sender: self.sender,
+            sender: self.transaction.reverse_path.mailbox(),
             full_name: None,
             date: &clock::date_field(clock::since_1970().as_secs()).to_string(),
             unique: &self.id.to_string(),
             origin: self.settings.server.domains.origin(),
         };
-        let mut names = Names { settings: self.settings, router: self.router, lookups: 0 };
-        section.completed(&surroundings, &mut names).map_err(fault_reply)
+        let Self { settings, router, transaction, .. } = *self;
+        let mut names = Names { settings, router, taken: &transaction.recipients, lookups: 0 };
+        section.completed(submitter, &surroundings, &mut names).map_err(fault_reply)
     }
 
     /// Whether a user who may send only as himself is the author.
@@ -127,8 +136,14 @@ impl<'a> HeldHeader<'a> {
         Ok(())
     }
 
-    fn completes(&self) -> bool {
-        self.provenance.listener.protocol == Protocol::Submission
+    /// For whom the section is completed, if it is.
+    fn submitter(&self) -> Option<Submitter> {
+        let Provenance { peer, listener, .. } = self.provenance;
+        match (peer, listener.protocol) {
+            (Peer::Account { .. }, _) => Some(Submitter::Account),
+            (Peer::Host { .. }, Protocol::Submission) => Some(Submitter::Client),
+            (Peer::Host { .. }, _) => None,
+        }
     }
 
     fn bound_user(&self) -> Option<&'a str> {
@@ -144,10 +159,11 @@ fn has_only_fields(octets: &[u8]) -> bool {
     fields.rest().is_empty()
 }
 
-/// The names of this host, each at the cost of a look-up.
+/// The names of this host, each at the cost of a look-up, but for those who get the message.
 struct Names<'a> {
     settings: &'a Settings,
     router: &'a LocalRouter,
+    taken: &'a [Recipient],
     lookups: u32,
 }
 
@@ -162,8 +178,12 @@ impl Locals for Names<'_> {
             return false;
         }
         let origin = Domain::Name(self.settings.server.domains.origin().clone());
-        let resolution = self.router.resolve(&Mailbox::new(local_part.clone(), origin));
-        !matches!(resolution, Resolution::Unknown | Resolution::Failed(_))
+        let mailbox = Mailbox::new(local_part.clone(), origin);
+        let is_unknown = || {
+            let resolution = self.router.resolve(&mailbox);
+            matches!(resolution, Resolution::Unknown | Resolution::Failed(_))
+        };
+        self.taken.iter().any(|to| to.mailbox == mailbox) || !is_unknown()
     }
 }
 
@@ -193,7 +213,9 @@ fn not_yours(author: &Mailbox, user: &str) -> Reply {
 mod tests {
     use super::*;
     use crate::config;
-    use crate::receive::peer::Peer;
+    use crate::mail::address::ReversePath;
+    use crate::mail::dsn_request::{MessageRequest, RecipientRequest};
+    use crate::spool::envelope::Body;
     use std::fs;
     use std::sync::Arc;
 
@@ -225,22 +247,48 @@ mod tests {
         /// What is kept of a message from ann, which must be the same however it is cut into
         /// pieces; `None` where nobody looks at it.
         fn take(&self, listener: &str, user: Option<&str>, message: &str) -> Option<Taken> {
-            let user: Option<Arc<str>> = user.map(Into::into);
             let local = [127, 0, 0, 1].into();
+            self.take_from(Peer::Host { remote: local, local }, listener, user, message)
+        }
+
+        /// The same from a program of this host, by whichever listener.
+        fn take_from_account(&self, message: &str) -> String {
+            let [first, other] = ["smtp", "submission"].map(|listener| {
+                let peer = Peer::Account { uid: 0 };
+                self.take_from(peer, listener, None, message).unwrap().unwrap()
+            });
+            assert_eq!(first, other);
+            first
+        }
+
+        fn take_from(
+            &self,
+            peer: Peer,
+            listener: &str,
+            user: Option<&str>,
+            message: &str,
+        ) -> Option<Taken> {
+            let user: Option<Arc<str>> = user.map(Into::into);
             let mut listeners = self.settings.listeners.iter();
             let provenance = Provenance {
-                peer: Peer::Host { remote: local, local },
+                peer,
                 introduction: None,
                 is_secured: false,
                 encryption: None,
                 user: user.as_ref(),
                 listener: listeners.find(|found| found.name == listener).unwrap(),
             };
-            let sender = "ann@home.test".parse().unwrap();
+            let sender = ReversePath::Mailbox("ann@home.test".parse().unwrap());
+            let to = Recipient {
+                mailbox: "dan@home.test".parse().unwrap(),
+                request: RecipientRequest::default(),
+            };
+            let transaction =
+                Transaction::new(sender, [to], Body::SevenBit, MessageRequest::default());
             let id = QueueId::generate(0, 0);
             let mut taken = [1, 7, 1 << 20].into_iter().map(|size| {
-                let (settings, router, sender) = (&self.settings, &self.router, Some(&sender));
-                let header = HeldHeader::begin(settings, router, provenance, sender, id)?;
+                let (settings, router) = (&self.settings, &self.router);
+                let header = HeldHeader::begin(settings, router, provenance, &transaction, id)?;
                 let taken = play(header, message, size);
                 Some(taken.map(|kept| kept.replace(&id.to_string(), "[id]")))
             });
@@ -297,6 +345,36 @@ mod tests {
         assert_eq!(host.take("submission", Some("ann"), &signed), Some(Ok(signed)));
         let empty = host.take("submission", Some("ann"), "").unwrap().unwrap();
         assert!(empty.starts_with("[date]From: <ann@home.test>\r\nMessage-ID: "), "{empty}");
+    }
+
+    #[test]
+    fn what_programs_of_this_host_write_is_completed_and_never_refused() {
+        let host = Host::new("own");
+        // Dan gets the message, so nobody has to look for him.
+        let bare = "From: carl (Cron Daemon)\r\nTo: bob, dan, eve\r\nMessage-ID: <y>\r\n\r\nbody";
+        let expected = "[date]From: carl@home.test (Cron Daemon)\r\n\
+             To: bob@home.test, dan@home.test, eve\r\nMessage-ID: <y>\r\n\r\nbody";
+        assert_eq!(host.take_from_account(bare), expected);
+        let empty = host.take_from_account("text");
+        assert!(empty.starts_with("[date]From: <ann@home.test>\r\nMessage-ID: "), "{empty}");
+        assert!(empty.ends_with("\r\n\r\ntext"), "{empty}");
+        for message in [
+            WHOLE.to_owned(),
+            format!("DKIM-Signature: v=1\r\n{bare}"),
+            format!("DKIM-Signature: v=1\r\nbad\r\n{bare}"),
+            WHOLE.replace("Date", "bad line\r\nDate"),
+            WHOLE.replace("bob@home.test", "bob@sales"),
+            WHOLE.replace("Bob <bob@home.test>", "j\u{f6}rg"),
+            format!("From ann Sun Nov\r\n{WHOLE}"),
+            format!("From: bob\r\n{}\r\nbody", "X: y\r\n".repeat(MAX_HEADER / 6 + 1)),
+            format!("From: bob\r\nbad\r\n{}\r\nbody", "X: y\r\n".repeat(MAX_HEADER / 6 + 1)),
+        ] {
+            let kept = host.take_from_account(&message);
+            assert!(kept == message, "{kept:.300}\nis not\n{message:.300}");
+        }
+        let crowd = format!("To: {}\r\n{WHOLE}", "dan,".repeat(MAX_LOOKUPS as usize + 1));
+        let kept = host.take_from_account(&crowd);
+        assert_eq!(kept.matches("dan@home.test").count(), MAX_LOOKUPS as usize);
     }
 
     #[test]

@@ -73,8 +73,7 @@ impl<'a> IncomingMessage<'a> {
         });
         let decoder = DataDecoder::new(provenance.listener.bare_newline);
         let Reception { settings, router, .. } = reception;
-        let sender = transaction.reverse_path.mailbox();
-        let header = HeldHeader::begin(settings, router, *provenance, sender, id);
+        let header = HeldHeader::begin(settings, router, *provenance, transaction, id);
         let mut message = Self {
             reception,
             provenance: *provenance,

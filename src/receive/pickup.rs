@@ -196,7 +196,9 @@ impl Pickup {
         let envelope = dropped.message.envelope();
         let most = reception.settings.server.max_recipients;
         if envelope.recipients.len() > most {
-            return Err(Refused::ForGood(format!("has more than {most} recipients")));
+            return Err(Refused::ForGood(format!(
+                "has more than {most} recipients ([server] max_recipients)"
+            )));
         }
         let peer = Peer::Account { uid: dropped.owner };
         let mut exchange = None;
@@ -303,7 +305,9 @@ fn data_refusal(error: &DataError, most_octets: u64) -> Refused {
     match error {
         DataError::Refused(reply) if is_temporary(reply) => Refused::Later(reply.to_string()),
         DataError::Refused(reply) => Refused::ForGood(format!("is refused: {reply}")),
-        DataError::TooLarge => Refused::ForGood(format!("has more than {most_octets} octets")),
+        DataError::TooLarge => Refused::ForGood(format!(
+            "has more than {most_octets} octets ([server] max_message_size)"
+        )),
         DataError::Fault(DataFault::BareLf | DataFault::BareCr) => {
             Refused::ForGood("has lines that do not end with CRLF".to_owned())
         }

@@ -17,8 +17,8 @@
 //! ```
 //!
 //! `ret` and `envid` stand there when they were given; behind a recipient stand NOTIFY and
-//! ORCPT, a dash for what was not given. No value can hold a line end: each is a type that was parsed (see `mail/address.rs`), or
-//! is checked here.
+//! ORCPT, a dash for what was not given. No value can hold a line end: each is a type that was
+//! parsed (see `mail/address.rs`), or is checked here.
 
 use std::fmt::Write as _;
 use std::io;

@@ -134,8 +134,8 @@ impl Hands {
         self.bell.ring(Order::RetryAll)
     }
 
-    /// Changes each of the messages, if it is wanted, and tells of each what came of it. One that is being
-    /// delivered is waited for, all of them together for five seconds at most.
+    /// Changes each of the messages, if it is wanted, and tells of each what came of it. One that is
+    /// being delivered is waited for, all of them together for five seconds at most.
     pub fn change_each(
         &self,
         ids: impl IntoIterator<Item = QueueId>,

@@ -14,7 +14,7 @@ import stat
 import subprocess
 from email import message_from_bytes, message_from_string, policy
 from email.header import decode_header, make_header
-from email.utils import parseaddr
+from email.utils import getaddresses, parseaddr
 from pathlib import Path
 
 import harness
@@ -24,6 +24,7 @@ from harness import PATIENCE, ROOT, Server, binary, program, run, wait_for
 IMAGE = ROOT / "target/test-tools/house.img"
 NAME = "house.test"
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+ADDRESS_FIELDS = ("From", "Sender", "Reply-To", "To", "Cc")
 # What a program of the system finds in its environment.
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -167,7 +168,7 @@ class Host(Server):
         """Waits for the only message that a user gets, takes it out of the mailbox, and returns it.
         Looked at is what holds for every program: whose the mailbox is, the sender, the name and
         address of the author, the subject, whom it is to, and each field that readers count on is
-        there once. An address that is a bare name is one of this host."""
+        there once, and no address is a bare name."""
         octets = self.wait_mail(user)[0]
         self.check_owner(user)
         message = message_from_bytes(octets, policy=policy.default)
@@ -178,13 +179,14 @@ class Host(Server):
         fields = message_from_string(octets.decode(errors="replace"))
         found = {
             "sender": message["Return-Path"],
-            "author": address(fields["From"]),
+            "author": parseaddr(fields["From"]),
             "subject": str(make_header(decode_header(fields["Subject"]))),
-            "to": address(fields["To"])[1] if to or "To" in message else None,
+            "to": parseaddr(fields["To"])[1] if to or "To" in message else None,
+            "bare names": bare_names(fields),
             "defects": message.defects,
         }
         wanted = {"sender": f"<{sender}>", "author": author or ("", sender), "subject": subject,
-                  "to": to, "defects": []}
+                  "to": to, "bare names": [], "defects": []}
         assert found == wanted, f"{found}, not {wanted}:\n{octets.decode(errors='replace')}"
         self.empty(user)
         return message
@@ -228,7 +230,7 @@ def stop(process):
     process.wait(PATIENCE)
 
 
-def address(field):
-    """The name and the address that a field has first; a bare name is completed."""
-    name, found = parseaddr(field)
-    return name, found if "@" in found else f"{found}@{NAME}"
+def bare_names(message):
+    """The addresses without a domain in the fields that an answer goes to."""
+    fields = [body for name in ADDRESS_FIELDS for body in message.get_all(name, [])]
+    return [found for _, found in getaddresses(fields) if found and "@" not in found]

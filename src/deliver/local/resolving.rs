@@ -87,7 +87,7 @@ impl LocalDelivery {
 
     fn write_into(
         &self,
-        opened: Opened,
+        opened: Opened<'_>,
         mail: &Mail<'_>,
         mailbox: &Mailbox,
         user: &User,

@@ -3,6 +3,7 @@
 use super::template::{Author, Template, unfolded};
 use super::threading;
 use crate::mail::address::Mailbox;
+use crate::mail::display_name;
 use crate::mail::encoded_word;
 use crate::mail::header;
 use crate::mail::quoted_printable;
@@ -116,8 +117,7 @@ fn shortened(text: &str, most: usize) -> String {
 }
 
 fn author_field(name: &str, author: &Author) -> String {
-    let mut words =
-        if author.name.is_empty() { vec![] } else { encoded_word::phrase(&author.name) };
+    let mut words = if author.name.is_empty() { vec![] } else { display_name::words(&author.name) };
     words.push(format!("<{}>", author.mailbox));
     folded(name, &words)
 }
