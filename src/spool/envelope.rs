@@ -24,6 +24,13 @@ pub struct Envelope {
     pub request: MessageRequest,
 }
 
+impl Envelope {
+    /// Whether an account of this host has submitted the message, and no client of the network.
+    pub fn is_of_an_account(&self) -> bool {
+        self.client.starts_with("uid ")
+    }
+}
+
 /// One recipient of an envelope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recipient {

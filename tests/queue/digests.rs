@@ -7,7 +7,7 @@ use std::fs;
 use mailwren::deliver::outcome::Outcome;
 use mailwren::mail::address::Mailbox;
 use mailwren::route::addressee::Expansion;
-use mailwren::spool::envelope::Body;
+use mailwren::spool::envelope::{Body, Envelope};
 use mailwren::spool::hands::{Change, Hands};
 use mailwren::spool::progress::Hold;
 
@@ -180,6 +180,42 @@ fn only_notifications_of_ours_are_gathered() {
     gathered(&queue, &["body cron"]);
     assert_eq!(bodies(&digest(&queue)), ["alias", "cron"]);
     queue.settle_reports();
+    assert_eq!(queue.stop(), nothing());
+}
+
+#[test]
+fn a_sender_of_this_host_is_one_whatever_the_address() {
+    let queue = queue();
+    for (client, from) in [
+        // As mail(1) of some packages writes it, where the domain is another one.
+        ("local", "<root@mx.home.test>"),
+        ("local", "<root@raspberrypi>"),
+        // A script that sends as its owner, as the provider wants it.
+        ("uid 0", "<me@far.test>"),
+    ] {
+        let send = |body: &str| {
+            let drafted = queue.draft(from, &[ME]);
+            let envelope = Envelope { client: client.into(), ..drafted.envelope().clone() };
+            let mut draft = queue.spool.draft(envelope);
+            draft.write(format!("{CRON}\r\n{body}\r\n").as_bytes()).unwrap();
+            let message = draft.commit().unwrap().1;
+            let id = message.envelope().id;
+            queue.intake.announce(message);
+            id
+        };
+        for _ in 0..2 {
+            send("single");
+            let job = queue.relay_job();
+            queue.answer(&job, |_| relayed());
+        }
+        ["body 0", "body 1"].into_iter().map(send).for_each(|id| wait_gathered(&queue, id));
+        queue.orders.send(Order::RetryAll).unwrap();
+        let job = queue.relay_job();
+        assert_eq!(job.reverse_path.to_string(), from);
+        assert_eq!(bodies(&content(&job)), ["0", "1"], "{from}");
+        queue.answer(&job, |_| relayed());
+        queue.settle_reports();
+    }
     assert_eq!(queue.stop(), nothing());
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::{DISK_PAUSE, Manager};
 use crate::config::settings::Settings;
 use crate::deliver::job::Recipient;
-use crate::mail::address::{Mailbox, ReversePath};
+use crate::mail::address::{DomainName, Mailbox, ReversePath};
 use crate::mail::digest::{Digest, Entry, may_be_gathered};
 use crate::mail::dsn::Action;
 use crate::mail::dsn_request::{MessageRequest, RecipientRequest};
@@ -64,7 +64,8 @@ impl Digests {
         let envelope = message.envelope();
         let is_meant = matches!(group.next_hop, NextHop::Smarthost(_)) && envelope.client != DIGEST;
         let sender = group.sender.as_ref().or(envelope.reverse_path.mailbox());
-        let is_ours = |sender: &&Mailbox| settings.server.domains.contains(sender.domain());
+        let is_ours =
+            |sender: &&Mailbox| envelope.is_of_an_account() || is_of_this_host(sender, settings);
         let Some(sender) = sender.filter(is_ours).filter(|_| is_meant && self.are_wanted()) else {
             return;
         };
@@ -231,6 +232,13 @@ impl Manager {
         let removed = self.spool.remove(id, true);
         self.note_removal(id, progress, removed);
     }
+}
+
+/// Whether an address is one of this host, also where programs have put its name for the domain.
+fn is_of_this_host(mailbox: &Mailbox, settings: &Settings) -> bool {
+    let server = &settings.server;
+    let is_name = |name: &DomainName| *name == server.hostname || !name.as_str().contains('.');
+    server.domains.contains(mailbox.domain()) || mailbox.domain().name().is_some_and(is_name)
 }
 
 /// What is asked about a digest: nothing, unless nobody wants to hear of any of its messages.
