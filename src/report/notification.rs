@@ -131,6 +131,7 @@ impl Notification<'_> {
         let enclosure = self.enclosure(recipients);
         let own = OwnMessage {
             client: match self.to.reader {
+                Reader::Sender | Reader::Owner if is_digest(self.original) => post::DIGEST,
                 Reader::Sender | Reader::Owner => post::LOCAL,
                 Reader::Postmaster => POSTMASTER_REPORT,
             },
@@ -225,9 +226,11 @@ struct Enclosure {
 
 impl Enclosure {
     /// RFC 3461 §4.3: RET is about failures, and everything else comes with the header. Where
-    /// nothing was asked, a message goes back whole if `[queue] bounce_size` allows it.
+    /// nothing was asked, a message goes back whole if `[queue] bounce_size` allows it, and a digest
+    /// in any case.
     fn of(settings: &Settings, original: &StoredMessage, wants_all: bool) -> Self {
-        let kind = match original.size_octets() <= settings.queue.bounce_size {
+        let is_small = original.size_octets() <= settings.queue.bounce_size;
+        let kind = match is_small || is_digest(original) {
             _ if !wants_all => Returned::Headers,
             true => Returned::Message,
             false => Returned::HeadersOfLarge,
@@ -253,6 +256,11 @@ impl Enclosure {
         }
         original.each_block(|block| draft.write(block))
     }
+}
+
+/// Whether a message is all that is left of others.
+fn is_digest(message: &StoredMessage) -> bool {
+    message.envelope().client == post::DIGEST
 }
 
 /// The sender must hear of its message all the same.

@@ -17,6 +17,9 @@ use crate::spool::store::{Draft, Spool};
 
 /// What the envelope of such a message says of its client, unless there is more to say.
 pub const LOCAL: &str = "local";
+/// The same of messages that became one, and of a report with those in it: no other copy of them is
+/// left, so they go back whole.
+pub const DIGEST: &str = "local, a digest";
 
 /// The envelope of a message of this host's own.
 #[derive(Clone, Debug)]

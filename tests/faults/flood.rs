@@ -6,14 +6,16 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use mailwren::config::settings::MailboxFormat;
+use mailwren::spool::id::QueueId;
 use mailwren::spool::progress::{Progress, State};
 use mailwren::spool::store::SpoolReader;
 
 use crate::model::{Flavour, Model, Names, Octets, Tree, restore};
 use crate::recorder::{Event, Plan, Recorder};
-use crate::scenario::{Case, Direct, Scenario, Server, flood_keys, folder, prepare};
+use crate::scenario::{Case, DEADLINE, Direct, Scenario, Server, flood_keys, folder, prepare};
 use crate::{judge, plays_all};
 
 /// The messages: the first goes by itself, the others together.
@@ -36,9 +38,25 @@ fn send_all(scenario: &Scenario, root: &Path, recorder: &Arc<Recorder>) -> Vec<&
     let server = Server::start(scenario, root, recorder).unwrap();
     let to = scenario.case.recipients();
     let accepted = KEYS.into_iter().filter(|key| server.send(key, to)).collect();
+    wait_until_gathered(root);
     server.wait_until_idle();
     server.stop();
     accepted
+}
+
+/// Returns when all but the first wait for each other: whoever ends the window before has them sent
+/// one by one.
+fn wait_until_gathered(root: &Path) {
+    let deadline = Instant::now() + DEADLINE;
+    let spool = SpoolReader::open(&root.join("spool")).unwrap();
+    let is_gathered = |id: &QueueId| match spool.load(*id) {
+        Ok((_, Some(progress))) => progress.recipients.iter().any(|it| it.gathered_until.is_some()),
+        _ => false,
+    };
+    while spool.ids().unwrap().iter().filter(|id| is_gathered(id)).count() < KEYS.len() - 1 {
+        assert!(Instant::now() < deadline, "they were not gathered");
+        std::thread::yield_now();
+    }
 }
 
 /// How often the next hop has each message.

@@ -34,7 +34,7 @@ use tempfile::TempDir;
 use crate::recorder::{Event, Recorder};
 
 /// Long enough for the slowest machine; nothing waits so long when all is well.
-const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// Who sends everything, and has a mailbox here for the reports.
 pub(crate) const SENDER: &str = "sue@home.test";
 /// Who owns the list, and has the reports on its members among other mail.

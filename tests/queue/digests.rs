@@ -18,11 +18,12 @@ const ROOT: &str = "<root@home.test>";
 const ME: &str = "me@far.test";
 const CRON: &str = "Subject: Cron <root@pi> backup\r\nX-Cron-Env: <SHELL=/bin/sh>\r\n";
 
-/// A queue that sends two of a window by themselves.
+/// A queue that sends two of a window by themselves, and returns a small message whole.
 fn prepared(folder: tempfile::TempDir, window: Duration) -> Queue {
     let mut queue = Queue::prepare_as(folder, "[smarthost]\nhost = relay.test\n", |settings| {
         (settings.queue.retry, settings.queue.expire) = (vec![SOON], LATER);
         (settings.digest.burst, settings.digest.window) = (2, window);
+        settings.queue.bounce_size = 1000;
     });
     queue.start();
     queue
@@ -321,6 +322,28 @@ fn what_a_person_wants_counts_for_gathered_mail() {
     let job = queue.relay_job();
     assert_eq!(job.message.envelope().id, ids[1]);
     queue.answer(&job, |_| relayed());
+    queue.settle_reports();
+    assert_eq!(queue.stop(), nothing());
+}
+
+#[test]
+fn what_a_digest_held_comes_back_whole_when_it_fails() {
+    let queue = queue();
+    burst(&queue);
+    let bodies = ["a", "b", "c"].map(|letter| format!("body {}", letter.repeat(600)));
+    gathered(&queue, &bodies.each_ref().map(String::as_str));
+    queue.orders.send(Order::RetryAll).unwrap();
+    let digest = queue.relay_job();
+    assert!(content(&digest).contains("multipart/digest"));
+    queue.answer(&digest, |_| failed());
+    // Its sender is told first; where that fails, too, the postmaster.
+    for (reader, outcome) in [("root@home.test", failed()), ("postmaster@home.test", delivered())] {
+        let report = queue.local_job();
+        assert_eq!(names(&report), [reader]);
+        let text = content(&report);
+        assert!(bodies.iter().all(|body| text.contains(body)), "{text}");
+        queue.answer(&report, |_| outcome.clone());
+    }
     queue.settle_reports();
     assert_eq!(queue.stop(), nothing());
 }

@@ -23,12 +23,11 @@ use crate::spool::digest::{Batch, Digests, Pair, Turn};
 use crate::spool::envelope::{self, Body, Envelope};
 use crate::spool::id::QueueId;
 use crate::spool::message::StoredMessage;
+use crate::spool::post::DIGEST;
 use crate::spool::progress::{Progress, State};
 use crate::spool::round::{Group, Round};
 use crate::sys::{clock, random};
 
-/// The client of a digest, which no client can have. It is never gathered itself.
-const DIGEST: &str = "local, a digest";
 /// How much of a message is searched for its header, in octets.
 const MAX_HEADER: u64 = 64 << 10;
 
