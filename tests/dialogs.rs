@@ -134,14 +134,15 @@ impl KnowsUser for SessionPolicy<'_> {
 }
 
 fn limits(settings: &Settings) -> Limits {
+    let is_submission = settings.listeners[0].protocol == Protocol::Submission;
     Limits {
         hostname: settings.server.hostname.to_string(),
         max_message_size: settings.server.max_message_size,
         max_recipients: settings.server.max_recipients,
         offers_expn: settings.server.vrfy != Vrfy::No,
         bare_newline: settings.listeners[0].bare_newline,
-        submission_origin: (settings.listeners[0].protocol == Protocol::Submission)
-            .then(|| settings.server.domains.origin().clone()),
+        is_submission,
+        origin: is_submission.then(|| settings.server.domains.origin().clone()),
         offers_start_tls: settings.listeners[0].tls == ListenerTls::StartTls,
         auth: settings.listeners[0].auth,
         auth_without_tls: settings.listeners[0].auth_without_tls,

@@ -198,13 +198,15 @@ impl<'a> Conversation<'a> {
     fn limits(&self) -> Limits {
         let server = &self.reception.settings.server;
         let is_submission = self.listener.protocol == Protocol::Submission;
+        let completes = is_submission || matches!(self.peer, Peer::Account { .. });
         Limits {
             hostname: server.hostname.to_string(),
             max_message_size: server.max_message_size,
             max_recipients: server.max_recipients,
             offers_expn: server.vrfy != Vrfy::No,
             bare_newline: self.listener.bare_newline,
-            submission_origin: is_submission.then(|| server.domains.origin().clone()),
+            is_submission,
+            origin: completes.then(|| server.domains.origin().clone()),
             offers_start_tls: self.listener.tls == ListenerTls::StartTls,
             auth: match (self.peer, self.listener.auth) {
                 // RFC 6409 §4.3: the system has authenticated it already.

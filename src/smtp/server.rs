@@ -117,9 +117,11 @@ pub struct Limits {
     pub offers_expn: bool,
     /// Whether a bare LF ends a command line.
     pub bare_newline: BareNewline,
-    /// Where mail is submitted (RFC 6409), the domain of addresses that come without one.
-    /// There is no ETRN then (§7).
-    pub submission_origin: Option<DomainName>,
+    /// Whether mail is submitted (RFC 6409). There is no ETRN then (§7).
+    pub is_submission: bool,
+    /// The domain of addresses that come without one, where they may: from those who submit, and
+    /// from the programs of this host.
+    pub origin: Option<DomainName>,
     /// Whether STARTTLS is offered (RFC 3207).
     pub offers_start_tls: bool,
     /// Who has to log in (RFC 4954).
@@ -313,7 +315,7 @@ impl Session {
         is_last: bool,
         policy: &mut dyn Policy,
     ) -> Action {
-        let reply = match Command::parse(text, self.limits.submission_origin.as_ref()) {
+        let reply = match Command::parse(text, self.limits.origin.as_ref()) {
             Ok(Command::Quit) => return Action::Close(BYE),
             Ok(Command::Data) => match self.data() {
                 Ok(go_ahead) => return Action::ReadData(go_ahead, consumed),
@@ -345,7 +347,7 @@ impl Session {
     }
 
     const fn is_submission(&self) -> bool {
-        self.limits.submission_origin.is_some()
+        self.limits.is_submission
     }
 
     /// Sends a reply, or the client away where it has had too many that refuse.

@@ -219,8 +219,8 @@ def test_pipe_session():
             run([program("swaks"), "--pipe", f"{link} -bs -odb -oem", "--from", "root@mx.test",
                  "--to", "ann@mx.test"], env=server.environment())
             server.wait_mail(count=number)
-        dialog = (b"EHLO x.test\r\nMAIL FROM:<root@mx.test>\r\nRCPT TO:<ann@mx.test>\r\n"
-                  b"DATA\r\n")
+        # Programs of this host write names without a domain.
+        dialog = b"EHLO x.test\r\nMAIL FROM:<root>\r\nRCPT TO:<ann>\r\nDATA\r\n"
         done = subprocess.run([link, "-bs"], input=dialog, capture_output=True, timeout=60,
                               env=server.environment())
         assert done.returncode == 0 and b"\r\n354 " in done.stdout, done
