@@ -67,7 +67,7 @@ impl<'a> Provenance<'a> {
     }
 
     /// Whose addresses alone the author of the message may have, if anybody's: nobody looks at what
-    /// accounts of this host write there (see [`crate::receive::sender`]).
+    /// accounts of this host write there (see [`crate::route::owner`]).
     pub fn bound_user(&self, settings: &Settings) -> Option<&'a str> {
         bound_user(self.peer, self.user, settings)
     }

@@ -239,6 +239,17 @@ class Server(contextlib.AbstractContextManager):
             f"the server ended with {self.process.returncode}:\n{log[-4000:]}"
         assert "panicked" not in log, log[-4000:]
 
+    def linked(self, name="sendmail"):
+        """The program under another name, as packages install it."""
+        link = self.dir / name
+        with contextlib.suppress(FileExistsError):
+            link.symlink_to(binary())
+        return link
+
+    def command(self, *arguments, expect=0):
+        """What a command of the program prints about this server."""
+        return run([binary(), *arguments], expect, env=self.environment(), text=True)
+
     def log(self):
         """What it has logged so far."""
         return self.log_path.read_bytes().decode(errors="backslashreplace") \

@@ -149,10 +149,8 @@ def test_the_queue_says_so():
         assert f"+0000 {NOT_SET}, 0s ago" in queue("show", id).replace("1s ago", "0s ago")
         run([*server.wrapper, binary(), "queue", "hold", id], env=server.environment())
         assert "    held by root\n" in queue(), queue()
-        link = server.dir / "mailq"
-        link.symlink_to(binary())
         assert f"{id}!   179 (clock was not set)  bob@client.test\n" in \
-            run([link], env=server.environment(), text=True)
+            run([server.linked("mailq")], env=server.environment(), text=True)
 
 
 def test_a_certificate_that_nobody_renews():

@@ -3,7 +3,7 @@
 import json
 from email import message_from_bytes, policy
 
-from harness import Server, binary, run, smarthost, wait_for
+from harness import Server, smarthost, wait_for
 from peers import Peer
 
 SUBJECT = "Cron <root@pi> /usr/bin/backup"
@@ -16,16 +16,28 @@ def content(number):
             f"X-Cron-Env: <LOGNAME=root>\r\n\r\n{body}").encode()
 
 
-def send(server, client, number):
-    """Sends a notification to root."""
-    octets = content(number).replace(b"\r\n.", b"\r\n..")
-    client.send_message("root@mx.test", ["root@mx.test"], octets)
+def relaying(peer, burst):
+    """A server whose root reads mail elsewhere, by way of a smarthost."""
+    server = Server({
+        "smarthost": smarthost(peer.port),
+        "local": {"aliases": "DIR/aliases"},
+        "digest": {"burst": burst},
+    })
+    (server.dir / "aliases").write_text("root: me@far.test\n")
+    return server
+
+
+def send_all(server, numbers):
+    """Sends notifications to root."""
+    with server.session() as client:
+        for number in numbers:
+            octets = content(number).replace(b"\r\n.", b"\r\n..")
+            client.send_message("root@mx.test", ["root@mx.test"], octets)
 
 
 def listed(server, *arguments):
     """The queue, as programs read it."""
-    command = [binary(), "--config", server.config_path, "queue", "list", "--json", *arguments]
-    return json.loads(run(command))
+    return json.loads(server.command("queue", "list", "--json", *arguments))
 
 
 def wait_gathered(server, count):
@@ -38,7 +50,7 @@ def wait_gathered(server, count):
 
 def retry(server, *arguments):
     """Has messages tried at once."""
-    run([binary(), "--config", server.config_path, "queue", "retry", *arguments])
+    server.command("queue", "retry", *arguments)
 
 
 def check(message, numbers):
@@ -74,20 +86,12 @@ def test_flood():
 
     What a person has tried goes at once, and a patch series is none of its business."""
     with Peer() as peer:
-        settings = {
-            "smarthost": smarthost(peer.port),
-            "local": {"aliases": "DIR/aliases"},
-            "digest": {"burst": "20"},
-        }
-        with Server(settings) as server:
-            (server.dir / "aliases").write_text("root: me@far.test\n")
-            with server.session() as client:
-                for number in range(30):
-                    send(server, client, number)
+        with relaying(peer, burst=20) as server:
+            send_all(server, range(30))
             peer.wait_messages(20)
             wait_gathered(server, 10)
             server.wait_log(r"many messages from=<root@mx.test> to=<me@far.test>")
-            lines = run([binary(), "--config", server.config_path, "queue", "list"])
+            lines = server.command("queue", "list")
             assert lines.count("  gathered until 2") == 10, lines
             assert all(len(entry["recipients"]) == 2 for entry in listed(server))
             # One by itself.
@@ -106,9 +110,7 @@ def test_flood():
             server.start()
             peer.wait_messages(60)
             server.wait_queue()
-            with server.session() as client:
-                for number in range(100, 151):
-                    send(server, client, number)
+            send_all(server, range(100, 151))
             peer.wait_messages(60 + 11)
             wait_gathered(server, 40)
             retry(server, "--all")
@@ -123,15 +125,7 @@ def test_flood():
 def test_off():
     """With burst = 0 each goes by itself."""
     with Peer() as peer:
-        settings = {
-            "smarthost": smarthost(peer.port),
-            "local": {"aliases": "DIR/aliases"},
-            "digest": {"burst": "0"},
-        }
-        with Server(settings) as server:
-            (server.dir / "aliases").write_text("root: me@far.test\n")
-            with server.session() as client:
-                for number in range(30):
-                    send(server, client, number)
+        with relaying(peer, burst=0) as server:
+            send_all(server, range(30))
             peer.wait_messages(30)
             server.wait_queue()

@@ -149,8 +149,7 @@ def test_one_account_does_not_starve_others():
 def test_pipe_session_without_a_server():
     """With -bs and no server the message is taken by the program itself and delivered later."""
     with Server() as server:
-        link = server.dir / "sendmail"
-        link.symlink_to(binary())
+        link = server.linked()
         wait_for("drop/", (server.spool / "drop").exists)
         server.stop()
         run([program("swaks"), "--pipe", f"{link} -bs", "--from", "root@mx.test", "--to",
@@ -167,11 +166,10 @@ def test_refused_for_now():
     aliases = server.dir / "aliases"
     aliases.write_text(f"late: :include:{server.dir}/not-there\n")
     with server:
-        (server.dir / "sendmail").symlink_to(binary())
         with server.session() as client:
             client.command("MAIL FROM:<>", 250)
             client.command("RCPT TO:<late@mx.test>", 451)
-        run([server.dir / "sendmail", "late", "ann"], input=b"Subject: x\n\n",
+        run([server.linked(), "late", "ann"], input=b"Subject: x\n\n",
             env=server.environment())
         server.wait_mail("ann")
         # Another size, so that it is seen to have changed within the same second.
@@ -184,13 +182,13 @@ def test_refused_for_now():
 def test_flushed_before_the_exit():
     """strace sees the message flushed after its last octet, and its name before the exit."""
     with Server() as server:
-        (server.dir / "sendmail").symlink_to(binary())
+        link = server.linked()
         wait_for("drop/", (server.spool / "drop").exists)
         server.stop()
         trace = server.dir / "trace"
         run([program("strace"), "-f", "-o", trace, "-e",
              "trace=write,linkat,rename,renameat,fsync,syncfs,exit_group",
-             server.dir / "sendmail", "ann"], input=b"Subject: x\n\n", env=server.environment())
+             link, "ann"], input=b"Subject: x\n\n", env=server.environment())
         calls = [line.split(maxsplit=1)[1].split("(")[0] for line in trace.read_text().splitlines()
                  if "(" in line]
         named = max(i for i, call in enumerate(calls) if call in ("linkat", "rename", "renameat"))
@@ -204,8 +202,7 @@ def test_flushed_before_the_exit():
 def test_killed_at_any_moment():
     """kill -9 at any moment of sendmail: what ended with 0 is delivered, nothing twice."""
     with Server() as server:
-        link = server.dir / "sendmail"
-        link.symlink_to(binary())
+        link = server.linked()
         wait_for("drop/", (server.spool / "drop").exists)
         said = []
         for is_away in (False, True):
@@ -242,8 +239,7 @@ def check_ledger(server, said):
 def test_many_while_the_server_restarts():
     """200 sendmails while the server stops and starts: each exit with 0 is one message there."""
     with Server({"server": {"max_sessions_per_client": "5"}}) as server:
-        link = server.dir / "sendmail"
-        link.symlink_to(binary())
+        link = server.linked()
         wait_for("drop/", (server.spool / "drop").exists)
         said, gate = [], threading.Semaphore(20)
 
@@ -310,8 +306,7 @@ def test_full_disk():
     server = Server({"server": {"min_free_space": "0"}})
     server.stack.enter_context(tmpfs(server.spool, "1M"))
     with server:
-        link = server.dir / "sendmail"
-        link.symlink_to(binary())
+        link = server.linked()
         wait_for("drop/", (server.spool / "drop").exists)
         server.stop()
         filler = server.spool / "filler"

@@ -1,6 +1,5 @@
 """The operator's commands on the queue, as a person, a script and another program use them."""
 
-import contextlib
 import json
 import os
 import re
@@ -14,15 +13,12 @@ EX_USAGE, EX_NOINPUT, EX_NOPERM = 64, 66, 77
 
 def queue(server, *arguments, expect=0):
     """What `mailwren queue …` prints."""
-    return run([binary(), "queue", *arguments], expect=expect, env=server.environment(), text=True)
+    return server.command("queue", *arguments, expect=expect)
 
 
 def mailq(server):
     """What `mailq` prints."""
-    link = server.dir / "mailq"
-    with contextlib.suppress(FileExistsError):
-        link.symlink_to(binary())
-    return run([link], env=server.environment(), text=True)
+    return run([server.linked("mailq")], env=server.environment(), text=True)
 
 
 def listed(server, *arguments):

@@ -109,7 +109,7 @@ def test_cron_at_a_strict_provider():
         server.wait_queue(0)
         assert taken["Return-Path"] == f"<{USER}>", taken["Return-Path"]
         assert world.author() == ("Cron Daemon on pi.home.test", USER), taken["From"]
-        assert taken["X-Original-From"] == "root (Cron Daemon)", taken["X-Original-From"]
+        assert taken["X-Original-From"] == "root@home.test (Cron Daemon)", taken["X-Original-From"]
         assert taken["To"] == "root@home.test", taken["To"]
         assert taken["Subject"] == "Cron <root@pi> /usr/bin/backup"
         assert taken.get_content() == "Sicherung läuft nicht\n.From the script\n"

@@ -1,11 +1,10 @@
 """The `sendmail` that cron, mail(1) and scripts call."""
 
-import contextlib
 import os
 import subprocess
-from email import message_from_bytes
+from email import message_from_bytes, policy
 
-from harness import Server, binary, folder, program, run, smarthost
+from harness import Server, folder, program, run, smarthost
 from peers import Peer
 
 EX_USAGE, EX_TEMPFAIL = 64, 75
@@ -13,10 +12,7 @@ EX_USAGE, EX_TEMPFAIL = 64, 75
 
 def sendmail(server, arguments, content, expect=0):
     """Runs `sendmail` with a message on its standard input."""
-    link = server.dir / "sendmail"
-    with contextlib.suppress(FileExistsError):
-        link.symlink_to(binary())
-    return run([link, *arguments], expect=expect, input=content, env=server.environment(),
+    return run([server.linked(), *arguments], expect=expect, input=content, env=server.environment(),
                cwd=server.dir)
 
 
@@ -65,6 +61,9 @@ def test_sender_and_name():
         assert message["Return-Path"] == "<root@client.test>", message["Return-Path"]
         assert "Ann's Cron" in message["From"], message["From"]
         assert "root@client.test" in message["From"], message["From"]
+        sendmail(server, ["-F", "Jörg, at home", "eve@mx.test"], b"Subject: f\n\n")
+        message = message_from_bytes(server.wait_mail("eve")[0], policy=policy.default)
+        assert message["From"].addresses[0].display_name == "Jörg, at home", message["From"]
 
 
 def test_headers_are_kept():
@@ -213,8 +212,7 @@ def test_exit_codes():
 def test_pipe_session():
     """With -bs swaks and a plain dialog send over standard input and output."""
     with Server() as server:
-        link = server.dir / "sendmail"
-        link.symlink_to(binary())
+        link = server.linked()
         for number in range(1, 3):
             run([program("swaks"), "--pipe", f"{link} -bs -odb -oem", "--from", "root@mx.test",
                  "--to", "ann@mx.test"], env=server.environment())
@@ -242,8 +240,7 @@ def test_resent():
 def test_wrong_configuration_is_no_help():
     """An unreadable configuration does not stop `sendmail`: it takes the defaults."""
     with Server() as server, folder() as empty:
-        (server.dir / "sendmail").symlink_to(binary())
-        done = subprocess.run([server.dir / "sendmail", "ann@mx.test"], input=b"Subject: x\n\n",
+        done = subprocess.run([server.linked(), "ann@mx.test"], input=b"Subject: x\n\n",
                               capture_output=True, timeout=60,
                               env={**os.environ, "MAILWREN_CONFIG": str(empty / "none.ini")})
         # Nobody listens at the default place, nor is there a spool: it is told to come again.
