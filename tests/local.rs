@@ -106,7 +106,7 @@ fn each_recipient_has_its_own_outcome() {
     let Outcome::Failed(failure) = &outcomes[2].1 else { panic!("{outcomes:?}") };
     assert_eq!(failure.status.to_string(), "5.1.1");
     let Outcome::Expanded(expansion) = &outcomes[3].1 else { panic!("{outcomes:?}") };
-    let itself = Addressee { mailbox: "root@home.test".parse().unwrap(), way: Way::Mailbox };
+    let itself = Addressee { mailbox: "root@home.test".parse().unwrap(), way: Way::User };
     assert_eq!(expansion.into, [itself, ann().into()]);
     // A command and a file are the script's own.
     let Outcome::Expanded(expansion) = &outcomes[4].1 else { panic!("{outcomes:?}") };
