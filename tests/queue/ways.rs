@@ -113,8 +113,13 @@ fn each_sender_is_told_once_that_it_is_late() {
         queue.answer(&one, |_| refused("450 busy"));
         queue.answer(&other, |_| refused("450 busy"));
     }
+    // Nothing may be under way at the end, which would be waited for.
+    for _ in 0..2 {
+        queue.answer(&queue.relay_job(), |_| relayed());
+    }
     queue.settle_reports();
-    assert_eq!(queue.stop(), [members[0], members[1], "eve@near.test"]);
+    assert!(queue.local.is_empty());
+    assert_eq!(queue.stop(), nothing());
 }
 
 #[test]
