@@ -40,7 +40,7 @@ const READABLE_FOR_ALL: u32 = 0o004;
 /// When it is not there, is none, or may not be read by who has a say in what the path leads to; when
 /// several have one.
 pub(super) fn open(path: &Path) -> io::Result<File> {
-    let mut trail = Trail::new()?;
+    let mut trail = Trail::new(path)?;
     trail.go(path);
     trail.walk().map_err(|error| match (trail.owner, error.raw_os_error()) {
         (Some(owner), Some(libc::EACCES)) => may_not_read(owner),
@@ -65,10 +65,15 @@ struct Trail {
 }
 
 impl Trail {
-    fn new() -> io::Result<Self> {
+    fn new(path: &Path) -> io::Result<Self> {
+        let root = openat(CWD, "/", LOOK, Mode::empty())?;
         Ok(Self {
-            root_owner: fstat(openat(CWD, "/", LOOK, Mode::empty())?)?.st_uid,
-            folder: openat(CWD, ".", LOOK, Mode::empty())?,
+            root_owner: fstat(&root)?.st_uid,
+            // The folder that the process was started in need not be one that it may enter.
+            folder: match path.is_absolute() {
+                true => root,
+                false => openat(CWD, ".", LOOK, Mode::empty())?,
+            },
             is_shared: false,
             ahead: Vec::new(),
             links: 0,

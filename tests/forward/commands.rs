@@ -49,7 +49,7 @@ fn a_command_gets_the_message_and_nothing_else_around_it() {
     let command = format!(
         "|cat >{base}/input; cat /proc/$$/environ >{base}/environ; pwd >{base}/folder; \
          ls /proc/$$/fd >{base}/open; umask >{base}/umask; ulimit -c >{base}/core; \
-         cat /proc/$$/status >{base}/status"
+         exec cat /proc/self/status >{base}/status"
     );
     let mut job = job_for(&home, "ann", &command, MESSAGE);
     job.recipients[0].request.original = "rfc822;all+40x.test".parse().ok();
