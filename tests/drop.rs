@@ -1,5 +1,6 @@
-//! What lies in `drop/`: mail that `sendmail` left while no server ran is delivered, and a file that
-//! somebody put there to harm is never followed, never waited for and never in the way of others.
+//! What lies in `drop/`: mail that `sendmail` left while no server ran is delivered, and a file
+//! that somebody put there to harm is never followed, never waited for and never in the way of
+//! others.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::fs::{self, File};

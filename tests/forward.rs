@@ -1,5 +1,5 @@
-//! The promises of `.forward`: it sends mail where its user says, nobody else can speak for the user,
-//! and whatever stands there, no mail is lost and nothing waits.
+//! The promises of `.forward`: it sends mail where its user says, nobody else can speak for the
+//! user, and whatever stands there, no mail is lost and nothing waits.
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it panics")]
 

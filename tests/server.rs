@@ -380,8 +380,8 @@ fn a_spool_has_one_server() {
     server.stop();
 }
 
-/// Mail for `slow@mx.test` goes to a command that says when it has begun, and begins to read an hour
-/// later.
+/// Mail for `slow@mx.test` goes to a command that says when it has begun, and begins to read an
+/// hour later.
 #[test]
 fn a_stop_leaves_no_command_with_half_a_message() {
     // Commands never run as root.

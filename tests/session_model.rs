@@ -1,5 +1,6 @@
 //! Random sessions agree with a small model: which reply each command gets, what is left of a
-//! transaction behind it, and who is logged in. However the octets are cut into pieces, the replies are the same.
+//! transaction behind it, and who is logged in. However the octets are cut into pieces, the replies
+//! are the same.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::sync::{Arc, OnceLock};

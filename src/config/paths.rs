@@ -62,8 +62,8 @@ pub(super) const fn default_template(format: MailboxFormat) -> &'static str {
     }
 }
 
-/// The path of a mailbox: an absolute one with `{user}` or `{home}` in it, and perhaps `{detail}` at
-/// its end, without slashes there.
+/// The path of a mailbox: an absolute one with `{user}` or `{home}` in it, and perhaps `{detail}`
+/// at its end, without slashes there.
 pub(super) fn mailbox(text: &str, format: MailboxFormat, users: &Users) -> Result<String, String> {
     let Some((above, last)) = text.trim_end_matches('/').rsplit_once('/') else {
         return template(text, format, users);

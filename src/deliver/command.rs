@@ -1,10 +1,11 @@
 //! Delivery to a command, as aliases(5) and `.forward` name it with a `|` in front.
 //!
-//! The shell runs it as the account that it belongs to, never as root, with the message as its input
-//! and an environment of a dozen variables. Nothing that a sender chose is part of the command: it
-//! comes in variables, made harmless for scripts that do not quote them. What its exit means is
-//! what sysexits(3) says, but nothing that a person can mend at this host bounces mail. What the
-//! sender is told does not name the command, which may have a password in it: the log has it.
+//! The shell runs it as the account that it belongs to, never as root, with the message as its
+//! input and an environment of a dozen variables. Nothing that a sender chose is part of the
+//! command: it comes in variables, made harmless for scripts that do not quote them. What its exit
+//! means is what sysexits(3) says, but nothing that a person can mend at this host bounces mail.
+//! What the sender is told does not name the command, which may have a password in it: the log has
+//! it.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -148,8 +149,8 @@ fn environment(
     ]
 }
 
-/// A text in which a shell finds nothing to do, and no program an option: every character that could
-/// be either is an underscore. `Return-Path` and `Delivered-To` have the true addresses.
+/// A text in which a shell finds nothing to do, and no program an option: every character that
+/// could be either is an underscore. `Return-Path` and `Delivered-To` have the true addresses.
 fn harmless(text: &str) -> String {
     let is_harmless = |c: char| c.is_ascii_alphanumeric() || "!@%-_=+:,./[]".contains(c);
     let mut harmless: String = text.chars().map(|c| if is_harmless(c) { c } else { '_' }).collect();

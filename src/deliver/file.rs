@@ -1,5 +1,5 @@
-//! Delivery into a file that an alias or a `.forward` names by its path: an mbox, or with a slash at
-//! the end a Maildir.
+//! Delivery into a file that an alias or a `.forward` names by its path: an mbox, or with a slash
+//! at the end a Maildir.
 
 use std::path::Path;
 

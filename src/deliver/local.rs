@@ -1,6 +1,6 @@
-//! Delivery on this host: into mailboxes and their folders, into the files and commands that aliases
-//! and `.forward` name, each with the identity of its owner. Who is meant is found out anew at each
-//! try, in `resolving`; a mailbox may answer by itself ([`crate::deliver::vacation`]).
+//! Delivery on this host: into mailboxes and their folders, into the files and commands that
+//! aliases and `.forward` name, each with the identity of its owner. Who is meant is found out anew
+//! at each try, in `resolving`; a mailbox may answer by itself ([`crate::deliver::vacation`]).
 
 mod resolving;
 
@@ -175,8 +175,8 @@ impl LocalDelivery {
         vacation.answer(&delivered, &self.identities);
     }
 
-    /// Writes the message for the address `delivered_to` into a mailbox of this form. `quota` is the
-    /// Maildir whose quota counts.
+    /// Writes the message for the address `delivered_to` into a mailbox of this form. `quota` is
+    /// the Maildir whose quota counts.
     fn put(
         &self,
         target: &Target<'_>,

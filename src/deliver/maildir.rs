@@ -35,9 +35,10 @@ use crate::deliver::storage::{MAILBOX_UNUSABLE, failure, printable, spool_failur
 use crate::sys::clock;
 use crate::sys::disk::{DiskFile, Folder, Open, is_unsupported};
 
-/// Writes one message into the Maildir at `target`: `head`, in lines that end with LF, then
-/// the content. Folders that are missing are made. `host` becomes part of the file's name. Where
-/// a quota counts, `quota` is the Maildir that has it: the same one, or the one that this is a folder of.
+/// Writes one message into the Maildir at `target`: `head`, in lines that end with LF, then the
+/// content. Folders that are missing are made. `host` becomes part of the file's name. Where a
+/// quota counts, `quota` is the Maildir that has it: the same one, or the one that this is a folder
+/// of.
 ///
 /// # Errors
 /// A temporary failure; nothing of the message stays then, unless the disk refuses even to

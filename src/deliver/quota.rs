@@ -4,11 +4,11 @@
 //! delivers or deletes appends such a line.
 //!
 //! The file is a cache: who doubts it counts the messages and writes it anew. We do where it has
-//! become long, where a line of it is not to be understood, and where a message would not fit by
-//! a file older than 15 minutes, since readers such as mutt delete without a word in it.
-//! So nothing of it is flushed. A line that a power cut takes away, and one that another program
-//! appends while we count, only makes the mailbox count as emptier than it is, until it is counted again;
-//! octets that a power cut leaves in place of a line have it counted at once.
+//! become long, where a line of it is not to be understood, and where a message would not fit by a
+//! file older than 15 minutes, since readers such as mutt delete without a word in it. So nothing
+//! of it is flushed. A line that a power cut takes away, and one that another program appends while
+//! we count, only makes the mailbox count as emptier than it is, until it is counted again; octets
+//! that a power cut leaves in place of a line have it counted at once.
 //!
 //! As Maildir++ says, a message counts as large as `,S=` in its name says, and the folder
 //! `.Trash` does not count. Messages with the flag T do, as with Dovecot.

@@ -1,8 +1,8 @@
 //! The folders of subaddresses: where mail for `user+detail` goes when `[local] path` ends with
 //! `{detail}`.
 //!
-//! A Maildir's path ends with `.{detail}`, a folder of the Maildir before it (Maildir++), or
-//! with `{detail}`, a Maildir within that one. An mbox's path ends with either, and the mailbox itself
+//! A Maildir's path ends with `.{detail}`, a folder of the Maildir before it (Maildir++), or with
+//! `{detail}`, a Maildir within that one. An mbox's path ends with either, and the mailbox itself
 //! is the file `inbox` beside them, since no file can be within another.
 //!
 //! Strangers choose the detail. So no folder is made for it: where there is none, and where the
@@ -55,8 +55,8 @@ impl<'a> MailboxPath<'a> {
         self.format == MailboxFormat::Maildir && self.prefix == Some(".")
     }
 
-    /// The folder for `detail` of the user whose mailbox is at `mailbox`, if it is there, spelt so or
-    /// in lower case.
+    /// The folder for `detail` of the user whose mailbox is at `mailbox`, if it is there, spelt so
+    /// or in lower case.
     pub fn folder(&self, disk: &Disk, mailbox: &Place, detail: Option<&str>) -> Option<Place> {
         let (prefix, detail) = (self.prefix?, detail?);
         if !is_fit(detail, prefix) {

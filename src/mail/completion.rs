@@ -1,8 +1,8 @@
 //! What a submission server reads in a header section and adds to it (RFC 6409 §4.2 and §8): who
 //! the authors are, the fields that are missing, and the domains of addresses that have none.
-//! Everything else keeps its octets, and so does all of a message that is signed. A submission client
-//! is told of what cannot be completed; of an account of this host it is taken as it is, since the
-//! mail of cron and its like would be lost.
+//! Everything else keeps its octets, and so does all of a message that is signed. A submission
+//! client is told of what cannot be completed; of an account of this host it is taken as it is,
+//! since the mail of cron and its like would be lost.
 
 use std::ops::Range;
 

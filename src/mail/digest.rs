@@ -19,8 +19,8 @@ const MAX_SUBJECT: usize = 120;
 const MAX_DATE: usize = 40;
 /// What a digest has besides each of its messages at most, in octets.
 pub const MAX_BESIDE: u64 = 512;
-/// The most Received fields of a message that is gathered: it began here or next door. One that went
-/// further may be on its way round in a circle, which ends only because somebody counts them.
+/// The most Received fields of a message that is gathered: it began here or next door. One that
+/// went further may be on its way round in a circle, which ends only because somebody counts them.
 const MAX_HOPS: u32 = 2;
 
 /// What the list says of a message.

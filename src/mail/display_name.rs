@@ -4,7 +4,8 @@
 
 use crate::mail::encoded_word;
 
-/// The most characters of a name: with all of them encoded or quoted, no line of a field is too long.
+/// The most characters of a name: with all of them encoded or quoted, no line of a field is too
+/// long.
 const MAX_NAME: usize = 200;
 /// The longest name, in octets, that goes into a template as it is written.
 const MAX_WRITTEN: usize = 200;

@@ -3,8 +3,8 @@
 //!
 //! A message with resent fields was written by somebody else (§3.6.6). The fields of each resending
 //! stand before those of the earlier ones, and each field once in them. So what is resent now goes
-//! to whom the first of each of Resent-To, Resent-Cc and Resent-Bcc name, as far as they stand before
-//! the first field that comes a second time, and to nobody whom To or Cc name.
+//! to whom the first of each of Resent-To, Resent-Cc and Resent-Bcc name, as far as they stand
+//! before the first field that comes a second time, and to nobody whom To or Cc name.
 
 use std::collections::HashSet;
 

@@ -1,7 +1,7 @@
 //! The header section of a submitted message: held back until it is whole, looked at and completed
 //! (RFC 6409 §6.3 and §8). The body behind it streams on as it comes. So does what the programs of
-//! this host's accounts give over the Unix socket or left in `drop/`, which is never refused for its
-//! header: what cannot be read stays as it is.
+//! this host's accounts give over the Unix socket or left in `drop/`, which is never refused for
+//! its header: what cannot be read stays as it is.
 
 use memchr::memmem;
 

@@ -20,9 +20,9 @@ pub struct Addressee {
 
 /// How an addressee gets its mail.
 ///
-/// Its text is empty for [`Way::Routed`], `=` for [`Way::User`], `\` for [`Way::Mailbox`], and for the other two what
-/// aliases(5) has: `|command` and `/file`. In the spool it is a name only: what is run or written
-/// is read out of the alias file again, at each try.
+/// Its text is empty for [`Way::Routed`], `=` for [`Way::User`], `\` for [`Way::Mailbox`], and for
+/// the other two what aliases(5) has: `|command` and `/file`. In the spool it is a name only: what
+/// is run or written is read out of the alias file again, at each try.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Way {
     /// As its address says.

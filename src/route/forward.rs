@@ -2,10 +2,10 @@
 //!
 //! The file is the user's, and so may be anything: a link to what only root can read, a FIFO that
 //! never ends, a file that somebody else wrote. It is looked at with the user's own identity, never
-//! through a link at its end, and read only if it is a regular file of at most 64 KiB that belongs to the user or
-//! to root, and if nobody else can write to it or to its folder. One that is refused counts for
-//! nothing: the mail goes into the mailbox, and the log says what to mend. Where the home itself is
-//! away, perhaps with a `.forward` in it, the mail waits.
+//! through a link at its end, and read only if it is a regular file of at most 64 KiB that belongs
+//! to the user or to root, and if nobody else can write to it or to its folder. One that is refused
+//! counts for nothing: the mail goes into the mailbox, and the log says what to mend. Where the
+//! home itself is away, perhaps with a `.forward` in it, the mail waits.
 //!
 //! For `user+detail` there may be a `.forward+detail`, which comes first.
 

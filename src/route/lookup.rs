@@ -20,7 +20,8 @@ use crate::route::users::split_detail;
 
 /// Aliases and lists within each other.
 pub(super) const MAX_DEPTH: usize = 32;
-/// The most addresses, and the most lists, that are looked at to find out whether a catch-all leads anywhere.
+/// The most addresses, and the most lists, that are looked at to find out whether a catch-all leads
+/// anywhere.
 const MAX_SEEN: usize = 1000;
 
 /// A place in an alias file or a list.

@@ -21,8 +21,8 @@ use crate::mail::address::Mailbox;
 use crate::route::addressee::Way;
 use crate::route::next_hop::NextHop;
 
-/// The next hop of `mailbox` on that way, from the configuration alone: decided anew at each try, so
-/// that a corrected smarthost helps the mail that waits already.
+/// The next hop of `mailbox` on that way, from the configuration alone: decided anew at each try,
+/// so that a corrected smarthost helps the mail that waits already.
 pub fn next_hop(settings: &Settings, mailbox: &Mailbox, way: &Way) -> NextHop {
     match way {
         Way::Command(_) => return NextHop::Command,

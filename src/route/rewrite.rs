@@ -1,9 +1,9 @@
 //! `[rewrite]`: what becomes of the addresses of this host in mail that leaves it.
 //!
 //! The first that applies counts, and once: a line of the map, which may name any address; then,
-//! for authors, the one address of `sender`; then the domain of `masquerade`; then a full domain for
-//! a name that has none. All but the map is for addresses of this host only: those at a domain of
-//! `[server] domains`, at its own name, or at a name of one label such as `raspberrypi`, which
+//! for authors, the one address of `sender`; then the domain of `masquerade`; then a full domain
+//! for a name that has none. All but the map is for addresses of this host only: those at a domain
+//! of `[server] domains`, at its own name, or at a name of one label such as `raspberrypi`, which
 //! nobody elsewhere could answer (RFC 6409 §8.8 warns of rules for more than that). The domains
 //! with users of their own are not among them: their addresses are good everywhere.
 //!

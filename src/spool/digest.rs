@@ -1,10 +1,11 @@
-//! How many messages each sender has sent to each recipient of late, and which of them wait to become
-//! one. All of it is in memory and forgotten with the process: what is gathered is in the spool, each
-//! message as it is, and a new process counts anew.
+//! How many messages each sender has sent to each recipient of late, and which of them wait to
+//! become one. All of it is in memory and forgotten with the process: what is gathered is in the
+//! spool, each message as it is, and a new process counts anew.
 //!
-//! The first `burst` messages of a window go out one by one; what comes on top is gathered until the
-//! window ends. As long as windows end with more than `burst` messages, all of the next one is
-//! gathered: what comes once a minute for days is one message a window, and not a burst of them too.
+//! The first `burst` messages of a window go out one by one; what comes on top is gathered until
+//! the window ends. As long as windows end with more than `burst` messages, all of the next one is
+//! gathered: what comes once a minute for days is one message a window, and not a burst of them
+//! too.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};

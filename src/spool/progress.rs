@@ -18,12 +18,13 @@
 //! past 1795000000 bob@example.net: 4.2.1 450 4.2.1 try later
 //! ```
 //!
-//! `held` stands there while somebody holds the message, `given-up` when somebody wants it
-//! returned to its sender, `warned` once the sender knows that it is late, and with an address
-//! behind it once the owner of a list does. Below a recipient stand `way` where it is a command, a
-//! file, or a user or a mailbox by itself (see [`Way`]), `sender` where it is behind a list with an owner,
+//! `held` stands there while somebody holds the message, `given-up` when somebody wants it returned
+//! to its sender, `warned` once the sender knows that it is late, and with an address behind it
+//! once the owner of a list does. Below a recipient stand `way` where it is a command, a file, or a
+//! user or a mailbox by itself (see [`Way`]), `sender` where it is behind a list with an owner,
 //! `tried` once it was tried in vain, `owed` where the sender is still to be told of its end,
-//! `gathered` where it waits to go out with others; in this order. `past` is there for each earlier try.
+//! `gathered` where it waits to go out with others; in this order. `past` is there for each earlier
+//! try.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;

@@ -1,7 +1,7 @@
-//! One round of tries for a message: from the moment it is opened until each recipient was
-//! tried, or left alone because its destination rests or it waits for others of its kind
-//! ([`crate::spool::digest`]). Recipients that stand for others, as aliases do, are replaced by them
-//! on the way.
+//! One round of tries for a message: from the moment it is opened until each recipient was tried,
+//! or left alone because its destination rests or it waits for others of its kind
+//! ([`crate::spool::digest`]). Recipients that stand for others, as aliases do, are replaced by
+//! them on the way.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};

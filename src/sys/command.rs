@@ -1,7 +1,7 @@
 //! A command of the configuration, of an alias or of a `.forward`, run by the shell.
 //!
-//! It has its own process group, and bounds: on its time, after which the whole group is killed, and
-//! on what it may print.
+//! It has its own process group, and bounds: on its time, after which the whole group is killed,
+//! and on what it may print.
 
 use std::fmt;
 use std::fs::File;
@@ -39,8 +39,8 @@ struct Groups {
     are_closed: bool,
 }
 
-/// Kills all commands, and lets none begin any more. To be called before this process ends: a command
-/// that has read half of its input would take what it has for the whole.
+/// Kills all commands, and lets none begin any more. To be called before this process ends: a
+/// command that has read half of its input would take what it has for the whole.
 pub fn end_all() {
     let mut groups = groups();
     groups.are_closed = true;
@@ -101,8 +101,8 @@ pub fn run(command: &str, bounds: Bounds) -> io::Result<Ended> {
 }
 
 /// Runs `command` by `/bin/sh -c` as the account `run_as`, with nothing but `environment` around it
-/// and what `feed` writes as its input, and waits for its end. That it does not read all of it is no
-/// error. What it leaves running behind it is left alone.
+/// and what `feed` writes as its input, and waits for its end. That it does not read all of it is
+/// no error. What it leaves running behind it is left alone.
 ///
 /// # Errors
 /// When it cannot be started; what `feed` returns, after which the command is killed;

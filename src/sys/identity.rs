@@ -185,8 +185,8 @@ pub(super) fn may_be_changed() -> io::Result<bool> {
     Ok(own()?.may_change)
 }
 
-/// Does `act` with `uid` as the calling thread's effective user, whom kill(2) looks at. To be called
-/// while the thread has no other identity.
+/// Does `act` with `uid` as the calling thread's effective user, whom kill(2) looks at. To be
+/// called while the thread has no other identity.
 ///
 /// # Errors
 /// When the process may not; nothing was done then.

@@ -1,9 +1,9 @@
 //! Whom a command of somebody's mail runs as, and what it finds around it when it begins.
 //!
-//! Unlike a write into a mailbox, for which a thread takes a filesystem identity, a command gets the
-//! account's real one: user, group and groups for good, no capability, and nothing that the server
-//! has open. All of that happens in the child, between fork and exec, where memory must not be
-//! taken; what it needs is prepared before.
+//! Unlike a write into a mailbox, for which a thread takes a filesystem identity, a command gets
+//! the account's real one: user, group and groups for good, no capability, and nothing that the
+//! server has open. All of that happens in the child, between fork and exec, where memory must not
+//! be taken; what it needs is prepared before.
 
 #![expect(unsafe_code, reason = "pre_exec, signal, close_range and fcntl have no safe wrapper")]
 
@@ -53,9 +53,9 @@ impl RunAs {
     /// enter it.
     ///
     /// # Errors
-    /// `InvalidInput` for root, and for the server's own account where there is any other: whoever has
-    /// that one can read the spool and the passwords, and end the server. `PermissionDenied` where this process may not take identities and it
-    /// is not its own; the text names the remedy.
+    /// `InvalidInput` for root, and for the server's own account where there is any other: whoever
+    /// has that one can read the spool and the passwords, and end the server. `PermissionDenied`
+    /// where this process may not take identities and it is not its own; the text names the remedy.
     pub fn new(identity: &Identity, home: &Path) -> io::Result<Self> {
         if identity.uid == 0 {
             let text = "commands never run as root: name another account in [local] command_user";

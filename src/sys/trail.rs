@@ -2,10 +2,10 @@
 //! an alias includes. Whoever can put a link there could have it lead to what the server may read
 //! and they may not.
 //!
-//! So the path is walked name by name, and whose each folder and link is decides who has a say. Where
-//! that is only root and the server itself, the file is opened with the rights of the process; where
-//! it is somebody else, with that account's filesystem identity, so that the kernel decides. Nothing
-//! is opened where two others have a say: the one could read what is the other's.
+//! So the path is walked name by name, and whose each folder and link is decides who has a say.
+//! Where that is only root and the server itself, the file is opened with the rights of the
+//! process; where it is somebody else, with that account's filesystem identity, so that the kernel
+//! decides. Nothing is opened where two others have a say: the one could read what is the other's.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -37,8 +37,8 @@ const READABLE_FOR_ALL: u32 = 0o004;
 /// Opens the ordinary file at `path` to read it.
 ///
 /// # Errors
-/// When it is not there, is none, or may not be read by who has a say in what the path leads to; when
-/// several have one.
+/// When it is not there, is none, or may not be read by who has a say in what the path leads to;
+/// when several have one.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     let mut trail = Trail::new(path)?;
     trail.go(path);

@@ -1,6 +1,6 @@
 //! A flood of notifications becomes one message: which ones, when, what is in it, and that none is
-//! lost or comes twice. The tests are the lanes; where a window has to end, they have the whole queue
-//! tried, which ends it.
+//! lost or comes twice. The tests are the lanes; where a window has to end, they have the whole
+//! queue tried, which ends it.
 
 use std::fs;
 
@@ -114,7 +114,8 @@ fn what_comes_on_top_goes_out_as_one() {
     }
     assert_eq!(text.matches(CRON).count(), 3);
     queue.settle_reports();
-    // The flood goes on: nothing of the next window is a burst again. And a digest is never gathered.
+    // The flood goes on: nothing of the next window is a burst again. And a digest is never
+    // gathered.
     gathered(&queue, &["body 3", "body 4"]);
     assert_eq!(bodies(&digest(&queue)), ["3", "4"]);
     queue.settle_reports();

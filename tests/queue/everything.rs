@@ -1,7 +1,7 @@
-//! Everything at once: messages that are announced and offered, aliases, lists with an owner, commands
-//! and files, answers of every kind, orders, people who change what is queued, and restarts, in any
-//! order. Whatever has happened, each recipient ends once, its sender or the list's owner hears of it
-//! once or not at all, as was asked, and nothing is left over.
+//! Everything at once: messages that are announced and offered, aliases, lists with an owner,
+//! commands and files, answers of every kind, orders, people who change what is queued, and
+//! restarts, in any order. Whatever has happened, each recipient ends once, its sender or the
+//! list's owner hears of it once or not at all, as was asked, and nothing is left over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;

@@ -1,5 +1,5 @@
-//! Commands, files, mailboxes by themselves and lists with an owner: who sends to whom, who hears of
-//! what, and who waits for whom. The tests are the lanes.
+//! Commands, files, mailboxes by themselves and lists with an owner: who sends to whom, who hears
+//! of what, and who waits for whom. The tests are the lanes.
 
 use mailwren::deliver::outcome::Outcome;
 use mailwren::mail::address::Mailbox;

@@ -1,9 +1,9 @@
 //! Who takes a message: the server, or where it does not, `drop/`.
 //!
 //! What the server refuses for good is refused. What it cannot take now, as a whole or for some
-//! recipients, is left in `drop/`, because few programs try again; so it is when there is no server,
-//! or it went away in the middle. Where nobody knows whether the server has a message it is left
-//! as well: mail twice is better than no mail.
+//! recipients, is left in `drop/`, because few programs try again; so it is when there is no
+//! server, or it went away in the middle. Where nobody knows whether the server has a message it is
+//! left as well: mail twice is better than no mail.
 
 use std::io::Cursor;
 

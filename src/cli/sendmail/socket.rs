@@ -38,8 +38,8 @@ fn open_at(path: &Path) -> io::Result<UnixStream> {
     Ok(socket.into())
 }
 
-/// How long each step of a session with it may take. Whoever waits for the end of a message for less
-/// time than the server takes would have it twice.
+/// How long each step of a session with it may take. Whoever waits for the end of a message for
+/// less time than the server takes would have it twice.
 pub(super) fn timeouts() -> Timeouts {
     let usual = Timeouts::default();
     Timeouts {

@@ -1,5 +1,5 @@
-//! `sendmail -bv`: whether mail for some addresses would be taken, as the server sees it. It is asked
-//! in a transaction that is reset, so that what counts is what counts for mail.
+//! `sendmail -bv`: whether mail for some addresses would be taken, as the server sees it. It is
+//! asked in a transaction that is reset, so that what counts is what counts for mail.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;

@@ -1,5 +1,5 @@
-//! Reads the files of a user who may be nobody's friend: with the user's own identity, never through
-//! a link at the end of a path, never waiting, and never more than a bound.
+//! Reads the files of a user who may be nobody's friend: with the user's own identity, never
+//! through a link at the end of a path, never waiting, and never more than a bound.
 
 use std::io;
 use std::path::Path;

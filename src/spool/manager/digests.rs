@@ -1,9 +1,9 @@
-//! A flood of notifications becomes one message: what goes through a smarthost from one sender of this
-//! host to one recipient, and comes on top of what may go by itself (see [`Digests`]), stays in the
-//! spool, each message as it is, until it goes out as one.
+//! A flood of notifications becomes one message: what goes through a smarthost from one sender of
+//! this host to one recipient, and comes on top of what may go by itself (see [`Digests`]), stays
+//! in the spool, each message as it is, until it goes out as one.
 //!
-//! That one is stored and flushed first. Only then are the recipients of the others recorded as done,
-//! so that a crash in between sends some twice, and loses none.
+//! That one is stored and flushed first. Only then are the recipients of the others recorded as
+//! done, so that a crash in between sends some twice, and loses none.
 
 use std::io::{self, Read};
 use std::sync::Arc;
