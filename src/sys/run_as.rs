@@ -5,7 +5,7 @@
 //! server has open. All of that happens in the child, between fork and exec, where memory must not
 //! be taken; what it needs is prepared before.
 
-#![expect(unsafe_code, reason = "pre_exec, signal, close_range and fcntl have no safe wrapper")]
+#![expect(unsafe_code, reason = "pre_exec, rt_sigaction, close_range and fcntl have no safe wrapper")]
 
 use std::ffi::CString;
 use std::io;
@@ -36,6 +36,8 @@ const FIRST_OTHER: u32 = 3;
 const LAST_OTHER: i32 = 1024;
 /// Beyond the number of every signal.
 const SIGNALS: std::ops::Range<libc::c_int> = 1..65;
+/// The size of the kernel's set of signals, in octets.
+const SIGNAL_SET: usize = 8;
 
 /// An account that commands run as. Never root, nor one that the server has for itself.
 #[derive(Debug)]
@@ -135,11 +137,23 @@ pub(super) fn kill_group(group: Pid, uid: Option<u32>) -> io::Result<()> {
 }
 
 /// What is ignored stays so beyond exec. The mask of blocked signals is reset by the standard
-/// library.
+/// library. Asked of the kernel itself, since the C library refuses the two signals that it keeps for
+/// itself, and whoever started the server may have ignored these, too.
 fn reset_signals() {
+    // The kernel's `struct sigaction`, SIG_DFL and all: zeroes, in each architecture's order.
+    let default = [0_u64; 8];
     for signal in SIGNALS {
-        // SAFETY: takes plain numbers. The few that cannot be changed are refused.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // SAFETY: the kernel reads fewer octets than `default` has, and writes none. The few signals
+        // that cannot be changed are refused.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null_mut::<libc::c_void>(),
+                SIGNAL_SET,
+            )
+        };
     }
 }
 
