@@ -1,14 +1,15 @@
 //! `mailwren aliases`, `newaliases` and `sendmail -bi`: what is wrong in the alias files. There is
 //! nothing to build: the server reads them when they have changed.
 
-use super::Invocation;
+use super::Ran;
 use super::check::aliases;
 use super::check::findings::Findings;
+use super::invocation::Invocation;
 use super::output::{say, warn};
 use crate::sys::process::exit;
 
 /// Reads the alias files; 0 when they are right or there are only warnings, 78 when they are not.
-pub(super) fn run(invocation: &mut Invocation) -> Result<u8, lexopt::Error> {
+pub(super) fn run(invocation: &mut Invocation) -> Ran {
     invocation.no_more_arguments()?;
     Ok(newaliases(invocation))
 }

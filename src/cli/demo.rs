@@ -6,9 +6,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use lexopt::Arg;
-
-use super::Invocation;
+use super::Ran;
+use super::invocation::{Argument, Invocation};
 use super::output::{say, warn};
 use super::serve::serve;
 use crate::receive::listener::BoundListener;
@@ -19,14 +18,12 @@ use crate::sys::process::{self, exit};
 const SOMEBODY: &str = "ann";
 
 /// Serves until it is interrupted.
-pub(super) fn run(invocation: &mut Invocation) -> Result<u8, lexopt::Error> {
+pub(super) fn run(invocation: &mut Invocation) -> Ran {
     let (mut listen, mut folder) = ("127.0.0.1:2525".to_owned(), PathBuf::from("mailwren-demo"));
-    while let Some(argument) = invocation.parser.next()? {
+    while let Some(argument) = invocation.next_argument()? {
         match argument {
-            Arg::Long("listen") => {
-                listen = invocation.parser.value()?.to_string_lossy().into_owned()
-            }
-            Arg::Long("dir") => folder = invocation.parser.value()?.into(),
+            Argument::Option("listen", value) => listen = value.to_string_lossy().into_owned(),
+            Argument::Option("dir", value) => folder = value.into(),
             other => return Err(other.unexpected()),
         }
     }

@@ -5,10 +5,9 @@
 
 use std::io;
 
-use lexopt::Arg;
-
+use super::invocation::{Argument, Invocation, Stop};
 use super::output::{say, warn};
-use super::{Invocation, check};
+use super::{Ran, check};
 use crate::config::settings::Settings;
 use crate::receive::logins::accounts::random;
 use crate::receive::logins::hash::PasswordHash;
@@ -34,7 +33,7 @@ struct Wish {
 type Failure = (u8, String);
 
 /// Sets a password or removes an account.
-pub(super) fn run(invocation: &mut Invocation) -> Result<u8, lexopt::Error> {
+pub(super) fn run(invocation: &mut Invocation) -> Ran {
     let wish = wish(invocation)?;
     let settings = match invocation.settings() {
         Ok(settings) => settings,
@@ -54,13 +53,12 @@ pub(super) fn run(invocation: &mut Invocation) -> Result<u8, lexopt::Error> {
     })
 }
 
-fn wish(invocation: &mut Invocation) -> Result<Wish, lexopt::Error> {
+fn wish(invocation: &mut Invocation) -> Result<Wish, Stop> {
     let (mut name, mut is_delete) = (None, false);
-    while let Some(argument) = invocation.parser.next()? {
+    while let Some(argument) = invocation.next_argument()? {
         match argument {
-            Arg::Long("config") => invocation.config = Some(invocation.parser.value()?.into()),
-            Arg::Long("delete") => is_delete = true,
-            Arg::Value(value) if name.is_none() => {
+            Argument::Flag("delete") => is_delete = true,
+            Argument::Operand(value) if name.is_none() => {
                 name = Some(value.into_string().map_err(|_| "the name is no UTF-8 text")?);
             }
             argument => return Err(argument.unexpected()),

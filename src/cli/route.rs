@@ -1,8 +1,7 @@
 //! `mailwren route ADDRESS...`: where mail to each address would go, step by step.
 
-use lexopt::Arg;
-
-use super::Invocation;
+use super::Ran;
+use super::invocation::{Argument, Invocation};
 use super::output::{say, warn};
 use crate::config::settings::{Login, Rewrite, Settings};
 use crate::deliver::encryption;
@@ -30,11 +29,11 @@ struct Step {
 }
 
 /// Explains each address; 67 when one of them is unknown.
-pub(super) fn run(invocation: &mut Invocation) -> Result<u8, lexopt::Error> {
+pub(super) fn run(invocation: &mut Invocation) -> Ran {
     let mut addresses = Vec::new();
     while let Some(argument) = invocation.next_argument()? {
         match argument {
-            Arg::Value(value) => addresses.push(value.to_string_lossy().into_owned()),
+            Argument::Operand(value) => addresses.push(value.to_string_lossy().into_owned()),
             other => return Err(other.unexpected()),
         }
     }

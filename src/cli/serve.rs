@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
-use super::Invocation;
+use super::Ran;
+use super::invocation::Invocation;
 use super::output::warn;
 use crate::config::settings::Settings;
 use crate::deliver::dispatch::Dispatcher;
@@ -52,7 +53,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Serves until a signal says stop.
-pub(super) fn run(invocation: &mut Invocation) -> Result<u8, lexopt::Error> {
+pub(super) fn run(invocation: &mut Invocation) -> Ran {
     invocation.no_more_arguments()?;
     let settings = match invocation.settings() {
         Ok(settings) => settings,

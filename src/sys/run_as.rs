@@ -5,7 +5,10 @@
 //! server has open. All of that happens in the child, between fork and exec, where memory must not
 //! be taken; what it needs is prepared before.
 
-#![expect(unsafe_code, reason = "pre_exec, rt_sigaction, close_range and fcntl have no safe wrapper")]
+#![expect(
+    unsafe_code,
+    reason = "pre_exec, rt_sigaction, close_range and fcntl have no safe wrapper"
+)]
 
 use std::ffi::CString;
 use std::io;

@@ -11,14 +11,15 @@ mod secrets;
 mod smarthost;
 pub(super) mod users;
 
-use super::Invocation;
+use super::Ran;
+use super::invocation::Invocation;
 use super::output::{say, warn};
 use crate::sys::process::exit;
 
 use findings::Findings;
 
 /// Reads the configuration; 0 when it is right or there are only warnings, 78 when it is not.
-pub(super) fn run(invocation: &mut Invocation) -> Result<u8, lexopt::Error> {
+pub(super) fn run(invocation: &mut Invocation) -> Ran {
     invocation.no_more_arguments()?;
     let settings = match invocation.settings() {
         Ok(settings) => settings,

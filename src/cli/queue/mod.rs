@@ -9,43 +9,40 @@ mod selection;
 mod show;
 mod words;
 
+use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 
-use lexopt::Arg;
-
-use super::Invocation;
-use super::output::{say, warn};
+use super::Ran;
+use super::commands::Verb;
+use super::invocation::{Argument, Invocation, Stop};
+use super::output::warn;
 use crate::config::settings::Settings;
 use crate::sys::process::exit;
 use selection::{Pattern, Selection};
 
-const HELP: &str = "\
-mailwren queue [list] [--json] [SELECTION]
-    what is in the queue: age, size, sender, recipients, next try, last reply
-mailwren queue show [--envelope | --headers] ID...
-    the envelope, what became of it so far, and the message
-mailwren queue retry SELECTION
-    try it now, whatever the schedule says
-mailwren queue hold SELECTION
-    do not try it until it is released; held time does not count as age
-mailwren queue release SELECTION
-    hold it no longer, and try it now
-mailwren queue delete SELECTION
-    remove it and tell nobody
-mailwren queue bounce SELECTION
-    give it up: its sender gets a report
+/// What may be done.
+pub(super) const VERBS: &[Verb] = &[
+    verb("list", "[--json] [SELECTION]", "age, size, sender, recipients, next try, last reply"),
+    verb("show", "[--envelope | --headers] ID...", "the envelope, what became of it, the message"),
+    verb("retry", "SELECTION", "try it now, whatever the schedule says"),
+    verb("hold", "SELECTION", "do not try it until it is released; held time is no age"),
+    verb("release", "SELECTION", "hold it no longer, and try it now"),
+    verb("delete", "SELECTION", "remove it and tell nobody"),
+    verb("bounce", "SELECTION", "give it up: its sender gets a report"),
+];
 
-SELECTION is
-  ID...             these messages
-  --all             every message
-  --to DOMAIN       messages with a recipient there who has not got it yet; an address is
-                    one recipient. The whole message is meant, its other recipients too.
-  --from ADDRESS    messages of this sender; a domain is all senders there, <> is reports
-Patterns of one kind widen the selection, both kinds and ids together narrow it.
+const fn verb(name: &'static str, operands: &'static str, does: &'static str) -> Verb {
+    Verb { name, operands, does }
+}
 
---json prints an array with an object for each message; see mailwren-queue(8).
-mailq prints the list in its classic form.";
+/// What stands behind the table in the help.
+pub(super) const NOTES: &str = "\
+SELECTION is any of ID..., --all, --to and --from. --to means a message with a recipient
+there who has not got it yet, its other recipients too; an address is one recipient, a
+domain in --from all senders there. Patterns of one kind widen the selection, both kinds
+and ids together narrow it. mailq prints the list in its classic form; mailwren-queue(8)
+says more.";
 
 /// A command line of `mailwren queue`, read.
 #[derive(Debug, Default)]
@@ -54,16 +51,14 @@ struct Request {
     selection: Selection,
     is_json: bool,
     part: show::Part,
-    wants_help: bool,
 }
 
 /// `mailwren queue`. The exit code is one of sysexits(3).
-pub(super) fn run(invocation: &mut Invocation) -> Result<u8, lexopt::Error> {
+pub(super) fn run(invocation: &mut Invocation) -> Ran {
     let request = Request::parse(invocation, true)?;
     let verb = request.verb.as_deref().unwrap_or("list");
-    if request.wants_help || verb == "help" {
-        say(HELP);
-        return Ok(exit::OK);
+    if verb == "help" {
+        return Err(Stop::Help);
     }
     if let Some(change) = change::Verb::named(verb) {
         if request.selection.is_empty() {
@@ -84,34 +79,29 @@ pub(super) fn run(invocation: &mut Invocation) -> Result<u8, lexopt::Error> {
 }
 
 /// `mailq` and `sendmail -bp`: the list in its classic form.
-pub(super) fn mailq(invocation: &mut Invocation) -> Result<u8, lexopt::Error> {
+pub(super) fn mailq(invocation: &mut Invocation) -> Ran {
     let request = Request::parse(invocation, false)?;
-    if request.wants_help {
-        say("mailq [--json] [SELECTION]: lists the queue; see mailwren queue help");
-        return Ok(exit::OK);
-    }
     let list = if request.is_json { list::run } else { classic::run };
     Ok(on_spool(invocation, |spool| list(spool, &request)))
 }
 
 impl Request {
-    fn parse(invocation: &mut Invocation, has_verb: bool) -> Result<Self, lexopt::Error> {
+    fn parse(invocation: &mut Invocation, has_verb: bool) -> Result<Self, Stop> {
         let mut request = Self::default();
         let mut needs_verb = has_verb;
-        let parser = &mut invocation.parser;
-        while let Some(argument) = parser.next()? {
+        while let Some(argument) = invocation.next_argument()? {
             match argument {
-                Arg::Long("config") => invocation.config = Some(parser.value()?.into()),
-                Arg::Long("json") => request.is_json = true,
-                Arg::Long("all") => request.selection.add_all(),
-                Arg::Long("to") => request.selection.add_to(pattern("--to", parser)?),
-                Arg::Long("from") => request.selection.add_from(pattern("--from", parser)?),
-                Arg::Long("envelope") => request.part = show::Part::Envelope,
-                Arg::Long("headers") => request.part = show::Part::Headers,
-                Arg::Long("help") | Arg::Short('h') => request.wants_help = true,
+                Argument::Flag("json") => request.is_json = true,
+                Argument::Flag("all") => request.selection.add_all(),
+                Argument::Option("to", text) => request.selection.add_to(pattern("--to", &text)?),
+                Argument::Option("from", text) => {
+                    request.selection.add_from(pattern("--from", &text)?);
+                }
+                Argument::Flag("envelope") => request.part = show::Part::Envelope,
+                Argument::Flag("headers") => request.part = show::Part::Headers,
                 // The classic mailq says more with it; this one says all.
-                Arg::Short('v') if !has_verb => {}
-                Arg::Value(word) => {
+                Argument::Short('v') if !has_verb => {}
+                Argument::Operand(word) => {
                     let word = word.to_string_lossy();
                     if needs_verb {
                         request.verb = Some(word.into_owned());
@@ -128,10 +118,9 @@ impl Request {
     }
 }
 
-fn pattern(option: &str, parser: &mut lexopt::Parser) -> Result<Pattern, lexopt::Error> {
-    let text = parser.value()?;
+fn pattern(option: &str, text: &OsStr) -> Result<Pattern, String> {
     let text = text.to_string_lossy();
-    Pattern::parse(&text).map_err(|error| format!("{option} {text:?}: {error}").into())
+    Pattern::parse(&text).map_err(|error| format!("{option} {text:?}: {error}"))
 }
 
 /// Does `work` on the folder of the spool, and explains why it cannot be done.

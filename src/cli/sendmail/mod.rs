@@ -12,8 +12,9 @@ mod verify;
 
 use lexopt::Parser;
 
+use super::invocation::Invocation;
 use super::output::warn;
-use super::{Invocation, aliases, queue};
+use super::{Ran, aliases, queue};
 use crate::config::settings::{Server, Settings};
 use crate::mail::address::{Domain, LocalPart, Mailbox};
 use crate::report::log_format;
@@ -35,7 +36,7 @@ impl Failure {
 
 /// Does what the command line says. The exit code is one of sysexits(3): 0 only when the message
 /// lasts for every recipient, in the server's hands or in `drop/`.
-pub(super) fn run(invocation: &mut Invocation) -> Result<u8, lexopt::Error> {
+pub(super) fn run(invocation: &mut Invocation) -> Ran {
     if std::env::var_os("RUST_LOG").is_some() {
         log_format::start(log::LevelFilter::Off);
     }

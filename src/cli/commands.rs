@@ -1,0 +1,249 @@
+//! The table of commands: their names, options and what they do. The command line is read by it,
+//! and help comes from it; so it is what the man pages and the completions of shells are held
+//! against, which `mailwren help --table` prints it for.
+
+use super::invocation::Invocation;
+use super::{Ran, aliases, check, demo, passwd, queue, route, sendmail, serve};
+
+/// A command, what may follow its name, and what it does.
+#[derive(Debug)]
+pub(super) struct Command {
+    /// The word that names it.
+    pub(super) name: &'static str,
+    /// What it is about, such as `ADDRESS...`. Empty where there is nothing to say.
+    pub(super) operands: &'static str,
+    /// In one line.
+    pub(super) does: &'static str,
+    /// Beside `--config` and `--help`, which every command has.
+    pub(super) options: &'static [Opt],
+    /// The words of which the first operand is one. Empty where there are none.
+    pub(super) verbs: &'static [Verb],
+    /// What the options do not say, in lines. Empty where there is nothing to say.
+    pub(super) notes: &'static str,
+    /// Does it.
+    pub(super) run: fn(&mut Invocation) -> Ran,
+}
+
+/// An option with two dashes.
+#[derive(Debug)]
+pub(super) struct Opt {
+    /// Without its dashes.
+    pub(super) name: &'static str,
+    /// What its value is, such as `HOST:PORT`; `None` where it has none.
+    pub(super) value: Option<&'static str>,
+    /// In one line.
+    pub(super) does: &'static str,
+}
+
+/// What a command with several of them does.
+#[derive(Debug)]
+pub(super) struct Verb {
+    /// The word that names it.
+    pub(super) name: &'static str,
+    /// What follows it.
+    pub(super) operands: &'static str,
+    /// In one line.
+    pub(super) does: &'static str,
+}
+
+/// An option that stands for itself.
+const fn flag(name: &'static str, does: &'static str) -> Opt {
+    Opt { name, value: None, does }
+}
+
+/// An option with a value.
+const fn option(name: &'static str, value: &'static str, does: &'static str) -> Opt {
+    Opt { name, value: Some(value), does }
+}
+
+/// The options of every command.
+pub(super) const EVERYWHERE: &[Opt] = &[
+    option("config", "FILE", "the configuration, if it is not the usual one"),
+    flag("help", "what the command does"),
+];
+
+/// All commands, in the order in which help names them.
+pub(super) static COMMANDS: &[Command] = &[
+    Command {
+        name: "serve",
+        operands: "",
+        does: "run the server in the foreground",
+        options: &[],
+        verbs: &[],
+        notes: "",
+        run: serve::run,
+    },
+    Command {
+        name: "demo",
+        operands: "",
+        does: "try it: no configuration, no privileges, mail for anybody into a folder",
+        options: &[
+            option("listen", "HOST:PORT", "where it listens; 127.0.0.1:2525 if not said"),
+            option("dir", "DIR", "where everything goes; ./mailwren-demo if not said"),
+        ],
+        verbs: &[],
+        notes: "",
+        run: demo::run,
+    },
+    Command {
+        name: "sendmail",
+        operands: "[-t] [-i] [-f SENDER] [-F NAME] [-N NOTIFY] [-R RETURN] [-V ENVID] [RECIPIENT...]",
+        does: "submit a message from standard input, as programs call sendmail",
+        options: &[],
+        verbs: &[],
+        notes: "",
+        run: sendmail::run,
+    },
+    Command {
+        name: "check",
+        operands: "",
+        does: "read the configuration and say what is wrong, file:line: what, what to do",
+        options: &[],
+        verbs: &[],
+        notes: "",
+        run: check::run,
+    },
+    Command {
+        name: "route",
+        operands: "ADDRESS...",
+        does: "say where mail to each address would go, sending nothing",
+        options: &[],
+        verbs: &[],
+        notes: "",
+        run: route::run,
+    },
+    Command {
+        name: "aliases",
+        operands: "",
+        does: "read the alias files and say what is wrong, file:line: what, what to do",
+        options: &[],
+        verbs: &[],
+        notes: "",
+        run: aliases::run,
+    },
+    Command {
+        name: "passwd",
+        operands: "NAME",
+        does: "set the password of an account of the users file, or remove the account",
+        options: &[flag("delete", "remove the account")],
+        verbs: &[],
+        notes: "",
+        run: passwd::run,
+    },
+    Command {
+        name: "queue",
+        operands: "[SELECTION]",
+        does: "what is in the queue, and what is to become of it",
+        options: &[
+            flag("json", "list: an array with an object for each message"),
+            flag("envelope", "show: the envelope alone"),
+            flag("headers", "show: the envelope and the header section"),
+            flag("all", "every message"),
+            option("to", "DOMAIN", "messages with a recipient there who has not got it yet"),
+            option("from", "ADDRESS", "messages of this sender; <> is reports"),
+        ],
+        verbs: queue::VERBS,
+        notes: queue::NOTES,
+        run: queue::run,
+    },
+];
+
+impl Command {
+    /// The option of that name.
+    pub(super) fn option(&self, name: &str) -> Option<&'static Opt> {
+        self.options.iter().find(|option| option.name == name)
+    }
+
+    /// What may follow the word `mailwren`, in one line.
+    pub(super) fn usage(&self) -> String {
+        let mut usage = self.name.to_owned();
+        let names: Vec<_> = self.verbs.iter().map(|verb| verb.name).collect();
+        if !names.is_empty() {
+            usage += &format!(" [{}]", names.join("|"));
+        }
+        for option in self.options {
+            usage += &match option.value {
+                Some(value) => format!(" [--{} {value}]", option.name),
+                None => format!(" [--{}]", option.name),
+            };
+        }
+        if !self.operands.is_empty() {
+            usage += &format!(" {}", self.operands);
+        }
+        usage
+    }
+
+    /// What `--help` says.
+    pub(super) fn help(&self) -> String {
+        let mut help = format!("mailwren {}\n    {}\n", self.usage(), self.does);
+        for Verb { name, operands, does } in self.verbs {
+            let verb = format!("{name} {operands}");
+            help += &format!("\nmailwren {} {}\n    {does}", self.name, verb.trim_end());
+        }
+        if !self.verbs.is_empty() {
+            help.push('\n');
+        }
+        for option in self.options.iter().chain(EVERYWHERE) {
+            let name = match option.value {
+                Some(value) => format!("--{} {value}", option.name),
+                None => format!("--{}", option.name),
+            };
+            help += &format!("\n  {name:<20} {}", option.does);
+        }
+        if !self.notes.is_empty() {
+            help += &format!("\n\n{}", self.notes);
+        }
+        help
+    }
+}
+
+/// One line for each word of the table: the command, then what it is (`does`, `operands`, `verb`,
+/// `option`), then the word itself, then its value or what it does; separated by tabs.
+pub(super) fn table() -> String {
+    let mut lines = Vec::new();
+    let mut add = |command: &str, what: &str, word: &str, rest: &str| {
+        lines.push(format!("{command}\t{what}\t{word}\t{rest}"));
+    };
+    for option in EVERYWHERE {
+        add("", "option", &format!("--{}", option.name), option.value.unwrap_or_default());
+    }
+    for command in COMMANDS {
+        add(command.name, "does", command.does, command.operands);
+        for verb in command.verbs {
+            add(command.name, "verb", verb.name, verb.does);
+        }
+        for option in command.options {
+            let name = format!("--{}", option.name);
+            add(command.name, "option", &name, option.value.unwrap_or_default());
+        }
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_word_stands_once_and_says_what_it_does() {
+        for (at, command) in COMMANDS.iter().enumerate() {
+            assert!(COMMANDS[..at].iter().all(|other| other.name != command.name));
+            assert!(!command.does.is_empty());
+            let options: Vec<_> = command.options.iter().chain(EVERYWHERE).collect();
+            for (at, option) in options.iter().enumerate() {
+                assert!(!option.does.is_empty(), "--{}", option.name);
+                let is_other = |other: &&Opt| other.name != option.name;
+                assert!(options[..at].iter().all(is_other), "--{} twice", option.name);
+            }
+        }
+    }
+
+    #[test]
+    fn help_names_verbs_options_and_values() {
+        let queue = COMMANDS.iter().find(|command| command.name == "queue").expect("it is there");
+        let help = queue.help();
+        for word in ["queue hold SELECTION", "--to DOMAIN", "--json", "--config FILE"] {
+            assert!(help.contains(word), "{word} is not in\n{help}");
+        }
+    }
+}
