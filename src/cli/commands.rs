@@ -197,24 +197,25 @@ impl Command {
     }
 }
 
-/// One line for each word of the table: the command, then what it is (`does`, `operands`, `verb`,
-/// `option`), then the word itself, then its value or what it does; separated by tabs.
+/// One line for each word of the table, in fields separated by tabs: the command, what the word is
+/// (`command`, `verb` or `option`), the word, what its value or its operands are, what it does.
 pub(super) fn table() -> String {
     let mut lines = Vec::new();
-    let mut add = |command: &str, what: &str, word: &str, rest: &str| {
-        lines.push(format!("{command}\t{what}\t{word}\t{rest}"));
+    let mut add = |command: &str, what: &str, word: &str, value: &str, does: &str| {
+        lines.push([command, what, word, value, does].join("\t"));
     };
+    let name = |option: &Opt| format!("--{}", option.name);
     for option in EVERYWHERE {
-        add("", "option", &format!("--{}", option.name), option.value.unwrap_or_default());
+        add("", "option", &name(option), option.value.unwrap_or_default(), option.does);
     }
     for command in COMMANDS {
-        add(command.name, "does", command.does, command.operands);
+        add(command.name, "command", command.name, command.operands, command.does);
         for verb in command.verbs {
-            add(command.name, "verb", verb.name, verb.does);
+            add(command.name, "verb", verb.name, verb.operands, verb.does);
         }
         for option in command.options {
-            let name = format!("--{}", option.name);
-            add(command.name, "option", &name, option.value.unwrap_or_default());
+            let value = option.value.unwrap_or_default();
+            add(command.name, "option", &name(option), value, option.does);
         }
     }
     lines.join("\n")

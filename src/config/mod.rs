@@ -18,6 +18,7 @@ mod load;
 mod local;
 mod login;
 mod mailboxes;
+pub mod manual;
 mod mistake;
 mod names;
 mod next_hop;

@@ -131,7 +131,7 @@ fn render_key(text: &mut String, section: &Section, key: &Key) {
 }
 
 /// What may stand there, unless the help says it or nothing may.
-fn remark(section: &Section, key: &Key) -> Option<String> {
+pub(super) fn remark(section: &Section, key: &Key) -> Option<String> {
     match (section.later(key), key.standing, key.kind) {
         (Some(_), ..) if section.later.is_some() => None,
         (Some((_, accepted)), ..) => {

@@ -1,0 +1,36 @@
+# Completion of mailwren for bash.
+# Made from the table of commands: MAILWREN_WRITE_SAMPLE=1 cargo test --test documents
+
+_mailwren() {
+    local word=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
+    local command='' verb='' words='' at
+    COMPREPLY=()
+    case $previous in
+        --config) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
+        --dir) mapfile -t COMPREPLY < <(compgen -d -- "$word"); return ;;
+        --from|--listen|--to) return ;;
+    esac
+    for ((at = 1; at < COMP_CWORD; at++)); do
+        case ${COMP_WORDS[at]} in
+            --config|--dir|--from|--listen|--to) ((at++)) ;;
+            -*) ;;
+            *) if [[ -z $command ]]; then command=${COMP_WORDS[at]}
+               elif [[ -z $verb ]]; then verb=${COMP_WORDS[at]}; fi ;;
+        esac
+    done
+    case $command in
+        '') words='--config --help --version help serve demo sendmail check route aliases passwd queue' ;;
+        help) words='serve demo sendmail check route aliases passwd queue' ;;
+        serve) words='--config --help' ;;
+        demo) words='--config --help --listen --dir' ;;
+        sendmail) words='--config --help' ;;
+        check) words='--config --help' ;;
+        route) words='--config --help' ;;
+        aliases) words='--config --help' ;;
+        passwd) words='--config --help --delete' ;;
+        queue) words='--config --help --json --envelope --headers --all --to --from'; [[ -n $verb ]] || words+=' list show retry hold release delete bounce' ;;
+    esac
+    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
+}
+
+complete -F _mailwren mailwren

@@ -1,0 +1,90 @@
+#compdef mailwren
+# Completion of mailwren for zsh.
+# Made from the table of commands: MAILWREN_WRITE_SAMPLE=1 cargo test --test documents
+
+_mailwren() {
+    local state line
+    local -a commands verbs
+    _arguments -C \
+        '--config[the configuration, if it is not the usual one]:FILE:_files' \
+        '--help[what the command does]' \
+        '--version[the version]' '1: :->command' '*:: :->rest'
+    case $state in
+    command)
+        commands=(
+            'help:what there is'
+            'serve:run the server in the foreground'
+            'demo:try it\: no configuration, no privileges, mail for anybody into a folder'
+            'sendmail:submit a message from standard input, as programs call sendmail'
+            'check:read the configuration and say what is wrong, file\:line\: what, what to do'
+            'route:say where mail to each address would go, sending nothing'
+            'aliases:read the alias files and say what is wrong, file\:line\: what, what to do'
+            'passwd:set the password of an account of the users file, or remove the account'
+            'queue:what is in the queue, and what is to become of it'
+        )
+        _describe command commands ;;
+    rest)
+        case $words[1] in
+        serve)
+            _arguments \
+                '--config[the configuration, if it is not the usual one]:FILE:_files' \
+                '--help[what the command does]' \
+                '*: : ' ;;
+        demo)
+            _arguments \
+                '--config[the configuration, if it is not the usual one]:FILE:_files' \
+                '--help[what the command does]' \
+                '--listen[where it listens; 127.0.0.1\:2525 if not said]:HOST\:PORT: ' \
+                '--dir[where everything goes; ./mailwren-demo if not said]:DIR:_files -/' \
+                '*: : ' ;;
+        sendmail)
+            _arguments \
+                '--config[the configuration, if it is not the usual one]:FILE:_files' \
+                '--help[what the command does]' \
+                '*: : ' ;;
+        check)
+            _arguments \
+                '--config[the configuration, if it is not the usual one]:FILE:_files' \
+                '--help[what the command does]' \
+                '*: : ' ;;
+        route)
+            _arguments \
+                '--config[the configuration, if it is not the usual one]:FILE:_files' \
+                '--help[what the command does]' \
+                '*: : ' ;;
+        aliases)
+            _arguments \
+                '--config[the configuration, if it is not the usual one]:FILE:_files' \
+                '--help[what the command does]' \
+                '*: : ' ;;
+        passwd)
+            _arguments \
+                '--config[the configuration, if it is not the usual one]:FILE:_files' \
+                '--help[what the command does]' \
+                '--delete[remove the account]' \
+                '*: : ' ;;
+        queue)
+            verbs=(
+                'list:age, size, sender, recipients, next try, last reply'
+                'show:the envelope, what became of it, the message'
+                'retry:try it now, whatever the schedule says'
+                'hold:do not try it until it is released; held time is no age'
+                'release:hold it no longer, and try it now'
+                'delete:remove it and tell nobody'
+                'bounce:give it up\: its sender gets a report'
+            )
+            _arguments \
+                '--config[the configuration, if it is not the usual one]:FILE:_files' \
+                '--help[what the command does]' \
+                '--json[list\: an array with an object for each message]' \
+                '--envelope[show\: the envelope alone]' \
+                '--headers[show\: the envelope and the header section]' \
+                '--all[every message]' \
+                '--to[messages with a recipient there who has not got it yet]:DOMAIN: ' \
+                '--from[messages of this sender; <> is reports]:ADDRESS: ' \
+                '1: :{_describe verb verbs}' '*: : ' ;;
+        esac ;;
+    esac
+}
+
+_mailwren "$@"
