@@ -367,6 +367,22 @@ fn shipped_block(section: &Section, works: bool) -> impl Iterator<Item = &'stati
 }
 
 #[test]
+fn the_recipes_are_good_configurations() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("etc/recipes");
+    let recipes: Vec<_> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(recipes.len() >= 6, "{recipes:?}");
+    for recipe in recipes {
+        if let Err(error) = load(&recipe, HOST) {
+            panic!("{error}");
+        }
+        let text = std::fs::read_to_string(&recipe).unwrap();
+        assert!(text.starts_with("# ") && text.contains("mailwren check"), "{recipe:?}");
+        assert!(text.lines().all(|line| line.len() <= 100), "{recipe:?}");
+    }
+}
+
+#[test]
 fn the_shipped_file_explains_every_key_with_its_default() {
     for section in REFERENCE {
         for key in section.keys() {

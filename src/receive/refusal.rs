@@ -116,6 +116,8 @@ pub(super) fn note_handshake(peer: &Peer, listener: &Listener, failure: &dyn fmt
 mod tests {
     use super::*;
 
+    const MANUAL: &str = include_str!("../../etc/man/mailwren.8");
+
     #[test]
     fn each_reply_has_its_reason() {
         let reply = |code, (class, subject, detail)| {
@@ -141,6 +143,7 @@ mod tests {
             (reply(554, (5, 6, 0)), "other"),
         ] {
             assert_eq!(reason(&reply).to_string(), expected, "{reply}");
+            assert!(MANUAL.contains(&format!("\n.It Li {expected}\n")), "{expected}");
         }
     }
 }

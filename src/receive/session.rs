@@ -173,8 +173,11 @@ impl<'a> Conversation<'a> {
         match self.reception.certificates.acceptor(self.listener.tls_minimum) {
             Some(acceptor) => self.handshake(session, &acceptor),
             None => {
-                let error = "there is no certificate to show";
-                refusal::note_handshake(&self.peer, self.listener, &error);
+                // None of the client's making.
+                let (peer, name) = (&self.peer, &self.listener.name);
+                log::info!(
+                    "closed, there is no certificate for TLS to show: client={peer} listener={name}"
+                );
                 false
             }
         }

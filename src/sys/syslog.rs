@@ -1,7 +1,7 @@
 //! The log daemon of a host without journald: lines in the classic form (RFC 3164 §4.1, as
 //! syslog(3) writes them) to the socket `/dev/log`, a datagram each or, where the daemon wants
 //! that, in a stream. A daemon that restarts is found again; one that hangs or is gone costs the
-//! program no more than [`PATIENCE`], and the caller learns that the line is still to be told.
+//! program no more than a fifth of a second, and the caller learns that the line is still to be told.
 
 use std::io;
 use std::os::fd::OwnedFd;
