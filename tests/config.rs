@@ -7,8 +7,8 @@ use std::time::Duration;
 use log::LevelFilter;
 use mailwren::config::keys::{Kind, REFERENCE, Section, Standing};
 use mailwren::config::settings::{
-    AuthRule, BareNewline, ClientTls, ListenAddress, ListenerTls, MailboxFormat, SecretSource,
-    Settings, TlsVersion, Users, Vrfy,
+    AuthRule, BareNewline, ClientTls, ListenAddress, ListenerTls, LogReceiver, MailboxFormat,
+    SecretSource, Settings, TlsVersion, Users, Vrfy,
 };
 use mailwren::config::{ConfigError, load, parse, sample};
 use mailwren::smtp::sasl::Mechanism;
@@ -139,7 +139,7 @@ fn an_empty_file_is_a_safe_server() {
     assert_eq!(local.aliases, Some(PathBuf::from("/etc/aliases")));
     assert_eq!((local.subaddress, &local.catch_all), (Some('+'), &None));
     assert_eq!((default.smarthost, default.dns_servers), (None, vec![]));
-    assert_eq!(default.log_level, LevelFilter::Info);
+    assert_eq!((default.log_level, default.log_to), (LevelFilter::Info, LogReceiver::Auto));
 
     let minutes = [1, 5, 15, 30, 60, 120, 240].map(|minutes| Duration::from_secs(60 * minutes));
     assert_eq!(default.queue.retry, minutes);
@@ -171,7 +171,7 @@ fn a_whole_file_is_read() {
         auth_without_tls = no\r\n\
         [queue]\r\nretry = 1s 2m\r\nexpire = 1m\r\nlocal_workers = 64\r\nrelay_workers = 1\r\n\
         delay_warning =\r\ndirect = 0\r\n[dns]\r\nservers = ::1, 192.0.2.1:5353\r\n\
-        [log]\r\nlevel = off";
+        [log]\r\nlevel = off\r\nto = syslog";
     let read = settings(text);
     assert_eq!(names(&read), ["home.example", "localhost"]);
     assert_eq!(read.server.hostname.as_str(), "mail.home.example");
@@ -197,7 +197,7 @@ fn a_whole_file_is_read() {
     assert_eq!(read.queue.retry, [1, 120].map(Duration::from_secs));
     assert_eq!(read.queue.delay_warning, None);
     assert_eq!(read.dns_servers, ["[::1]:53", "192.0.2.1:5353"].map(|s| s.parse().unwrap()));
-    assert_eq!(read.log_level, LevelFilter::Off);
+    assert_eq!((read.log_level, read.log_to), (LevelFilter::Off, LogReceiver::Syslog));
 }
 
 #[test]
@@ -367,6 +367,22 @@ fn shipped_block(section: &Section, works: bool) -> impl Iterator<Item = &'stati
 }
 
 #[test]
+fn the_recipes_are_good_configurations() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("etc/recipes");
+    let recipes: Vec<_> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(recipes.len() >= 6, "{recipes:?}");
+    for recipe in recipes {
+        if let Err(error) = load(&recipe, HOST) {
+            panic!("{error}");
+        }
+        let text = std::fs::read_to_string(&recipe).unwrap();
+        assert!(text.starts_with("# ") && text.contains("mailwren check"), "{recipe:?}");
+        assert!(text.lines().all(|line| line.len() <= 100), "{recipe:?}");
+    }
+}
+
+#[test]
 fn the_shipped_file_explains_every_key_with_its_default() {
     for section in REFERENCE {
         for key in section.keys() {
@@ -464,7 +480,7 @@ fn what_the_reference_allows_is_taken_and_what_is_not_there_yet_is_not() {
             }
         }
     }
-    assert_eq!(choices, 15, "as many keys are a choice and work");
+    assert_eq!(choices, 16, "as many keys are a choice and work");
 }
 
 /// Reads and holds every mistake against the number of lines.

@@ -200,7 +200,7 @@ fn a_listener_for_other_networks_says_554() {
     let rest = Client::new(&server).rest();
     assert_eq!(rest, "554 5.7.1 This service is not for your network\r\n");
     let log = server.stop();
-    assert!(log.contains("127.0.0.1: refused, not in the listener's networks"), "{log}");
+    assert!(log.contains("turned away: client=127.0.0.1 reason=networks listener=smtp"), "{log}");
 }
 
 #[test]

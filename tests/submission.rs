@@ -195,7 +195,7 @@ fn a_message_of_somebody_else_is_refused_at_its_end() {
     // The session goes on, and what was refused left nothing.
     client.say_and_take("From: ann@mx.test, Staff <staff@localhost>\r\n\r\n");
     let log = server.stop();
-    assert!(log.contains("refused: 550 5.7.1 <boss@far.test>"), "{log}");
+    assert!(log.contains("reason=sender listener=smtp reply=\"550 5.7.1 <boss@far.test>"), "{log}");
     let found = messages(&home, "bob");
     assert_eq!(found.len(), 1);
     assert!(found[0].contains("\nFrom: ann@mx.test, Staff <staff@mx.test>\n"), "{}", found[0]);

@@ -186,7 +186,7 @@ fn versions_below_the_minimum_are_refused_and_taken_where_they_are_wanted() {
                 client.expect("EHLO client.test", "250 ");
             } else {
                 refused += 1;
-                wait_for_log(&server, "handshake failed: the client knows only versions", refused);
+                wait_for_log(&server, "error=\"the client knows only versions", refused);
             }
         }
     }
@@ -397,7 +397,7 @@ fn a_client_that_does_not_trust_us_is_in_the_log() {
         let stream = Client::plain(address(&server, "smtp")).ask_for_tls();
         assert!(handshake(stream, &manners).is_err());
     }
-    wait_for_log(&server, "handshake failed: the client does not trust our certificate", 2);
+    wait_for_log(&server, "error=\"the client does not trust our certificate", 2);
     server.stop();
 }
 
@@ -462,7 +462,7 @@ fn a_handshake_that_drips_is_ended_by_the_deadline() {
             let _ = stream.write_all(b"x");
         }
     }
-    wait_for_log(&server, "handshake failed: the client did not finish it in time", 2);
+    wait_for_log(&server, "error=\"the client did not finish it in time", 2);
     server.stop();
 }
 

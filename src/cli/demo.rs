@@ -46,7 +46,7 @@ pub(super) fn run(invocation: &mut Invocation) -> Ran {
                 return Ok(exit::CONFIG);
             }
         };
-    log_format::start(settings.log_level);
+    log_format::start(settings.log_level, settings.log_to);
     Ok(serve(settings, |listeners| tell(&path, listeners)))
 }
 

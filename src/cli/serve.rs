@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use super::Ran;
 use super::invocation::Invocation;
 use super::output::warn;
-use crate::config::settings::Settings;
+use crate::config::settings::{LogReceiver, Settings};
 use crate::deliver::dispatch::Dispatcher;
 use crate::deliver::local::LocalDelivery;
 use crate::deliver::pool;
@@ -59,13 +59,14 @@ pub(super) fn run(invocation: &mut Invocation) -> Ran {
         Ok(settings) => settings,
         Err(code) => return Ok(code),
     };
-    log_format::start(settings.log_level);
+    log_format::start(settings.log_level, settings.log_to);
     Ok(serve(settings, |_| {}))
 }
 
 /// Serves with `settings`, calling `once_ready` when sessions are accepted, until a signal
 /// says stop.
 pub(super) fn serve(settings: Settings, once_ready: impl FnOnce(&[BoundListener])) -> u8 {
+    let log_to = settings.log_to;
     match start(settings) {
         Ok(mut server) => {
             once_ready(&server.listeners);
@@ -73,6 +74,10 @@ pub(super) fn serve(settings: Settings, once_ready: impl FnOnce(&[BoundListener]
             exit::OK
         }
         Err(error) => {
+            // Who reads the log of a daemon does not see its standard error.
+            if log_to == LogReceiver::Syslog {
+                log::error!("cannot start: {error}");
+            }
             warn(format_args!("mailwren: {error}"));
             exit::OSERR
         }

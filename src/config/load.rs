@@ -14,7 +14,7 @@ use super::ini::{self, Document, MAX_FILE};
 use super::mistake::{ConfigError, Mistakes, shown};
 use super::reader::Reader;
 use super::settings::{
-    ListenAddress, Listener, LocalDomains, Queue, Server, Settings, TlsVersion, Vrfy,
+    ListenAddress, Listener, LocalDomains, LogReceiver, Queue, Server, Settings, TlsVersion, Vrfy,
 };
 use super::{addresses, local, login, names, next_hop, paths};
 use crate::mail::address::{DomainName, Mailbox};
@@ -99,7 +99,7 @@ fn settings(document: &Document, hostname: &str, mistakes: &mut Mistakes) -> Opt
     };
     let queue = queue(&mut Reader::new(document, "queue", mistakes), origin);
     let dns = Reader::new(document, "dns", mistakes).value("servers", addresses::dns_servers);
-    let level = log_level(&mut Reader::new(document, "log", mistakes));
+    let (log_level, log_to) = log(&mut Reader::new(document, "log", mistakes));
     let (mut server, domains) = (server?, domains?);
     server.domains.others = domains.iter().map(|domain| domain.name.clone()).collect();
     Some(Settings {
@@ -115,7 +115,8 @@ fn settings(document: &Document, hostname: &str, mistakes: &mut Mistakes) -> Opt
         smarthost: smarthost?,
         queue: queue?,
         dns_servers: dns?,
-        log_level: level?,
+        log_level: log_level?,
+        log_to: log_to?,
     })
 }
 
@@ -285,9 +286,14 @@ fn double_bounce(text: &str, origin: &DomainName) -> Result<Option<Mailbox>, Str
     }
 }
 
-fn log_level(section: &mut Reader<'_>) -> Option<LevelFilter> {
+fn log(section: &mut Reader<'_>) -> (Option<LevelFilter>, Option<LogReceiver>) {
     let levels = LevelFilter::iter().map(|level| (level.as_str().to_ascii_lowercase(), level));
     let levels: Vec<_> = levels.collect();
     let levels: Vec<_> = levels.iter().map(|(name, level)| (name.as_str(), *level)).collect();
-    section.choice("level", &levels)
+    let receivers = [
+        ("auto", LogReceiver::Auto),
+        ("stderr", LogReceiver::StandardError),
+        ("syslog", LogReceiver::Syslog),
+    ];
+    (section.choice("level", &levels), section.choice("to", &receivers))
 }

@@ -99,14 +99,9 @@ pub static REFERENCE: &[Section] = &[
     Section {
         name: "log",
         example: None,
-        help: "What is logged, on standard error.",
+        help: "What the server logs, and where.",
         later: None,
-        own: &[key(
-            "level",
-            Kind::Choice(&["off", "error", "warn", "info", "debug", "trace"]),
-            "info",
-            "The least serious lines that are still logged. The variable RUST_LOG overrides it.",
-        )],
+        own: LOG,
         shared: &[],
     },
     Section {
@@ -294,5 +289,22 @@ const QUEUE: &[Key] = &[
         "Who is told of failed mail that has no sender, as reports have: an address or the name \
          of a local user. Where that fails too, and with `keep` at once, the message is kept in \
          the folder failed of the spool, with the last 100 of its kind.",
+    ),
+];
+
+const LOG: &[Key] = &[
+    key(
+        "level",
+        Kind::Choice(&["off", "error", "warn", "info", "debug", "trace"]),
+        "info",
+        "The least serious lines that are still logged. The variable RUST_LOG overrides it.",
+    ),
+    key(
+        "to",
+        Kind::Choice(&["auto", "stderr", "syslog"]),
+        "auto",
+        "Where the lines go. `auto`: standard error, with priorities where journald listens there, \
+         with the time elsewhere. `stderr`: standard error, with the time. `syslog`: the log daemon \
+         at /dev/log, for hosts without journald; while none takes them, standard error.",
     ),
 ];

@@ -39,6 +39,19 @@ pub struct Settings {
     pub dns_servers: Vec<SocketAddr>,
     /// `[log] level`.
     pub log_level: log::LevelFilter,
+    /// `[log] to`.
+    pub log_to: LogReceiver,
+}
+
+/// `[log] to`: who gets the lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogReceiver {
+    /// Standard error; where that is the journal's, each line with the priority that it knows.
+    Auto,
+    /// Standard error, each line with the time.
+    StandardError,
+    /// The log daemon of the host.
+    Syslog,
 }
 
 /// `[server]`.

@@ -44,6 +44,11 @@ impl CivilTime {
         format!("{} {} {day:2} {} {year:04}", self.day_name(), self.month_name(), self.time())
     }
 
+    /// In the form `Nov 22 03:46:52`, as log daemons want it (RFC 3164 §4.1.2).
+    pub fn stamp(&self) -> impl fmt::Display {
+        format!("{} {:2} {}", self.month_name(), self.day, self.time())
+    }
+
     /// In the form `2026-11-22T03:46:52+01:00` (RFC 3339).
     pub fn rfc3339(&self) -> impl fmt::Display {
         let Self { year, month, day, offset_minutes, .. } = *self;

@@ -19,6 +19,7 @@ use crate::config::settings::{
 use crate::mail::status::Status;
 use crate::receive::Reception;
 use crate::receive::peer::Peer;
+use crate::receive::refusal;
 use crate::receive::session;
 use crate::receive::slots::NoSlot;
 use crate::receive::stream::Socket;
@@ -127,17 +128,17 @@ impl BoundListener {
             && !self.settings.networks.is_empty()
             && !self.settings.networks.iter().any(|network| network.contains(&remote))
         {
-            log::info!("{peer}: refused, not in the listener's networks");
+            refusal::note_turned_away(&peer, &self.settings, log::Level::Info, "networks");
             return self.turn_away(socket, &NOT_FOR_YOU);
         }
         let slot = match reception.slots.take(&peer) {
             Ok(slot) => slot,
             Err(limit) => {
-                log::warn!("{peer}: refused with 421, {limit:?}");
-                let reply = match limit {
-                    NoSlot::TooMany => FULL,
-                    NoSlot::TooManyOfClient => FULL_OF_CLIENT,
+                let (reply, reason) = match limit {
+                    NoSlot::TooMany => (FULL, "max_sessions"),
+                    NoSlot::TooManyOfClient => (FULL_OF_CLIENT, "max_sessions_per_client"),
                 };
+                refusal::note_turned_away(&peer, &self.settings, log::Level::Warn, reason);
                 return self.turn_away(socket, &reply);
             }
         };

@@ -32,7 +32,7 @@ use crate::smtp::sasl::{Mechanism, Nonce};
 use crate::smtp::server::LoginStep;
 use crate::sys::users;
 
-const TOO_MANY_FAILURES: Reply = Reply::new(
+pub(super) const TOO_MANY_FAILURES: Reply = Reply::new(
     454,
     Status::new(4, 7, 0),
     "Too many logins from your address have failed; try again later",

@@ -10,6 +10,7 @@ pub mod pickup;
 pub mod policy;
 pub mod provenance;
 pub mod queue_runs;
+mod refusal;
 pub mod session;
 pub mod slots;
 pub mod stream;

@@ -36,7 +36,7 @@ const NO_SPACE: Reply =
     Reply::new(452, Status::new(4, 3, 1), "Too little free space in the spool; try again later");
 const SPOOL_AWAY: Reply =
     Reply::new(451, Status::new(4, 3, 0), "The spool cannot be used now; try again later");
-const NO_RELAY: Reply = Reply::new(550, Status::new(5, 7, 1), "Relaying denied");
+pub(super) const NO_RELAY: Reply = Reply::new(550, Status::new(5, 7, 1), "Relaying denied");
 const CANNOT_VERIFY: Reply =
     Reply::new(252, Status::new(2, 5, 0), "Addresses are not verified here; send the message");
 const CANNOT_LOOK_UP: Reply =

@@ -14,6 +14,7 @@ use crate::receive::message::IncomingMessage;
 use crate::receive::peer::Peer;
 use crate::receive::policy::SessionPolicy;
 use crate::receive::provenance::Provenance;
+use crate::receive::refusal;
 use crate::receive::stream::{DeadlineStream, Socket};
 use crate::receive::tls::Acceptor;
 use crate::receive::tls::secured::Encryption;
@@ -69,7 +70,10 @@ pub fn serve(reception: &Reception, socket: Socket, peer: Peer, listener: &Liste
     });
     match result {
         Ok(()) => log::debug!("{peer}: session ended"),
-        Err(error) => log::info!("{peer}: session broken off: {error}"),
+        Err(error) => {
+            let (listener, text) = (&listener.name, error.to_string());
+            log::info!("session broken off: client={peer} listener={listener} error={text:?}");
+        }
     }
 }
 
@@ -169,7 +173,11 @@ impl<'a> Conversation<'a> {
         match self.reception.certificates.acceptor(self.listener.tls_minimum) {
             Some(acceptor) => self.handshake(session, &acceptor),
             None => {
-                log::info!("{}: closed, there is no certificate for TLS to show", self.peer);
+                // None of the client's making.
+                let (peer, name) = (&self.peer, &self.listener.name);
+                log::info!(
+                    "closed, there is no certificate for TLS to show: client={peer} listener={name}"
+                );
                 false
             }
         }
@@ -188,7 +196,7 @@ impl<'a> Conversation<'a> {
                 true
             }
             Err(failure) => {
-                log::info!("{}: the TLS handshake failed: {failure}", self.peer);
+                refusal::note_handshake(&self.peer, self.listener, &failure);
                 let _ = self.stream.finish(MAX_DROPPED, FINISH_TIMEOUT);
                 false
             }
@@ -330,10 +338,11 @@ impl<'a> Conversation<'a> {
     #[inline(never)]
     fn refuse_early_tls(&mut self) -> io::Result<()> {
         log::info!(
-            "{}: the client begins TLS at once, where [listen.{}] begins in the clear; have it use \
-             STARTTLS, or another port with tls = implicit",
+            "TLS too early: client={} listener={name}: the client begins TLS at once, where \
+             [listen.{name}] begins in the clear; have it use STARTTLS, or another port with tls = \
+             implicit",
             self.peer,
-            self.listener.name
+            name = self.listener.name
         );
         self.close(&TLS_TOO_EARLY)
     }
@@ -359,17 +368,7 @@ impl<'a> Conversation<'a> {
     }
 
     fn note_refusal(&self, reply: &Reply) {
-        if reply.is_positive() {
-            return;
-        }
-        // What is wrong with this system itself is said where it is found; with a full disk not
-        // of every message that is refused.
-        let is_ours = |status: Status| status.is_temporary() && status.is_about_mail_system();
-        let level = match reply.status().is_some_and(is_ours) {
-            true => log::Level::Debug,
-            false => log::Level::Info,
-        };
-        log::log!(level, "{}: refused: {reply}", self.peer);
+        refusal::note(&self.peer, self.listener, reply);
     }
 }
 

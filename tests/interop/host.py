@@ -85,6 +85,8 @@ def make_devices(folder):
     mount("-t", "devpts", "-o", "newinstance,ptmxmode=0666,mode=0620", "none", folder / "pts")
     (folder / "ptmx").symlink_to("pts/ptmx")
     (folder / "fd").symlink_to("/proc/self/fd")
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        (folder / name).symlink_to(f"/proc/self/fd/{number}")
 
 
 class Host(Server):

@@ -16,7 +16,7 @@ fn check_served(server: &TestServer, rounds: usize) {
         assert_eq!(client.rest(), "");
     }
     let ends = |log: &str| {
-        let ends = ["127.0.0.1: session ended", "127.0.0.1: session broken off"];
+        let ends = ["127.0.0.1: session ended", "session broken off: client=127.0.0.1 "];
         ends.iter().map(|end| log.matches(end).count()).sum::<usize>()
     };
     let log = server.log.text.lock().unwrap();
@@ -37,7 +37,7 @@ fn octets_behind_start_tls_are_never_a_command() {
         client.rest(),
         "554 5.5.1 Nothing may follow STARTTLS before its reply; closing\r\n"
     );
-    wait_for_log(&server, "refused: 554 5.5.1 Nothing may follow STARTTLS", 1);
+    wait_for_log(&server, "reply=\"554 5.5.1 Nothing may follow STARTTLS", 1);
     check_served(&server, 1);
     // In the next one, before the handshake or in its place.
     for (number, injected) in
@@ -50,7 +50,7 @@ fn octets_behind_start_tls_are_never_a_command() {
         let mut client = Client { replies: std::io::BufReader::new(stream) };
         let rest = client.rest();
         assert!(!rest.contains("250") && !rest.contains("500"), "{rest}");
-        wait_for_log(&server, "handshake failed: the client speaks no TLS here", number + 1);
+        wait_for_log(&server, "error=\"the client speaks no TLS here", number + 1);
         check_served(&server, number + 2);
     }
     server.stop();
@@ -68,7 +68,7 @@ fn plain_octets_where_tls_comes_first() {
             Client { replies: std::io::BufReader::new(connect(address(&server, "tls"))) };
         client.send(words);
         assert!(!client.rest().contains("250"));
-        wait_for_log(&server, "handshake failed: the client speaks no TLS here", number + 1);
+        wait_for_log(&server, "error=\"the client speaks no TLS here", number + 1);
         check_served(&server, number + 1);
     }
     server.stop();
@@ -97,7 +97,7 @@ fn a_handshake_that_ends_in_its_middle() {
         stream.shutdown(Shutdown::Write).unwrap();
         let mut rest = Vec::new();
         let _ = stream.read_to_end(&mut rest);
-        wait_for_log(&server, "handshake failed: the client closed the connection", number + 1);
+        wait_for_log(&server, "error=\"the client closed the connection", number + 1);
         check_served(&server, number + 1);
     }
     server.stop();
@@ -115,7 +115,7 @@ fn half_a_record_and_a_close_within_a_session() {
     let stream = client.replies.get_ref().get_ref();
     (&*stream).write_all(b"\x17\x03\x03\x40\x00half of a record").unwrap();
     stream.shutdown(Shutdown::Both).unwrap();
-    wait_for_log(&server, "session broken off: closed in the middle of a message", 1);
+    wait_for_log(&server, "error=\"closed in the middle of a message", 1);
     check_served(&server, 1);
     assert!(mailbox(&home).is_empty());
     server.stop();
@@ -152,6 +152,6 @@ fn floods_of_records() {
         check_served(&server, number + 5);
     }
     let log = server.stop();
-    assert!(log.matches("the TLS handshake failed: ").count() >= 4, "{log}");
-    assert!(log.matches("session broken off: TLS is broken").count() >= 2, "{log}");
+    assert!(log.matches("TLS handshake failed: client=").count() >= 4, "{log}");
+    assert!(log.matches("error=\"TLS is broken").count() >= 2, "{log}");
 }

@@ -15,6 +15,7 @@ use lexopt::Parser;
 use super::invocation::Invocation;
 use super::output::warn;
 use super::{Ran, aliases, queue};
+use crate::config::settings::LogReceiver;
 use crate::config::settings::{Server, Settings};
 use crate::mail::address::{Domain, LocalPart, Mailbox};
 use crate::report::log_format;
@@ -38,7 +39,7 @@ impl Failure {
 /// lasts for every recipient, in the server's hands or in `drop/`.
 pub(super) fn run(invocation: &mut Invocation) -> Ran {
     if std::env::var_os("RUST_LOG").is_some() {
-        log_format::start(log::LevelFilter::Off);
+        log_format::start(log::LevelFilter::Off, LogReceiver::Auto);
     }
     let options = Options::parse(invocation.parser.raw_args()?);
     // What is left for other commands.
