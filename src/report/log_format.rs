@@ -7,12 +7,15 @@ use log::{Level, LevelFilter};
 
 use crate::sys::clock;
 
+/// Overrides the level of the configuration.
+const LEVEL_VARIABLE: &str = "RUST_LOG";
+
 /// Starts logging to standard error at `level`, which the variable RUST_LOG overrides.
 pub fn start(level: LevelFilter) {
     // Set by systemd where standard error goes to the journal.
     let is_journal = std::env::var_os("JOURNAL_STREAM").is_some();
     let mut builder = env_logger::Builder::new();
-    builder.filter_level(level).parse_default_env();
+    builder.filter_level(LevelFilter::Trace).parse_default_env();
     builder.format(move |line, record| {
         // Whatever comes from outside was escaped before; this is the last line of defence.
         let text = without_controls(record.args().to_string());
@@ -25,6 +28,14 @@ pub fn start(level: LevelFilter) {
     });
     // A second start, as in a test, keeps the first.
     let _ = builder.try_init();
+    set_level(level);
+}
+
+/// Has only lines of this level or a graver one written from now on, unless RUST_LOG says what is.
+pub fn set_level(level: LevelFilter) {
+    if std::env::var_os(LEVEL_VARIABLE).is_none() {
+        log::set_max_level(level);
+    }
 }
 
 /// The syslog priority of a level.
