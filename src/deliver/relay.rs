@@ -160,7 +160,7 @@ impl Relay {
             encryption: Arc::clone(&self.encryption),
             logins: Arc::clone(&self.logins),
             rewriter: Rewriter::new(after),
-            timeouts: self.timeouts.clone(),
+            timeouts: self.timeouts,
             mx_port: self.mx_port,
             orders: self.orders.clone(),
         }

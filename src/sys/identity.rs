@@ -25,8 +25,9 @@ use rustix::thread::{
 use crate::sys::remembered::Remembered;
 use crate::sys::users::{self, Account};
 
-/// What is kept to bind ports below 1024 that a later configuration names. Whoever could misuse it
-/// could misuse [`KEPT`] for much more.
+/// What is kept to bind ports below 1024 that a later configuration names: without it, a change that
+/// is common at the beginning, such as one more listener for submission, would take a restart. Whoever
+/// could misuse it could misuse [`KEPT`] for much more.
 const PORTS: CapabilitySet = CapabilitySet::NET_BIND_SERVICE;
 
 /// What is kept for local delivery: to take the identity of a recipient.

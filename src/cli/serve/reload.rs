@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use super::Server;
@@ -17,6 +18,8 @@ use crate::report::log_format;
 use crate::sys::identity::Identity;
 use crate::sys::process;
 
+/// The stack of the thread that reads it.
+const STACK: usize = 1 << 20;
 /// How long the queue manager may be busy with something else.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -27,9 +30,23 @@ impl Server {
     /// Reads the configuration again, and says in the log what came of it.
     pub(super) fn reload(&mut self) {
         milestones::reload_begins();
-        let outcome = self.read_again();
+        let outcome = self.read_apart();
         milestones::reload_ended(&outcome);
         process::trim_memory();
+    }
+
+    /// Reads it in a thread of its own: that has the identity of the server from its beginning, and a
+    /// panic in it ends nothing else.
+    fn read_apart(&mut self) -> Result<String, Mistakes> {
+        thread::scope(|scope| {
+            let thread = thread::Builder::new().name("reload".into()).stack_size(STACK);
+            match thread.spawn_scoped(scope, || self.read_again()) {
+                Ok(reading) => reading.join().unwrap_or_else(|_| {
+                    Err(vec!["internal error while the configuration was read".to_owned()])
+                }),
+                Err(error) => Err(vec![format!("no thread to read the configuration: {error}")]),
+            }
+        })
     }
 
     /// Takes the configuration as it is in its file now. Gives in words what has changed.
