@@ -1,7 +1,7 @@
 //! What another configuration changes for mail that is in the queue, and what it leaves alone.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 use mailwren::config::settings::{ClientTls, HostPort, Login, SecretSource, Settings, Smarthost};
@@ -12,7 +12,7 @@ use mailwren::mail::status::Status;
 use mailwren::route::next_hop::NextHop;
 use mailwren::spool::manager::Succession;
 
-use super::played_queue::{folder, out_of_reach};
+use super::played_queue::{DEADLINE, folder, out_of_reach};
 use super::{LATER, Queue, SOON, delivered, names, nothing, relayed};
 
 fn smarthost(port: u16) -> Smarthost {
@@ -69,11 +69,18 @@ fn login_refused() -> Outcome {
 #[test]
 fn what_nobody_has_begun_goes_the_new_way_and_what_was_begun_comes_back_to_it() {
     let mut queue = queue_to(smarthost(1));
+    // A pool in which one destination may have several.
+    queue.succeed(|settings| settings.queue.relay_workers = 4);
     for name in ["ann", "bob", "cat", "dan"] {
         queue.announce("<>", &[&format!("{name}@far.test")]);
     }
-    // One is under way, and the others wait in the lane or before it.
+    // One is under way, two wait in the lane, and one before it.
     let begun = queue.relay_job();
+    let deadline = Instant::now() + DEADLINE;
+    while queue.relay.len() < 2 {
+        assert!(Instant::now() < deadline);
+        std::thread::yield_now();
+    }
     assert_eq!((port_of(&begun), names(&begun)), (1, vec!["ann@far.test".to_owned()]));
     queue.succeed(|settings| settings.smarthost = Some(smarthost(2)));
     let mut through = Vec::new();
@@ -149,7 +156,7 @@ fn what_is_under_way_here_ends_in_the_old_lane_and_what_comes_goes_into_the_new_
     queue.answer(&job, |_| delivered());
     queue.answer(&begun, |_| delivered());
     // Nobody has a sender of it any more, so whoever worked there goes home.
-    assert!(old.recv_timeout(Duration::from_secs(60)).unwrap_err().is_disconnected());
+    assert!(old.recv_timeout(DEADLINE).unwrap_err().is_disconnected());
     assert_eq!(queue.stop(), nothing());
 }
 
