@@ -38,7 +38,7 @@ fn root_is_dropped_and_a_mailbox_is_still_written_as_its_owner() {
     let home = Home::new(&folder, &daemon);
     assert_eq!(drop_privileges("nobody").unwrap(), Privileges::Dropped(nobody.clone()));
 
-    let kept = CapabilitySet::SETUID | CapabilitySet::SETGID;
+    let kept = CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::NET_BIND_SERVICE;
     let sets = capabilities(None).unwrap();
     assert_eq!((sets.effective, sets.permitted), (kept, kept));
     assert!(fs::write("/etc/mailwren-test", "").is_err());
@@ -178,7 +178,7 @@ impl<'a> Home<'a> {
             std::thread::yield_now();
         }
         assert_eq!(rustix::process::geteuid().as_raw(), by_name("nobody").unwrap().unwrap().uid);
-        let kept = CapabilitySet::SETUID | CapabilitySet::SETGID;
+        let kept = CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::NET_BIND_SERVICE;
         assert_eq!(capabilities(None).unwrap().effective, kept);
     }
 

@@ -36,6 +36,8 @@ mod played_queue;
 mod reach;
 #[path = "queue/reports.rs"]
 mod reports;
+#[path = "queue/succession.rs"]
+mod succession;
 #[path = "queue/ways.rs"]
 mod ways;
 

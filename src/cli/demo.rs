@@ -10,7 +10,6 @@ use super::Ran;
 use super::invocation::{Argument, Invocation};
 use super::output::{say, warn};
 use super::serve::serve;
-use crate::receive::listener::BoundListener;
 use crate::report::log_format;
 use crate::sys::process::{self, exit};
 
@@ -47,7 +46,7 @@ pub(super) fn run(invocation: &mut Invocation) -> Ran {
             }
         };
     log_format::start(settings.log_level, settings.log_to);
-    Ok(serve(settings, |listeners| tell(&path, listeners)))
+    Ok(serve(settings, &path, |address| tell(&path, address)))
 }
 
 /// Makes the folder and writes its configuration.
@@ -84,10 +83,9 @@ fn configuration(folder: &Path, address: SocketAddr) -> String {
 }
 
 /// Prints the two commands: one sends a first message, the other reads it.
-fn tell(config: &Path, listeners: &[BoundListener]) {
+fn tell(config: &Path, address: Option<SocketAddr>) {
     let program = std::env::current_exe().unwrap_or_else(|_| "mailwren".into());
     let mail = config.with_file_name("mail").join(SOMEBODY).join("new");
-    let address = listeners.iter().find_map(BoundListener::local_address);
     let address = address.map_or_else(String::new, |address| format!(" on {address}"));
     say(format_args!(
         "mailwren accepts mail{address} for anybody. In another terminal, send a first message:\n\

@@ -385,6 +385,20 @@ impl Smarthost {
     }
 }
 
+impl Smarthost {
+    /// Whether both log in with the same name and secret, and to a host in common: who was refused
+    /// by one is refused by the other.
+    pub fn shares_account_with(&self, other: &Self) -> bool {
+        let account = |smarthost: &Self| {
+            smarthost.login.as_ref().map(|login| (login.user.clone(), login.secret.clone()))
+        };
+        let has_host = |host: &Domain| other.hosts.iter().any(|it| it.host == *host);
+        account(self).is_some()
+            && account(self) == account(other)
+            && self.hosts.iter().any(|it| has_host(&it.host))
+    }
+}
+
 /// An account of ours at a smarthost.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Login {

@@ -11,8 +11,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, TrySendError};
+use crossbeam_channel::{Receiver, Sender, TrySendError};
 
+use crate::config::settings::{Queue, Smarthost};
 use crate::deliver::job::{Job, Report};
 use crate::deliver::outcome::{Failure, Fault, Outcome};
 use crate::route::next_hop::NextHop;
@@ -42,7 +43,19 @@ pub struct Dispatcher {
     max_per_destination: usize,
     /// How long a destination rests after its first, second, … failure in a row.
     pauses: Vec<Duration>,
-    network_pause: Duration,
+    /// The longest that mail without a network waits.
+    most_without_network: Duration,
+}
+
+/// The lanes that take the place of others.
+#[derive(Debug)]
+pub struct NewLanes {
+    /// Where local jobs go from now on.
+    pub local: Sender<Job>,
+    /// Where all others go.
+    pub relay: Sender<Job>,
+    /// The other end of the relay lane so far: what nobody has begun there is handed out anew.
+    pub old_relay: Receiver<Job>,
 }
 
 /// Why and until when nothing is tried at a destination.
@@ -82,7 +95,6 @@ impl Dispatcher {
         relay_workers: usize,
         pauses: Vec<Duration>,
     ) -> Self {
-        let network_pause = pauses.last().copied().unwrap_or_default().min(NETWORK_PAUSE);
         Self {
             local,
             local_ready: VecDeque::new(),
@@ -91,20 +103,62 @@ impl Dispatcher {
             destinations: HashMap::new(),
             logged_in: HashSet::new(),
             turns: VecDeque::new(),
-            max_per_destination: relay_workers.saturating_sub(1).max(1),
+            max_per_destination: most_of_one(relay_workers),
             pauses,
-            network_pause,
+            most_without_network: NETWORK_PAUSE,
         }
     }
 
     /// The same dispatcher, looking at least so often whether there is a network again.
     pub fn with_network_pause(self, most: Duration) -> Self {
-        Self { network_pause: self.network_pause.min(most), ..self }
+        Self { most_without_network: self.most_without_network.min(most), ..self }
     }
 
     /// How long mail waits at most when there is no network.
-    pub const fn network_pause(&self) -> Duration {
-        self.network_pause
+    pub fn network_pause(&self) -> Duration {
+        self.pauses.last().copied().unwrap_or_default().min(self.most_without_network)
+    }
+
+    /// Hands out to other lanes from now on, as `queue` says. What is under way goes on where it
+    /// is, and what is known of destinations goes on being known.
+    pub fn change_lanes(&mut self, lanes: NewLanes, queue: &Queue) {
+        let NewLanes { local, relay, old_relay } = lanes;
+        (self.local, self.relay) = (local, relay);
+        self.max_per_destination = most_of_one(queue.relay_workers);
+        self.pauses.clone_from(&queue.retry);
+        let unbegun: Vec<_> = old_relay.try_iter().collect();
+        for job in unbegun.into_iter().rev() {
+            self.running = self.running.saturating_sub(1);
+            let destination = self.destinations.entry(job.next_hop.clone()).or_default();
+            destination.running = destination.running.saturating_sub(1);
+            destination.ready.push_front(job);
+        }
+        for (next_hop, destination) in &self.destinations {
+            if !destination.ready.is_empty() && !self.turns.contains(next_hop) {
+                self.turns.push_back(next_hop.clone());
+            }
+        }
+    }
+
+    /// Takes back all jobs for other hosts that were not handed out yet.
+    pub fn withdraw_relayed(&mut self) -> Vec<Job> {
+        self.turns.clear();
+        let ready = self.destinations.values_mut().flat_map(|it| it.ready.drain(..)).collect();
+        self.destinations.retain(|_, destination| !destination.is_blameless());
+        ready
+    }
+
+    /// Has a smarthost rest that takes the place of another one with the same account, as long as
+    /// that one rests for a login that it has refused.
+    pub fn carry_login_rest_to(&mut self, smarthost: &Smarthost) {
+        let is_its = |next_hop: &NextHop| matches!(next_hop, NextHop::Smarthost(it) if it.shares_account_with(smarthost));
+        let known = self.destinations.iter().filter(|(next_hop, _)| is_its(next_hop));
+        let rests = known.filter_map(|(_, destination)| destination.rest.clone());
+        let rest = rests.filter(|it| it.refused_login.is_some()).max_by_key(|it| it.until);
+        if rest.is_some() {
+            let next_hop = NextHop::Smarthost(smarthost.clone());
+            self.destinations.entry(next_hop).or_default().rest = rest;
+        }
     }
 
     /// Why and until when nothing is to be tried at `next_hop`, if it rests.
@@ -156,6 +210,7 @@ impl Dispatcher {
         self.running = self.running.saturating_sub(1);
         let verdict = Verdict::of(&report.outcomes);
         self.note_login(&report.next_hop, verdict);
+        let network_pause = self.network_pause();
         let Some(destination) = self.destinations.get_mut(&report.next_hop) else {
             return Vec::new();
         };
@@ -175,7 +230,7 @@ impl Dispatcher {
             // Tries that ran side by side tell of one and the same trouble.
             if destination.rest_at(now).is_none() {
                 let pause = match verdict {
-                    Verdict::NoNetwork => self.network_pause,
+                    Verdict::NoNetwork => network_pause,
                     Verdict::LoginRefused(pause) => pause,
                     _ => destination.next_pause(&self.pauses),
                 };
@@ -368,6 +423,11 @@ fn refused_login(report: &Report) -> Option<Arc<Failure>> {
         }
         _ => None,
     })
+}
+
+/// The most jobs of one destination at once in a pool of that size, so that none takes all of it.
+fn most_of_one(workers: usize) -> usize {
+    workers.saturating_sub(1).max(1)
 }
 
 /// Whether mail goes there with a login only.

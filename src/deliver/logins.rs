@@ -70,9 +70,23 @@ impl Logins {
         if let Some(known) = entries.get(smarthost) {
             return Some(Arc::clone(known));
         }
-        let state = Arc::new(LoginState::new(&smarthost.section, login, self.pace.clone()));
+        let mut state = LoginState::new(&smarthost.section, login, self.pace.clone());
+        // What else was changed in the section is no reason to ask again with the same password.
+        let same = entries.iter().find(|(known, _)| known.shares_account_with(smarthost));
+        if let Some((_, known)) = same {
+            state.standing = Arc::clone(&known.standing);
+        }
+        let state = Arc::new(state);
         entries.insert(smarthost.clone(), Arc::clone(&state));
         Some(state)
+    }
+
+    /// Forgets the accounts that `smarthost` does not need: nobody waits for their passwords.
+    pub fn keep_only(&self, smarthost: Option<&Smarthost>) {
+        let is_wanted = |known: &Smarthost| {
+            smarthost.is_some_and(|it| it == known || it.shares_account_with(known))
+        };
+        self.lock().retain(|known, _| is_wanted(known));
     }
 
     /// Whether a password that was refused has changed in its file since; tells of each change
@@ -109,7 +123,7 @@ pub struct LoginState {
     login: Login,
     keeper: Keeper,
     pace: Pace,
-    standing: Mutex<Standing>,
+    standing: Arc<Mutex<Standing>>,
 }
 
 #[derive(Debug, Default)]
@@ -140,7 +154,7 @@ impl LoginState {
     fn new(section: &str, login: &Login, pace: Pace) -> Self {
         let keeper = Keeper::new(section, &login.secret, pace.least);
         let (section, login) = (section.to_owned(), login.clone());
-        Self { section, login, keeper, pace, standing: Mutex::default() }
+        Self { section, login, keeper, pace, standing: Arc::default() }
     }
 
     /// The account as the configuration has it.
@@ -337,7 +351,7 @@ impl LoginState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::settings::{ClientTls, SecretSource};
+    use crate::config::settings::{ClientTls, HostPort, SecretSource};
     use crate::deliver::outcome::RemoteReply;
 
     fn state(source: SecretSource) -> Arc<LoginState> {
@@ -400,6 +414,39 @@ mod tests {
         }
         assert_eq!(logins[0], 6, "{logins:?}");
         assert!(logins[1..].iter().all(|count| *count == 4), "{logins:?}");
+    }
+
+    #[test]
+    fn what_else_changes_in_the_section_is_no_new_account() {
+        let login = |user: &str, password: &str| Login {
+            user: user.into(),
+            secret: SecretSource::Inline(password.into()),
+            mechanisms: Vec::new(),
+            without_tls: false,
+        };
+        let host = |name: &str, port| HostPort { host: name.parse().unwrap(), port };
+        let of =
+            |host, login, tls| Smarthost { login: Some(login), ..Smarthost::new(vec![host], tls) };
+        let logins = Logins::default();
+        let before = of(host("mx.test", 587), login("ann", "one"), ClientTls::StartTls);
+        let state = logins.of(&before).unwrap();
+        let now = Instant::now();
+        let secret = state.secret(now).unwrap();
+        state.refused(&secret, [now, now], refusal("535 no"));
+        let may_try = |smarthost: &Smarthost| logins.of(smarthost).unwrap().secret(now).is_ok();
+        let same = of(host("mx.test", 465), login("ann", "one"), ClientTls::Implicit);
+        assert!(!may_try(&same));
+        for another in [
+            of(host("mx.test", 465), login("ann", "two"), ClientTls::Implicit),
+            of(host("mx.test", 465), login("bob", "one"), ClientTls::Implicit),
+            of(host("mx2.test", 465), login("ann", "one"), ClientTls::Implicit),
+        ] {
+            assert!(may_try(&another), "{another:?}");
+        }
+        logins.keep_only(Some(&same));
+        assert!(!may_try(&before));
+        logins.keep_only(None);
+        assert!(may_try(&before));
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub trait Deliver: Send + Sync + 'static {
     /// Tries `job` and returns exactly one outcome for each of its recipients.
     fn deliver(&self, job: &Job) -> Vec<(usize, Outcome)>;
 
-    /// Called a few seconds after a job when no other came, and again as long as it returns
+    /// Called at the start, a few seconds after a job when no other came, and again as long as it returns
     /// that there is something left to look after.
     fn rest(&self) -> bool {
         false
@@ -50,7 +50,8 @@ pub fn start(
 
 fn work(lane: &impl Deliver, jobs: &Receiver<Job>, reports: &Sender<Report>) {
     // A host without mail is left asleep: nothing wakes a thread that has nothing to look after.
-    let mut is_wanted = false;
+    // There is something at once where other threads have kept it open for the lane before this.
+    let mut is_wanted = rest(lane);
     loop {
         let patience = if is_wanted { after(IDLE_PERIOD) } else { never() };
         // `recv` would spin and yield for a while before it waits.

@@ -9,6 +9,7 @@
 //! kept from before is replaced by a fresh one to the same host.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -58,10 +59,10 @@ const SMTP_PORT: u16 = 25;
 #[derive(Debug)]
 pub struct Relay {
     hostname: DomainName,
-    resolver: Resolver,
-    connections: Connections,
-    encryption: Encryption,
-    logins: Logins,
+    resolver: Arc<Resolver>,
+    connections: Arc<Connections>,
+    encryption: Arc<Encryption>,
+    logins: Arc<Logins>,
     rewriter: Option<Rewriter>,
     timeouts: Timeouts,
     mx_port: u16,
@@ -109,10 +110,10 @@ impl Relay {
     pub fn with_resolver(hostname: DomainName, resolver: Resolver) -> Self {
         Self {
             hostname,
-            resolver,
-            connections: Connections::default(),
-            encryption: Encryption::default(),
-            logins: Logins::default(),
+            resolver: Arc::new(resolver),
+            connections: Arc::default(),
+            encryption: Arc::default(),
+            logins: Arc::default(),
             rewriter: None,
             timeouts: Timeouts::default(),
             mx_port: SMTP_PORT,
@@ -142,7 +143,32 @@ impl Relay {
 
     /// The same relay, trying refused logins at another pace.
     pub fn with_login_pace(self, pace: Pace) -> Self {
-        Self { logins: Logins::with_pace(pace), ..self }
+        Self { logins: Arc::new(Logins::with_pace(pace)), ..self }
+    }
+
+    /// A relay as the settings `after` say, where this one is as those `before` said. It goes on with
+    /// what this one knows: open connections, refused logins, hosts whose TLS is broken.
+    pub fn with_settings(&self, [before, after]: [&Settings; 2]) -> Self {
+        let resolver = match before.dns_servers == after.dns_servers {
+            true => Arc::clone(&self.resolver),
+            false => Arc::new(Resolver::new(&after.dns_servers)),
+        };
+        Self {
+            hostname: after.server.hostname.clone(),
+            resolver,
+            connections: Arc::clone(&self.connections),
+            encryption: Arc::clone(&self.encryption),
+            logins: Arc::clone(&self.logins),
+            rewriter: Rewriter::new(after),
+            timeouts: self.timeouts,
+            mx_port: self.mx_port,
+            orders: self.orders.clone(),
+        }
+    }
+
+    /// Forgets the accounts that these settings do not need.
+    pub fn forget_others(&self, settings: &Settings) {
+        self.logins.keep_only(settings.smarthost.as_ref());
     }
 
     /// The message as it goes out. Where nothing is to be rewritten it is not looked at.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::config::settings::Settings;
 use crate::deliver::job::Job;
 use crate::deliver::local::LocalDelivery;
 use crate::deliver::outcome::Outcome;
@@ -17,6 +18,16 @@ pub struct RelayLane {
 }
 
 impl RelayLane {
+    /// The same lane as other settings say, `before` and `after`.
+    pub fn with_settings(&self, settings: [&Settings; 2], local: Arc<LocalDelivery>) -> Self {
+        Self { relay: self.relay.with_settings(settings), local }
+    }
+
+    /// Forgets the accounts that these settings do not need.
+    pub fn forget_others(&self, settings: &Settings) {
+        self.relay.forget_others(settings);
+    }
+
     /// A lane that relays by `relay`, and has `local` run the commands.
     pub const fn new(relay: Relay, local: Arc<LocalDelivery>) -> Self {
         Self { relay, local }

@@ -6,23 +6,22 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use socket2::{Domain, Socket as RawSocket, Type};
+use socket2::{Domain, SockRef, Socket as RawSocket, Type};
 
 use crate::config::settings::{
     AuthRule, BareNewline, ListenAddress, Listener, ListenerTls, Protocol, TlsVersion,
 };
 use crate::mail::status::Status;
-use crate::receive::Reception;
 use crate::receive::peer::Peer;
 use crate::receive::refusal;
 use crate::receive::session;
 use crate::receive::slots::NoSlot;
 use crate::receive::stream::Socket;
+use crate::receive::terms::{Current, Terms};
 use crate::smtp::reply::Reply;
 use crate::sys::files::{make_public_folder, with_path};
 
@@ -48,14 +47,13 @@ pub enum Bound {
     Unix(UnixListener),
 }
 
-/// A socket that listens, and what goes for its sessions.
+/// A socket that listens.
 #[derive(Debug)]
 pub struct BoundListener {
     socket: Bound,
     /// Its address, where that is the one that clients connect to, and not all of the host's.
     local: Option<IpAddr>,
-    /// What its section says.
-    settings: Arc<Listener>,
+    is_closed: AtomicBool,
 }
 
 impl BoundListener {
@@ -65,21 +63,38 @@ impl BoundListener {
     /// # Errors
     /// When it cannot be bound; the text names the address and what to do.
     pub fn bind(listener: &Listener, write_timeout: Duration) -> io::Result<Self> {
-        let socket = match &listener.address {
-            ListenAddress::Tcp(address) => Bound::Tcp(bind_tcp(*address, write_timeout)?),
-            ListenAddress::Unix(path) => Bound::Unix(bind_unix(path)?),
-        };
-        Ok(Self { local: specific_address(&socket), socket, settings: Arc::new(listener.clone()) })
+        Self::bind_beside(listener, write_timeout, &[])
     }
 
-    /// Binds the socket where `sendmail` submits, open to every account of this host.
+    /// The same where others still listen that will be closed: one of them may have the same port,
+    /// with or without an address of this host. Until then both accept.
     ///
     /// # Errors
-    /// When it cannot be bound; the text names the path and what to do.
-    pub fn bind_submission_socket(path: &Path) -> io::Result<Self> {
-        let settings = submission_settings(path);
-        let socket = Bound::Unix(bind_unix(path)?);
-        Ok(Self { socket, local: None, settings: Arc::new(settings) })
+    /// When it cannot be bound; the text names the address and what to do.
+    pub fn bind_beside(
+        listener: &Listener,
+        write_timeout: Duration,
+        leaving: &[&Self],
+    ) -> io::Result<Self> {
+        let socket = match &listener.address {
+            ListenAddress::Tcp(address) => {
+                Bound::Tcp(bind_tcp_beside(*address, write_timeout, leaving)?)
+            }
+            ListenAddress::Unix(path) => Bound::Unix(bind_unix(path)?),
+        };
+        Ok(Self { local: specific_address(&socket), socket, is_closed: AtomicBool::new(false) })
+    }
+
+    /// Has the clients of the next sessions take something of what they are sent within
+    /// `write_timeout`.
+    ///
+    /// # Errors
+    /// When the kernel refuses it, which it does for no socket that is open.
+    pub fn set_write_timeout(&self, write_timeout: Duration) -> io::Result<()> {
+        match &self.socket {
+            Bound::Tcp(socket) => SockRef::from(socket).set_write_timeout(Some(write_timeout)),
+            Bound::Unix(_) => Ok(()),
+        }
     }
 
     /// The TCP address that was bound: the port that the system chose where 0 was asked for.
@@ -90,17 +105,58 @@ impl BoundListener {
         }
     }
 
-    /// Accepts sessions until the server stops, each in a thread of its own.
-    pub fn run(&self, reception: &Arc<Reception>) {
-        while !reception.is_stopping.load(Ordering::Relaxed) {
+    /// Accepts sessions until the listener is closed or the server stops, each in a thread of its own, and by the
+    /// terms of the moment.
+    pub fn run(&self, terms: &Current<Terms>) {
+        let is_stopping = || terms.get().reception.is_stopping.load(Ordering::Relaxed);
+        while !is_stopping() {
             match self.accept() {
-                Ok((socket, peer)) => self.admit(reception, socket, peer),
+                Ok((socket, peer)) => admit(terms.get(), socket, peer),
+                Err(_) if self.is_closed.load(Ordering::Relaxed) => return,
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
                     log::error!("cannot accept connections: {error}");
                     thread::sleep(ACCEPT_PAUSE);
                 }
             }
+        }
+    }
+
+    /// Accepts who has connected already, and then nobody any more: [`run`](Self::run) returns.
+    /// Sessions under way go on.
+    ///
+    /// # Errors
+    /// When the kernel refuses it, which it does for no socket that is open.
+    pub fn close(&self, terms: &Current<Terms>) -> io::Result<()> {
+        self.is_closed.store(true, Ordering::Relaxed);
+        match &self.socket {
+            Bound::Tcp(socket) => socket.set_nonblocking(true)?,
+            Bound::Unix(socket) => socket.set_nonblocking(true)?,
+        }
+        // Whoever waits in the kernel's queue when it is shut down is sent away.
+        for _ in 0..BACKLOG {
+            match self.accept() {
+                Ok((socket, peer)) => admit(terms.get(), socket, peer),
+                Err(error) if is_of_connection(&error) => {}
+                Err(_) => break,
+            }
+        }
+        let both = std::net::Shutdown::Both;
+        match &self.socket {
+            Bound::Tcp(socket) => SockRef::from(socket).shutdown(both),
+            Bound::Unix(socket) => SockRef::from(socket).shutdown(both),
+        }
+    }
+
+    /// Removes the file of a Unix socket that nobody is to connect to any more.
+    ///
+    /// # Errors
+    /// When it cannot be removed; it then refuses whoever connects.
+    pub fn remove_file(&self) -> io::Result<()> {
+        let Bound::Unix(socket) = &self.socket else { return Ok(()) };
+        match socket.local_addr()?.as_pathname() {
+            Some(path) => std::fs::remove_file(path).map_err(|error| with_path(error, path)),
+            None => Ok(()),
         }
     }
 
@@ -122,53 +178,53 @@ impl BoundListener {
             }
         }
     }
+}
 
-    fn admit(&self, reception: &Arc<Reception>, socket: Socket, peer: Peer) {
-        if let Peer::Host { remote, .. } = peer
-            && !self.settings.networks.is_empty()
-            && !self.settings.networks.iter().any(|network| network.contains(&remote))
-        {
-            refusal::note_turned_away(&peer, &self.settings, log::Level::Info, "networks");
-            return self.turn_away(socket, &NOT_FOR_YOU);
-        }
-        let slot = match reception.slots.take(&peer) {
-            Ok(slot) => slot,
-            Err(limit) => {
-                let (reply, reason) = match limit {
-                    NoSlot::TooMany => (FULL, "max_sessions"),
-                    NoSlot::TooManyOfClient => (FULL_OF_CLIENT, "max_sessions_per_client"),
-                };
-                refusal::note_turned_away(&peer, &self.settings, log::Level::Warn, reason);
-                return self.turn_away(socket, &reply);
-            }
-        };
-        let (of_session, listener) = (Arc::clone(reception), Arc::clone(&self.settings));
-        let work = move || {
-            let session = || session::serve(&of_session, socket, peer, &listener);
-            if catch_unwind(AssertUnwindSafe(session)).is_err() {
-                log::error!(
-                    "{peer}: internal error; this session ended, nothing of it was accepted"
-                );
-            }
-            drop(slot);
-        };
-        if let Err(error) = reception.threads.run(Box::new(work)) {
-            // The socket went with the closure; the client sees a closed connection.
-            log::error!("{peer}: no thread for the session: {error}");
-        }
+/// Gives a client a session, or sends it away.
+fn admit(terms: Terms, socket: Socket, peer: Peer) {
+    let Terms { reception, listener } = terms;
+    if let Peer::Host { remote, .. } = peer
+        && !listener.networks.is_empty()
+        && !listener.networks.iter().any(|network| network.contains(&remote))
+    {
+        refusal::note_turned_away(&peer, &listener, log::Level::Info, "networks");
+        return turn_away(&listener, socket, &NOT_FOR_YOU);
     }
-
-    /// Says why and closes. Where TLS comes first nothing can be said without a handshake.
-    fn turn_away(&self, socket: Socket, reply: &Reply) {
-        if self.settings.tls != ListenerTls::Implicit {
-            say_without_waiting(socket, reply);
+    let slot = match reception.slots.take(&peer) {
+        Ok(slot) => slot,
+        Err(limit) => {
+            let (reply, reason) = match limit {
+                NoSlot::TooMany => (FULL, "max_sessions"),
+                NoSlot::TooManyOfClient => (FULL_OF_CLIENT, "max_sessions_per_client"),
+            };
+            refusal::note_turned_away(&peer, &listener, log::Level::Warn, reason);
+            return turn_away(&listener, socket, &reply);
         }
+    };
+    let threads = reception.threads.clone();
+    let work = move || {
+        let session = || session::serve(&reception, socket, peer, &listener);
+        if catch_unwind(AssertUnwindSafe(session)).is_err() {
+            log::error!("{peer}: internal error; this session ended, nothing of it was accepted");
+        }
+        drop(slot);
+    };
+    if let Err(error) = threads.run(Box::new(work)) {
+        // The socket went with the closure; the client sees a closed connection.
+        log::error!("{peer}: no thread for the session: {error}");
+    }
+}
+
+/// Says why and closes. Where TLS comes first nothing can be said without a handshake.
+fn turn_away(listener: &Listener, socket: Socket, reply: &Reply) {
+    if listener.tls != ListenerTls::Implicit {
+        say_without_waiting(socket, reply);
     }
 }
 
 /// What goes for the accounts of this host at the socket `path`, and for what they leave in the
 /// spool while nobody listens there.
-pub(super) fn submission_settings(path: &Path) -> Listener {
+pub fn submission_settings(path: &Path) -> Listener {
     Listener {
         name: "socket".to_owned(),
         address: ListenAddress::Unix(path.to_owned()),
@@ -212,7 +268,38 @@ fn say_without_waiting(socket: Socket, reply: &Reply) {
     };
 }
 
-fn bind_tcp(address: SocketAddr, write_timeout: Duration) -> io::Result<TcpListener> {
+/// Binds an address whose port one of those may have that are `leaving`. For that moment the kernel
+/// is told to let several sockets of ours have it (SO_REUSEPORT, socket(7)); at any other time no
+/// second server is to share a port unnoticed.
+fn bind_tcp_beside(
+    address: SocketAddr,
+    write_timeout: Duration,
+    leaving: &[&BoundListener],
+) -> io::Result<TcpListener> {
+    let has_port = |it: &&&BoundListener| {
+        it.local_address().is_some_and(|other| other.port() == address.port())
+    };
+    let in_the_way: Vec<_> = leaving.iter().filter(has_port).collect();
+    let share = |is_shared: bool| {
+        in_the_way.iter().try_for_each(|it| match &it.socket {
+            Bound::Tcp(socket) => SockRef::from(socket).set_reuse_port(is_shared),
+            Bound::Unix(_) => Ok(()),
+        })
+    };
+    if in_the_way.is_empty() {
+        return bind_tcp(address, write_timeout, false);
+    }
+    share(true)?;
+    let bound = bind_tcp(address, write_timeout, true);
+    share(false)?;
+    bound
+}
+
+fn bind_tcp(
+    address: SocketAddr,
+    write_timeout: Duration,
+    is_shared: bool,
+) -> io::Result<TcpListener> {
     let bind = || {
         let socket = RawSocket::new(
             Domain::for_address(address),
@@ -220,6 +307,7 @@ fn bind_tcp(address: SocketAddr, write_timeout: Duration) -> io::Result<TcpListe
             Some(socket2::Protocol::TCP),
         )?;
         socket.set_reuse_address(true)?;
+        socket.set_reuse_port(is_shared)?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
@@ -228,6 +316,7 @@ fn bind_tcp(address: SocketAddr, write_timeout: Duration) -> io::Result<TcpListe
         socket.set_write_timeout(Some(write_timeout))?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
+        socket.set_reuse_port(false)?;
         Ok(TcpListener::from(socket))
     };
     bind().map_err(|error: io::Error| {
@@ -271,7 +360,7 @@ mod tests {
     #[test]
     fn an_accepted_connection_inherits_what_was_set() {
         let timeout = Duration::from_secs(77);
-        let listener = bind_tcp(([127, 0, 0, 1], 0).into(), timeout).unwrap();
+        let listener = bind_tcp(([127, 0, 0, 1], 0).into(), timeout, false).unwrap();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (socket, _) = listener.accept().unwrap();
         assert!(socket.nodelay().unwrap());

@@ -46,7 +46,7 @@ pub struct Logins {
     dovecot: Option<Dovecot>,
     hostname: String,
     relay_networks: Vec<IpNet>,
-    failures: Failures,
+    failures: Arc<Failures>,
 }
 
 /// A login that is under way.
@@ -87,8 +87,16 @@ impl Logins {
             dovecot: auth.dovecot.as_ref().map(dovecot),
             hostname: settings.server.hostname.to_string(),
             relay_networks: settings.relay_networks.clone(),
-            failures: Failures::default(),
+            failures: Arc::default(),
         }
+    }
+
+    /// The accounts that other settings name. What was noted of clients whose logins failed goes
+    /// for them, too, and there is still one hash computed at a time.
+    pub fn with_settings(&self, settings: &Settings) -> Self {
+        let next = Self::new(settings);
+        let accounts = next.accounts.with_turns_of(&self.accounts);
+        Self { accounts, failures: Arc::clone(&self.failures), ..next }
     }
 
     /// The mechanisms by which `peer` can log in now.

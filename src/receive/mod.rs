@@ -14,6 +14,7 @@ mod refusal;
 pub mod session;
 pub mod slots;
 pub mod stream;
+pub mod terms;
 pub mod threads;
 pub mod tls;
 
@@ -31,29 +32,30 @@ use crate::route::local::LocalRouter;
 use crate::spool::manager::Intake;
 use crate::spool::store::Spool;
 
-/// What all sessions share.
-#[derive(Debug)]
+/// What the sessions share that began under one configuration. What stands behind `spool` is the
+/// same for all configurations that a process has had.
+#[derive(Clone, Debug)]
 pub struct Reception {
     /// The configuration.
     pub settings: Arc<Settings>,
-    /// Where messages are kept.
-    pub spool: Arc<Spool>,
     /// Who has a mailbox.
     pub router: Arc<LocalRouter>,
     /// Who may log in.
-    pub logins: Logins,
+    pub logins: Arc<Logins>,
     /// The certificate of the listeners with TLS.
-    pub certificates: Certificates,
+    pub certificates: Arc<Certificates>,
+    /// Where messages are kept.
+    pub spool: Arc<Spool>,
     /// Where kept messages are announced.
     pub intake: Intake,
     /// Where clients have the queue tried.
-    pub queue_runs: QueueRuns,
+    pub queue_runs: Arc<QueueRuns>,
     /// Their threads.
     pub threads: SessionThreads,
     /// How many sessions there are.
     pub slots: Arc<Slots>,
     /// Who is just taking a message.
-    pub at_work: AtWork,
+    pub at_work: Arc<AtWork>,
     /// Set when the server is about to stop: sessions end with 421 at their next command.
-    pub is_stopping: AtomicBool,
+    pub is_stopping: Arc<AtomicBool>,
 }

@@ -25,6 +25,7 @@ use crate::receive::peer::Peer;
 use crate::receive::policy::SessionPolicy;
 use crate::receive::provenance::Provenance;
 use crate::receive::session;
+use crate::receive::terms::Current;
 use crate::report::complaint::Complaint;
 use crate::route::owner::{account_name, at_origin};
 use crate::smtp::data::DataFault;
@@ -51,6 +52,8 @@ static MORE_BAD_TOLD: Complaint = Complaint::new();
 /// The one who looks into `drop/`.
 #[derive(Debug)]
 pub struct Pickup {
+    /// What goes for the next round, and for this one.
+    current: Arc<Current<Arc<Reception>>>,
     reception: Arc<Reception>,
     listener: Listener,
     folder: DropFolder,
@@ -84,13 +87,15 @@ impl Pickup {
     ///
     /// # Errors
     /// When it can be neither opened nor made; the text names it.
-    pub fn new(reception: &Arc<Reception>) -> io::Result<Self> {
+    pub fn new(current: Arc<Current<Arc<Reception>>>) -> io::Result<Self> {
+        let reception = current.get();
         let server = &reception.settings.server;
         let folder = DropFolder::make(&server.spool)?;
         let listener = submission_settings(server.socket.as_deref().unwrap_or(Path::new("")));
         Ok(Self {
             events: folder.events(),
-            reception: Arc::clone(reception),
+            current,
+            reception,
             listener,
             folder,
             stuck: HashSet::new(),
@@ -103,6 +108,7 @@ impl Pickup {
     /// Takes what lies there and what comes, until the server stops.
     pub fn run(mut self) {
         while !self.is_stopping() {
+            self.reception = self.current.get();
             if !self.folder.is_there() {
                 self.open_again();
             }

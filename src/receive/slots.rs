@@ -14,12 +14,12 @@ const BURST: usize = 50;
 #[derive(Debug)]
 pub struct Slots {
     taken: Mutex<Taken>,
-    max_sessions: usize,
-    max_sessions_per_client: usize,
 }
 
 #[derive(Debug, Default)]
 struct Taken {
+    max_sessions: usize,
+    max_sessions_per_client: usize,
     all: usize,
     /// The most at once since there were none.
     most: usize,
@@ -52,7 +52,15 @@ pub struct Slot {
 impl Slots {
     /// Slots with the two limits.
     pub fn new(max_sessions: usize, max_sessions_per_client: usize) -> Arc<Self> {
-        Arc::new(Self { taken: Mutex::default(), max_sessions, max_sessions_per_client })
+        let taken = Taken { max_sessions, max_sessions_per_client, ..Taken::default() };
+        Arc::new(Self { taken: Mutex::new(taken) })
+    }
+
+    /// Has other limits hold from now on. Nobody who has a slot loses it.
+    pub fn limit(&self, max_sessions: usize, max_sessions_per_client: usize) {
+        let mut taken = self.taken();
+        (taken.max_sessions, taken.max_sessions_per_client) =
+            (max_sessions, max_sessions_per_client);
     }
 
     /// Takes a slot for a session of `peer`.
@@ -65,11 +73,12 @@ impl Slots {
             Peer::Account { uid } => Client::Account(*uid),
         };
         let mut taken = self.taken();
-        if taken.all >= self.max_sessions {
+        if taken.all >= taken.max_sessions {
             return Err(NoSlot::TooMany);
         }
+        let most = taken.max_sessions_per_client;
         let of_client = taken.by_client.entry(client).or_default();
-        if *of_client >= self.max_sessions_per_client {
+        if *of_client >= most {
             return Err(NoSlot::TooManyOfClient);
         }
         *of_client += 1;
@@ -129,6 +138,21 @@ mod tests {
         assert_eq!(slots.take(&host(2)).unwrap_err(), NoSlot::TooMany);
         drop(first);
         assert_eq!(slots.open(), 2);
+        assert!(slots.take(&host(1)).is_ok());
+    }
+
+    #[test]
+    fn lower_limits_take_no_slot_away_and_hold_for_the_next() {
+        let slots = Slots::new(3, 3);
+        let first = slots.take(&host(1)).unwrap();
+        let _second = slots.take(&host(1)).unwrap();
+        slots.limit(2, 1);
+        assert_eq!(slots.open(), 2);
+        assert_eq!(slots.take(&host(2)).unwrap_err(), NoSlot::TooMany);
+        drop(first);
+        assert_eq!(slots.take(&host(1)).unwrap_err(), NoSlot::TooManyOfClient);
+        let _other = slots.take(&host(2)).unwrap();
+        slots.limit(4, 2);
         assert!(slots.take(&host(1)).is_ok());
     }
 }

@@ -11,6 +11,8 @@ use crate::config::settings::LogReceiver;
 use crate::sys::syslog::{self, Syslog, Unheard, cut};
 use crate::sys::{clock, journal};
 
+/// Overrides the level of the configuration.
+const LEVEL_VARIABLE: &str = "RUST_LOG";
 /// The most octets of a line on standard error. What journald gets more of in one line (48 KiB,
 /// journald.conf(5), LineMax) it takes for two.
 const MAX_OCTETS: usize = 16 << 10;
@@ -29,7 +31,7 @@ pub fn start(level: LevelFilter, receiver: LogReceiver) {
         LogReceiver::Syslog => Receiver::Syslog(Syslog::new(syslog::PATH)),
     };
     let mut builder = env_logger::Builder::new();
-    builder.filter_level(level).parse_default_env();
+    builder.filter_level(LevelFilter::Trace).parse_default_env();
     builder.format(move |line, record| {
         // Whatever comes from outside was escaped before; this is the last line of defence.
         let text = without_controls(record.args().to_string());
@@ -37,6 +39,14 @@ pub fn start(level: LevelFilter, receiver: LogReceiver) {
     });
     // A second start, as in a test, keeps the first.
     let _ = builder.try_init();
+    set_level(level);
+}
+
+/// Has only lines of this level or a graver one written from now on, unless RUST_LOG says what is.
+pub fn set_level(level: LevelFilter) {
+    if std::env::var_os(LEVEL_VARIABLE).is_none() {
+        log::set_max_level(level);
+    }
 }
 
 impl Receiver {

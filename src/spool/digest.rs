@@ -90,6 +90,17 @@ impl Digests {
         }
     }
 
+    /// Counts as other settings say from now on; a window that has begun ends when it was to. Where
+    /// nothing is to be gathered any more, what was goes at once.
+    pub(super) fn change(&mut self, settings: &settings::Digest, max_message_size: u64) {
+        (self.burst, self.window) = (settings.burst, settings.window);
+        self.max_octets = MAX_OCTETS.min(max_message_size / 2);
+        match self.are_wanted() {
+            true => self.find_next_due(),
+            false => self.end_windows(),
+        }
+    }
+
     /// Whether anything is ever gathered.
     pub(super) const fn are_wanted(&self) -> bool {
         self.burst > 0

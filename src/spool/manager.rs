@@ -10,6 +10,7 @@ mod arrivals;
 mod digests;
 mod orders;
 mod reports;
+mod succession;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -39,6 +40,7 @@ use crate::spool::timekeeper::Timekeeper;
 use crate::sys::clock::{ClockWatch, Suspension};
 
 pub use crate::spool::intake::Intake;
+pub use succession::Succession;
 
 /// Due messages that are opened before new events are looked at.
 const WAKE_STEP: usize = 64;
@@ -91,6 +93,7 @@ pub struct Manager {
     suspension: Suspension,
     clock_watch: ClockWatch,
     lanes: Lanes,
+    successions: Receiver<Succession>,
     /// Messages that somebody holds.
     held: HashSet<QueueId>,
     /// Messages that somebody wants tried now, although their destination may rest.
@@ -125,6 +128,7 @@ impl Manager {
             suspension: Suspension::default(),
             clock_watch: ClockWatch::default(),
             lanes: Lanes::default(),
+            successions: never(),
             held: HashSet::new(),
             urgent: HashSet::new(),
             rounds: HashMap::new(),
@@ -135,6 +139,11 @@ impl Manager {
             spool,
         };
         (manager, intake)
+    }
+
+    /// The same manager, taking other settings when they come from there.
+    pub fn with_successions(self, successions: Receiver<Succession>) -> Self {
+        Self { successions, ..self }
     }
 
     /// Works until told to stop and nothing is under way any more. `found` are the messages
@@ -149,6 +158,7 @@ impl Manager {
         self.found = found.into();
         let mut orders = orders.clone();
         let mut arrivals = self.arrivals.receiver.clone();
+        let mut successions = self.successions.clone();
         while !(self.is_stopping && self.dispatcher.running() == 0) {
             if !self.is_stopping {
                 self.send_digests();
@@ -167,6 +177,10 @@ impl Manager {
                         log::error!("the delivery threads are gone; nothing can be delivered");
                         break;
                     }
+                },
+                recv(successions) -> succession => match succession {
+                    Ok(succession) => self.succeed(succession),
+                    Err(_) => successions = never(),
                 },
                 recv(orders) -> order => match order {
                     Ok(Order::RetryAll) => self.retry_all(),
@@ -363,8 +377,12 @@ impl Manager {
             self.put_back(&job, now);
         }
         let id = report.id;
+        let is_old_way = self.is_old_way(&report.next_hop);
         let Some(round) = self.rounds.get_mut(&id) else { return };
         round.take(report.outcomes);
+        if is_old_way {
+            round.rest(&Rest::until(now), &[]);
+        }
         // What its client was told is not taken goes on to nobody.
         if round.has_new() && !matches!(round.standing, Standing::Withdrawn) {
             self.launch(id);

@@ -1,7 +1,8 @@
 //! Whom the process runs as, and whose files a thread writes.
 //!
 //! Started as root, the daemon binds its ports and then calls [`drop_privileges`]: it becomes
-//! an ordinary account that keeps nothing but the right to change identities. A thread that
+//! an ordinary account that keeps nothing but the right to change identities, and to bind such ports
+//! again when the configuration is read again. A thread that
 //! writes into somebody's mailbox [assumes](Identity::assume) that person's filesystem
 //! identity for just that write, so that the kernel decides what a planted link leads to.
 //!
@@ -24,6 +25,11 @@ use rustix::thread::{
 use crate::sys::remembered::Remembered;
 use crate::sys::users::{self, Account};
 
+/// What is kept to bind ports below 1024 that a later configuration names: without it, a change that
+/// is common at the beginning, such as one more listener for submission, would take a restart. Whoever
+/// could misuse it could misuse [`KEPT`] for much more.
+const PORTS: CapabilitySet = CapabilitySet::NET_BIND_SERVICE;
+
 /// What is kept for local delivery: to take the identity of a recipient.
 const KEPT: CapabilitySet = CapabilitySet::SETUID.union(CapabilitySet::SETGID);
 
@@ -42,9 +48,9 @@ pub enum Privileges {
     Dropped(Account),
 }
 
-/// Becomes `user` for good, where the process runs as root, keeping only CAP_SETUID and
-/// CAP_SETGID. To be called before any other thread starts: one that is there already loses
-/// those two as well.
+/// Becomes `user` for good, where the process runs as root, keeping only CAP_SETUID, CAP_SETGID and
+/// CAP_NET_BIND_SERVICE. To be called before any other thread starts: one that is there already
+/// loses those three as well.
 ///
 /// # Errors
 /// When there is no such account, or the kernel refuses. The process must not go on then.
@@ -61,7 +67,7 @@ pub fn drop_privileges(user: &str) -> io::Result<Privileges> {
     }
     // A container may have taken them away already; without them only the mailboxes of
     // `users = any` or of a file can be written.
-    let kept = capabilities(None)?.permitted & KEPT;
+    let kept = capabilities(None)?.permitted & KEPT.union(PORTS);
     set_keep_capabilities(true)?;
     become_account(&account)?;
     let sets =

@@ -9,7 +9,7 @@ use mailwren::mail::status::Status;
 use mailwren::smtp::parameters::{MailParameters, parse_rcpt_parameters};
 use mailwren::spool::envelope::{Body, Envelope, Recipient};
 use mailwren::spool::id::QueueId;
-use mailwren::spool::manager::{Intake, Manager, Order};
+use mailwren::spool::manager::{Intake, Manager, Order, Succession};
 use mailwren::spool::message::StoredMessage;
 use mailwren::spool::progress::{Progress, State};
 use mailwren::spool::store::{Draft, Spool, SpoolReader};
@@ -34,6 +34,8 @@ pub(crate) struct Queue {
     pub(crate) spool: Arc<Spool>,
     pub(crate) intake: Intake,
     pub(crate) orders: Sender<Order>,
+    pub(crate) successions: Sender<Succession>,
+    pub(crate) settings: Settings,
     pub(crate) reports: Sender<Report>,
     pub(crate) local: Receiver<Job>,
     pub(crate) relay: Receiver<Job>,
@@ -79,10 +81,26 @@ impl Queue {
         let (reports, results) = unbounded();
         let (orders, manager_orders) = bounded(4);
         let dispatcher = Dispatcher::new(local_jobs, relay_jobs, 2, retry);
-        let (manager, intake) = Manager::new(Arc::new(settings), Arc::clone(&spool), dispatcher);
+        let shared = Arc::new(settings.clone());
+        let (manager, intake) = Manager::new(shared, Arc::clone(&spool), dispatcher);
+        let (successions, taken) = bounded(0);
+        let manager = manager.with_successions(taken);
         let run = move || manager.run(queued, &results, &manager_orders);
         let start = Some(Box::new(run) as Box<dyn FnOnce() + Send>);
-        Self { folder, spool, intake, orders, reports, local, relay, start, thread: None }
+        let thread = None;
+        Self {
+            folder,
+            spool,
+            intake,
+            orders,
+            successions,
+            settings,
+            reports,
+            local,
+            relay,
+            start,
+            thread,
+        }
     }
 
     pub(crate) fn start(&mut self) {

@@ -50,7 +50,12 @@ impl Findings {
 
     /// Whether anything has to be mended.
     pub(in crate::cli) fn has_mistake(&self) -> bool {
-        self.iter().any(|finding| finding.severity == Severity::Mistake)
+        self.mistakes().next().is_some()
+    }
+
+    /// What has to be mended.
+    pub(in crate::cli) fn mistakes(&self) -> impl Iterator<Item = &Finding> {
+        self.iter().filter(|finding| finding.severity == Severity::Mistake)
     }
 
     /// The findings.

@@ -4,11 +4,11 @@
 pub(super) mod aliases;
 mod certificate;
 pub(super) mod findings;
-mod rewrite;
+pub(super) mod rewrite;
 mod rights;
 mod root;
-mod secrets;
-mod smarthost;
+pub(super) mod secrets;
+pub(super) mod smarthost;
 pub(super) mod users;
 
 use super::Ran;

@@ -17,7 +17,7 @@ const PRIVATE: [&str; 7] =
     [".local", ".localdomain", ".localhost", ".lan", ".internal", ".home.arpa", ".fritz.box"];
 
 /// Looks at the map, and at the login in the settings of `config`.
-pub(super) fn look(settings: &Settings, config: &Path, findings: &mut Findings) {
+pub(in crate::cli) fn look(settings: &Settings, config: &Path, findings: &mut Findings) {
     if let Some(path) = &settings.rewrite.map {
         look_at_map(path, settings, findings);
     }

@@ -14,7 +14,7 @@ use crate::sys::watched::WatchedFile;
 
 /// Looks at what the login of the smarthost needs, if it has one, in the settings of `config`. A
 /// command is not run.
-pub(super) fn look(config: &Path, settings: &Settings, findings: &mut Findings) {
+pub(in crate::cli) fn look(config: &Path, settings: &Settings, findings: &mut Findings) {
     let Some(smarthost) = &settings.smarthost else { return };
     let (Some(login), section) = (&smarthost.login, &smarthost.section) else { return };
     match &login.secret {

@@ -13,7 +13,7 @@ const IMPLICIT_PORT: u16 = 465;
 const STARTTLS_PORTS: [u16; 2] = [25, 587];
 
 /// Looks at `[smarthost]`, which stands in the file `config`.
-pub(super) fn look(settings: &Settings, config: &Path, findings: &mut Findings) {
+pub(in crate::cli) fn look(settings: &Settings, config: &Path, findings: &mut Findings) {
     let Some(smarthost) = &settings.smarthost else { return };
     look_at_ports(smarthost, config, findings);
     if let Some(ca) = &smarthost.ca {

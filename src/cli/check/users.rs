@@ -13,7 +13,7 @@ use crate::sys::disk::Disk;
 use crate::sys::watched::WatchedFile;
 
 /// Looks at the users file, or for Dovecot's socket, where any listener lets people log in.
-pub(super) fn look(settings: &Settings, findings: &mut Findings) {
+pub(in crate::cli) fn look(settings: &Settings, findings: &mut Findings) {
     if settings.listeners.iter().all(|listener| listener.auth == AuthRule::None) {
         return;
     }

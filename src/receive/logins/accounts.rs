@@ -46,7 +46,7 @@ pub struct FileAccounts {
     file: WatchedFile<UsersFile>,
     domains: LocalDomains,
     mechanisms: Vec<Mechanism>,
-    turns: Turns,
+    turns: Arc<Turns>,
     secret_path: PathBuf,
     /// What made-up salts are made from.
     secret: OnceLock<Vec<u8>>,
@@ -93,10 +93,15 @@ impl FileAccounts {
             file: WatchedFile::secret(settings.auth.users.clone(), MAX_OCTETS),
             domains: settings.server.domains.clone(),
             mechanisms: settings.auth.mechanisms.clone(),
-            turns: Turns::new(TURN_PATIENCE),
+            turns: Arc::new(Turns::new(TURN_PATIENCE)),
             secret_path: settings.server.state.join(SECRET_NAME),
             secret: OnceLock::new(),
         }
+    }
+
+    /// The same accounts, whose hashes are computed in turn with those of `others`.
+    pub(super) fn with_turns_of(self, others: &Self) -> Self {
+        Self { turns: Arc::clone(&others.turns), ..self }
     }
 
     /// The configured mechanisms by which somebody can log in. Where the file cannot be read,

@@ -26,7 +26,7 @@ use crate::sys::clock;
 use crate::sys::disk::Disk;
 use crate::sys::files::with_path;
 
-use certificate::Certificate;
+use certificate::{Certificate, Part};
 use files::{Files, Octets, Unreadable};
 
 /// The folder in `[server] state` where a certificate of our own is.
@@ -91,10 +91,18 @@ impl Certificates {
     /// The certificate that the settings name. To be made while the process still is root, who
     /// may read files that nobody else may.
     pub fn new(settings: &Settings) -> Self {
+        let certificates = Self::named_by(settings);
+        if certificates.is_needed && !certificates.uses_own() {
+            certificates.state().from_start = certificates.named.load().ok();
+        }
+        certificates
+    }
+
+    fn named_by(settings: &Settings) -> Self {
         let listeners = || settings.listeners.iter().filter(|it| it.tls != ListenerTls::None);
         let own_folder = settings.server.state.join(OWN_FOLDER);
         let [own_certificate, own_key] = self_signed::paths(&own_folder);
-        let certificates = Self {
+        Self {
             named: Files::new(settings.tls.certificate.clone(), settings.tls.key.clone()),
             is_configured: settings.tls.is_configured,
             own: Files::of_server(own_certificate, own_key),
@@ -103,11 +111,31 @@ impl Certificates {
             is_for_old_devices: listeners().any(|it| it.tls_minimum < TlsVersion::V1_2),
             is_needed: listeners().next().is_some(),
             state: Mutex::default(),
-        };
-        if certificates.is_needed && !certificates.uses_own() {
-            certificates.state().from_start = certificates.named.load().ok();
         }
-        certificates
+    }
+
+    /// Whether these are what the settings name, so that they can go on being shown.
+    pub fn suit(&self, settings: &Settings) -> bool {
+        let others = Self::named_by(settings);
+        let paths =
+            |files: &Files| [Part::Certificate, Part::Key].map(|part| files.path(part).to_owned());
+        paths(&self.named) == paths(&others.named)
+            && paths(&self.own) == paths(&others.own)
+            && self.is_configured == others.is_configured
+            && self.host == others.host
+            && self.is_for_old_devices == others.is_for_old_devices
+            && self.is_needed == others.is_needed
+    }
+
+    /// Looks whether the files that the settings name can be used.
+    ///
+    /// # Errors
+    /// What is wrong with which file, and what to do.
+    pub fn check(&self) -> Result<(), String> {
+        match self.is_needed && !self.uses_own() {
+            true => self.read_named().map(drop).map_err(|trouble| trouble.text),
+            false => Ok(()),
+        }
     }
 
     /// Looks whether there is a certificate to show, and makes one where there is none. To be
@@ -172,7 +200,7 @@ impl Certificates {
         {
             let usable = self.state().usable.clone();
             if let Some(certificate) = &usable {
-                self.remind(files.path(certificate::Part::Certificate), certificate);
+                self.remind(files.path(Part::Certificate), certificate);
             }
             return usable;
         }
@@ -262,7 +290,7 @@ impl Certificates {
             state.announced.clone_from(&fingerprint);
         }
         let files = if self.uses_own() { &self.own } else { &self.named };
-        let path = files.path(certificate::Part::Certificate);
+        let path = files.path(Part::Certificate);
         let until = date(certificate.validity().map_or(i64::MAX, |(_, end)| end));
         log::info!(
             "{}: the certificate for TLS, valid until {until}, SHA-256 {fingerprint}",

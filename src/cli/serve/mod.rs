@@ -1,0 +1,135 @@
+//! `mailwren serve`: the server, from binding its ports to the last delivery under way.
+//!
+//! What is made from a configuration is a [`generation`](generation): the policy of the sessions and
+//! the delivery pools. When the configuration is read again ([`reload`]), the next generation takes
+//! the place of the last one, which goes on until its last session and its last delivery have ended.
+
+mod changes;
+mod generation;
+mod listeners;
+mod milestones;
+mod reload;
+mod start;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+use super::Ran;
+use super::invocation::Invocation;
+use super::output::warn;
+use crate::config::settings::{LogReceiver, Settings};
+use crate::deliver::job::Report;
+use crate::receive::Reception;
+use crate::receive::terms::Current;
+use crate::report::log_format;
+use crate::spool::manager::{Order, Succession};
+use crate::sys::command;
+use crate::sys::process::exit;
+use crate::sys::signals::{Request, Requests};
+
+use generation::Generation;
+use listeners::Listeners;
+
+/// How long it may take to store what has come, beyond the wait for its delivery.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long deliveries under way may take once the server is told to stop. What is not done
+/// then is in the spool.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Serves until a signal says stop.
+pub(super) fn run(invocation: &mut Invocation) -> Ran {
+    invocation.no_more_arguments()?;
+    let settings = match invocation.settings() {
+        Ok(settings) => settings,
+        Err(code) => return Ok(code),
+    };
+    log_format::start(settings.log_level, settings.log_to);
+    Ok(serve(settings, &invocation.config_path(), |_| {}))
+}
+
+/// Serves with the `settings` of the file `config` until a signal says stop. Calls `once_ready` when
+/// sessions are accepted, with the first TCP address where they are.
+pub(super) fn serve(
+    settings: Settings,
+    config: &Path,
+    once_ready: impl FnOnce(Option<SocketAddr>),
+) -> u8 {
+    let log_to = settings.log_to;
+    match start::start(settings, config) {
+        Ok(mut server) => {
+            once_ready(server.listeners.first_address());
+            milestones::ready();
+            server.run();
+            exit::OK
+        }
+        Err(error) => {
+            // Who reads the log of a daemon does not see its standard error.
+            if log_to == LogReceiver::Syslog {
+                log::error!("cannot start: {error}");
+            }
+            warn(format_args!("mailwren: {error}"));
+            exit::OSERR
+        }
+    }
+}
+
+/// A server whose sockets are bound and whose threads run.
+struct Server {
+    /// The file that it is configured by.
+    config: PathBuf,
+    generation: Generation,
+    /// The reception of the sessions that begin now.
+    current: Arc<Current<Arc<Reception>>>,
+    listeners: Listeners,
+    requests: Requests,
+    orders: Sender<Order>,
+    /// Where the queue manager takes another configuration.
+    successions: Sender<Succession>,
+    /// Where the delivery threads report.
+    reports: Sender<Report>,
+    /// The longest that any session waits for its delivery.
+    longest_direct: Duration,
+    /// Nothing is ever sent here; it closes when the queue manager has returned.
+    manager_end: Receiver<()>,
+}
+
+impl Server {
+    /// Waits for signals until one says stop, then ends in order.
+    fn run(&mut self) {
+        loop {
+            match self.requests.wait() {
+                Request::Stop => break,
+                Request::RetryQueue => {
+                    log::info!("told to try the whole queue now");
+                    let _ = self.orders.send(Order::RetryAll);
+                }
+                Request::Reload => self.reload(),
+            }
+        }
+        self.stop();
+    }
+
+    fn stop(&self) {
+        let Reception { slots, at_work, is_stopping, .. } = &*self.generation.reception;
+        milestones::stopping(slots.open());
+        is_stopping.store(true, Ordering::Relaxed);
+        // What has come whole is delivered or stored, and its client told.
+        if !at_work.close(self.longest_direct + LAST_WORDS) {
+            log::warn!("stopped in the middle of messages; their clients will send them again");
+        }
+        // One that hangs on its disk takes no orders, either.
+        let _ = self.orders.send_timeout(Order::Stop, STOP_PATIENCE);
+        // Disconnected is how the end of the manager shows.
+        if self.manager_end.recv_timeout(STOP_PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            log::warn!(
+                "stopped in the middle of deliveries; they are tried again at the next start"
+            );
+            command::end_all();
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The start: ports are bound as root, privileges dropped, threads started.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{self, Path};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, bounded, unbounded};
+
+use super::Server;
+use super::generation::{Channels, Generation};
+use super::listeners::{Listeners, bind_all};
+use crate::config::settings::Settings;
+use crate::deliver::dispatch::Dispatcher;
+use crate::deliver::relay::Relay;
+use crate::receive::Reception;
+use crate::receive::at_work::AtWork;
+use crate::receive::logins::Logins;
+use crate::receive::pickup::Pickup;
+use crate::receive::queue_runs::QueueRuns;
+use crate::receive::slots::Slots;
+use crate::receive::terms::Current;
+use crate::receive::threads::SessionThreads;
+use crate::receive::tls::Certificates;
+use crate::route::local::LocalRouter;
+use crate::spool::manager::{Manager, Order};
+use crate::spool::store::Spool;
+use crate::spool::wake;
+use crate::sys::files::{make_folder_for, make_or_take_folder_for};
+use crate::sys::identity::{self, Privileges};
+use crate::sys::network::NetworkWatch;
+use crate::sys::process::{self, exit};
+use crate::sys::signals::Requests;
+use crate::sys::users;
+
+/// The stack of the threads that are neither a session's nor a delivery's.
+const STACK: usize = 256 << 10;
+/// How often mail looks for a network where the kernel does not tell of one.
+const UNWATCHED_NETWORK_PAUSE: Duration = Duration::from_secs(60);
+
+/// Starts a server with the settings of the file `config`.
+pub(super) fn start(settings: Settings, config: &Path) -> io::Result<Server> {
+    process::raise_file_limit();
+    let config = path::absolute(config)?;
+    let requests = Requests::new()?;
+    let bound = bind_all(&settings)?;
+    let certificates = Arc::new(Certificates::new(&settings));
+    drop_privileges(&settings)?;
+    let settings = Arc::new(settings);
+    let spool = Spool::open(&settings.server.spool)?;
+    bound.log_addresses();
+    process::apart(|| certificates.prepare());
+    let queued = spool.found()?;
+    let router = Arc::new(LocalRouter::new(&settings));
+
+    let queue = &settings.queue;
+    let channels = Channels::new(queue);
+    let (reports, results) = unbounded();
+    let (orders, manager_orders) = bounded(16);
+    let (successions, taken) = bounded(0);
+    let relay = Relay::new(&settings).with_orders(orders.clone());
+    process::release_start();
+    let [local_jobs, relay_jobs] = channels.senders();
+    let pauses = queue.retry.clone();
+    let mut dispatcher = Dispatcher::new(local_jobs, relay_jobs, queue.relay_workers, pauses);
+    if let Err(error) = watch_network(orders.clone()) {
+        log::info!("the kernel does not tell of the network, which is tried now and then: {error}");
+        dispatcher = dispatcher.with_network_pause(UNWATCHED_NETWORK_PAUSE);
+    }
+    let (manager, intake) = Manager::new(Arc::clone(&settings), Arc::clone(&spool), dispatcher);
+    let manager = manager.with_successions(taken);
+    let server = &settings.server;
+    let reception = Reception {
+        slots: Slots::new(server.max_sessions, server.max_sessions_per_client),
+        logins: Arc::new(Logins::new(&settings)),
+        settings: Arc::clone(&settings),
+        router,
+        certificates,
+        spool,
+        intake,
+        queue_runs: Arc::new(QueueRuns::new(orders.clone())),
+        threads: SessionThreads::default(),
+        at_work: Arc::new(AtWork::default()),
+        is_stopping: Arc::new(AtomicBool::new(false)),
+    };
+    let generation = Generation::first(reception, relay, &channels);
+    generation.start_pools(&channels, &reports)?;
+    // From here on it is the manager who has the senders.
+    drop(channels);
+    let (at_end, manager_end) = bounded::<()>(0);
+    log::info!("{} messages in the queue", queued.len());
+    spawn("queue", move || {
+        let work = || manager.run(queued, &results, &manager_orders);
+        if catch_unwind(AssertUnwindSafe(work)).is_err() {
+            // Taking mail that nobody delivers would be worse than a restart.
+            log::error!("internal error in the queue manager; the server ends, its mail is safe");
+            std::process::exit(exit::SOFTWARE.into());
+        }
+        drop(at_end);
+    })?;
+
+    let listener = wake::Listener::open(&settings.server.spool)?;
+    let wishes = orders.clone();
+    spawn("wake", move || listener.run(&wishes))?;
+
+    let listeners = Listeners::open(bound, &generation.reception)?;
+    let current = Arc::new(Current::new(Arc::clone(&generation.reception)));
+    match Pickup::new(Arc::clone(&current)) {
+        Ok(pickup) => spawn("pickup", move || pickup.run())?,
+        Err(error) => log::error!(
+            "{error}; what sendmail is given while no server runs is refused: remove the folder, or \
+             give it to the server's account"
+        ),
+    }
+    Ok(Server {
+        config,
+        longest_direct: settings.queue.direct,
+        generation,
+        current,
+        listeners,
+        requests,
+        orders,
+        successions,
+        reports,
+        manager_end,
+    })
+}
+
+/// Starts the thread that tells the queue manager when there may be a network again.
+fn watch_network(orders: Sender<Order>) -> io::Result<()> {
+    let mut watch = NetworkWatch::new()?;
+    spawn("network", move || {
+        while let Ok(()) = watch.wait() {
+            // Waits for a busy manager: it would not learn of this network again.
+            if orders.send(Order::RetryForNetwork).is_err() {
+                return;
+            }
+        }
+        log::warn!("the kernel no longer tells of the network");
+    })
+}
+
+/// Becomes the server's account, which first gets the folders that it writes.
+fn drop_privileges(settings: &Settings) -> io::Result<()> {
+    let server = &settings.server;
+    if rustix::process::geteuid().is_root()
+        && let Some(account) = users::by_name(&server.user)?
+    {
+        make_folder_for(&server.spool, account.uid, account.gid)?;
+        // Without it there is no certificate of our own, but mail flows.
+        if let Err(error) = make_or_take_folder_for(&server.state, account.uid, account.gid) {
+            log::error!("{error}; name a folder in [server] state that {} can write", account.name);
+        }
+    }
+    match identity::drop_privileges(&server.user)? {
+        Privileges::Ordinary => {
+            log::debug!("not started as root: mailboxes of other accounts cannot be written")
+        }
+        Privileges::Root => log::warn!("running as root, as [server] user says"),
+        Privileges::Dropped(account) => log::debug!("running as {}", account.name),
+    }
+    Ok(())
+}
+
+/// Starts a thread that is neither a session's nor a delivery's.
+pub(super) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().name(name.into()).stack_size(STACK).spawn(work).map(drop)
+}
