@@ -19,7 +19,7 @@ help:
 	@echo 'make install      put it into PREFIX=$(PREFIX), below DESTDIR='
 	@echo 'make uninstall    take it away again, but for configuration and mail'
 	@echo 'make deb          make a Debian package of it; ARCH= and BINARY= for another machine'
-	@echo 'make from-nothing from an empty Debian to root'"'"'s mail at a provider, in minutes'
+	@echo 'make from-nothing show it: an empty Debian, setup, and cron has mail at a provider'
 	@echo 'make lint         check the format, the lints and the links of the documentation'
 	@echo 'make check-tools  say which programs are missing for the build and the tests'
 	@echo 'make clean        remove everything that was built'

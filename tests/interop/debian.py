@@ -19,6 +19,7 @@ from harness import ROOT, binary, program, run, wait_for
 from host import PATH, make_devices
 
 FOLDER = ROOT / "target/test-tools/debian"
+BUILD = ROOT / "tests/interop/build-debian"
 NAME = "pi.test"
 
 
