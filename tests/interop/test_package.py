@@ -30,7 +30,8 @@ def test_lintian():
         debian.path("/tmp/debian/control").write_text(
             "Source: mailwren\n\nPackage: mailwren\nArchitecture: any\n")
         debian.run(["dpkg-deb", "--extract", inside, "/tmp/debian/mailwren"])
-        known = debian.run(["sh", "-c", "cd /tmp && exec dpkg-shlibdeps -O debian/mailwren/usr/sbin/mailwren"])
+        known = debian.run(["sh", "-c", "cd /tmp && exec dpkg-shlibdeps -O "
+                            "debian/mailwren/usr/sbin/mailwren"])
         for name, version in re.findall(r"([\w.-]+) \(>= ([\w.]+)\)", known):
             ours = re.search(rf"{name} \(>= ([\w.]+)\)", control)
             assert ours and re.fullmatch(rf"{re.escape(version)}(\.0)*", ours[1]), (known, control)
@@ -103,6 +104,34 @@ def test_life():
 
 
 @own_debian
+def test_systemd():
+    """systemd is told to start it, in an upgrade to start the service anew while its sockets stay, and
+    what a person has disabled stays disabled."""
+    with Debian() as debian:
+        first, second = (debian.bring(package(debian.dir, version)) for version in ("0.9-1", "0.9-2"))
+        # As where systemd runs, but for it: what it is told is written down. Links of units are made by
+        # deb-systemd-helper, which leaves it to systemctl where there is one.
+        debian.path("/run/systemd/system").mkdir(parents=True)
+        for name in ("deb-systemd-invoke", "systemd-sysusers", "systemd-tmpfiles"):
+            stub = debian.path(f"/usr/bin/{name}")
+            stub.write_text(f'#!/bin/sh\necho "$*" >>/tmp/{name}\n')
+            stub.chmod(0o755)
+        debian.install(first)
+        units = [name for name in ("mailwren.socket", "mailwren.service")
+                 if debian.path(f"/usr/lib/systemd/system/{name}").exists()]
+        assert told(debian) == [f"start {name}" for name in units], told(debian)
+        wanted = debian.path("/etc/systemd/system/multi-user.target.wants/mailwren.service")
+        assert wanted.is_symlink()
+        wanted.unlink()
+        debian.install(second)
+        assert told(debian)[len(units):] == \
+            ["start mailwren.socket"] * (len(units) - 1) + ["restart mailwren.service"], told(debian)
+        assert not wanted.is_symlink()
+        debian.apt("purge", "mailwren")
+        assert told(debian)[-1] == "stop mailwren*.socket mailwren.service", told(debian)
+
+
+@own_debian
 def test_purge_keeps_mail():
     """A purge leaves mail that was never delivered, and the account that it belongs to, and says so."""
     with Debian() as debian:
@@ -164,6 +193,11 @@ def test_make_install():
         (folder / "opt/wren/sbin/sendmail").write_text("another's\n")
         said = run([*make, "install"], expect=2)
         assert "another mail server" in said and not (folder / "opt/wren/sbin/mailwren").exists(), said
+
+
+def told(debian):
+    """What systemd was told to do with units."""
+    return debian.path("/tmp/deb-systemd-invoke").read_text().splitlines()
 
 
 def restart(debian):
