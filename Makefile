@@ -1,14 +1,25 @@
-# What a person types: `make demo` to see it work, `make test` to see that it does.
+# What a person types: `make demo` to see it work, `make test` to see that it does, `make install`
+# or `make deb` to have it.
 
 TOOLS := tests/interop/install-tools
 BINARY := target/release/mailwren
+# Where it is installed. DESTDIR is the root of a package; the configuration is always in /etc.
+DESTDIR :=
+PREFIX := /usr/local
+# Of the Debian package: the architecture of BINARY, and the version.
+ARCH := $(shell dpkg --print-architecture 2>/dev/null)
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)-1
 
-.PHONY: help demo test build lint check-tools interop clean
+.PHONY: help demo test build lint check-tools interop from-nothing install uninstall deb clean
 
 help:
 	@echo 'make demo         build and run a mail server on 127.0.0.1:2525, without configuration'
 	@echo 'make test         install what the tests need, and run them all'
 	@echo 'make build        build $(BINARY)'
+	@echo 'make install      put it into PREFIX=$(PREFIX), below DESTDIR='
+	@echo 'make uninstall    take it away again, but for configuration and mail'
+	@echo 'make deb          make a Debian package of it; ARCH= and BINARY= for another machine'
+	@echo 'make from-nothing show it: an empty Debian, setup, and cron has mail at a provider'
 	@echo 'make lint         check the format, the lints and the links of the documentation'
 	@echo 'make check-tools  say which programs are missing for the build and the tests'
 	@echo 'make clean        remove everything that was built'
@@ -36,6 +47,19 @@ lint:
 # The tests against real programs alone; `tests/interop/run PATTERN…` runs some of them.
 interop: build
 	tests/interop/run
+
+# The package in a Debian of its own: setup, a job of cron that fails, and its mail at a provider.
+from-nothing:
+	tests/interop/from-nothing
+
+install:
+	DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' etc/install $(BINARY)
+
+uninstall:
+	DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' etc/install --remove
+
+deb:
+	etc/debian/build $(BINARY) $(ARCH) $(VERSION)
 
 check-tools:
 	$(TOOLS) --check build test

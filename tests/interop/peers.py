@@ -156,9 +156,9 @@ def sink(*arguments, cwd=None):
 
 
 @contextlib.contextmanager
-def dnsmasq(*records):
+def dnsmasq(*records, port=None):
     """dnsmasq with these records and no others; gives `127.0.0.1:PORT`."""
-    port = harness.free_port()
+    port = port or harness.free_port()
     command = [
         harness.program("dnsmasq"), "--no-daemon", "--conf-file=/dev/null", "--no-hosts",
         "--no-resolv", "--bind-interfaces", "--listen-address=127.0.0.1", f"--port={port}",
