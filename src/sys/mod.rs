@@ -19,3 +19,4 @@ pub mod terminal;
 mod trail;
 pub mod users;
 pub mod watched;
+pub mod whole_file;
