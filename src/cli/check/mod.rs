@@ -5,7 +5,7 @@ pub(super) mod aliases;
 mod certificate;
 pub(super) mod findings;
 mod rewrite;
-mod rights;
+pub(super) mod rights;
 mod root;
 mod secrets;
 mod smarthost;
