@@ -3,6 +3,7 @@
 
 use std::io::ErrorKind;
 
+use super::wish::written;
 use crate::config::settings::{ClientTls, HostPort, Smarthost};
 use crate::deliver::conversation::{Cause, ConnectionError};
 use crate::deliver::relay::trial::Stopped;
@@ -109,9 +110,9 @@ impl Tried<'_> {
 
     /// The flag with the port that people use where this one does not work.
     fn other_port(&self) -> String {
-        let HostPort { host, port } = self.host;
-        let other = if *port == 587 { 465 } else { 587 };
-        format!("--smarthost {host}:{other}")
+        let port = if self.host.port == 587 { 465 } else { 587 };
+        let other = HostPort { host: self.host.host.clone(), port };
+        format!("--smarthost {}", written(&other))
     }
 
     fn after(&self, error: &ConnectionError) -> (u8, String) {
@@ -266,4 +267,67 @@ impl Tried<'_> {
 
 fn advice(code: u8, what: String, remedy: String) -> Advice {
     Advice { code, what, remedy }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::smtp::reply_parser::PeerReply;
+    use crate::smtp::reply_parser::ReplyParser;
+
+    fn reply(text: &[u8]) -> PeerReply {
+        let mut parser = ReplyParser::new();
+        parser.feed(text);
+        parser.next_reply().unwrap().unwrap()
+    }
+
+    fn said(host: &str, port: u16, stopped: &Stopped) -> (u8, String) {
+        let host = HostPort { host: host.parse().unwrap(), port };
+        let smarthost = Smarthost::new(vec![host.clone()], ClientTls::StartTls);
+        let sender = "me@x.test".parse().unwrap();
+        let tried = Tried { smarthost: &smarthost, host: &host, sender: &sender, recipient: None };
+        let Advice { code, what, remedy } = tried.advice(stopped);
+        (code, format!("{what}\n{remedy}"))
+    }
+
+    fn session(cause: Cause) -> Stopped {
+        let error = ConnectionError { cause, is_content_sent: false, is_in_login: false };
+        Stopped::Session("mx.test[192.0.2.1]:587".to_owned(), Box::new(error))
+    }
+
+    #[test]
+    fn what_no_test_can_wait_for_is_told_too() {
+        let io = |kind: ErrorKind| Stopped::Unreachable("[192.0.2.1]:587".into(), kind.into());
+        for (stopped, code, words) in [
+            (Stopped::NoAddress(DnsError::Temporary("no answer".into())), 75, "/etc/resolv.conf"),
+            (Stopped::NoAddress(DnsError::NoNetwork("no route".into())), 75, "ip route"),
+            (Stopped::NoAddress(DnsError::NoSuchDomain), 69, "there is no host smtp.gmail.com"),
+            (io(ErrorKind::TimedOut), 75, "try --smarthost smtp.gmail.com:465"),
+            (io(ErrorKind::NetworkUnreachable), 75, "has a network with a way to"),
+            (session(Cause::TooSlow(Awaited::Greeting)), 75, "give --tls implicit"),
+            (session(Cause::Tls(TlsError::TooOld)), 69, "nothing below TLS 1.2"),
+            (session(Cause::Injected), 75, "ask who runs smtp.gmail.com"),
+        ] {
+            let (found, text) = said("smtp.gmail.com", 587, &stopped);
+            assert!(found == code && text.contains(words), "{words} is not in {text}");
+        }
+    }
+
+    #[test]
+    fn a_refused_login_is_told_what_the_provider_wants() {
+        let refused = || {
+            let reply = reply(b"535 5.7.8 no\r\n");
+            session(Cause::Ended(Ending::Login(LoginError::Refused {
+                reply,
+                words: String::new(),
+            })))
+        };
+        let (code, text) = said("smtp.gmail.com", 587, &refused());
+        assert!(code == 77 && text.contains("app password, made in the settings"), "{text}");
+        let (_, text) = said("mx.test", 587, &refused());
+        assert!(
+            text.ends_with("an account with two-factor login may want an app password"),
+            "{text}"
+        );
+    }
 }

@@ -60,7 +60,7 @@ pub(super) fn ask(now: &Standing, wish: &mut Wish, answers: &mut dyn Answers) ->
              for no smarthost.",
             names.join(", ")
         ));
-        let default = smarthost.map(|it| it.hosts[0].to_string());
+        let default = smarthost.map(|it| wish::written(&it.hosts[0]));
         let tls = wish.tls;
         wish.exit =
             question(answers, "Provider or server", default.or(Some("none".into())), |text| {

@@ -19,12 +19,13 @@ use super::Ran;
 use super::check::rights;
 use super::invocation::Invocation;
 use super::output::{say, warn};
-use crate::config::settings::Users;
+use crate::mail::address::{Domain, Mailbox};
 use crate::route::aliases::{AliasTable, Key};
+use crate::route::local::LocalRouter;
 use crate::route::targets::Target;
 use crate::smtp::sasl::MAX_SECRET;
 use crate::sys::process::exit;
-use crate::sys::{terminal, users};
+use crate::sys::terminal;
 
 use dialogue::Person;
 use plan::Plan;
@@ -44,16 +45,34 @@ type Failure = (u8, String);
 /// Sets the host up.
 pub(super) fn run(invocation: &mut Invocation) -> Ran {
     let (wish, manner) = wish::read(invocation)?;
-    Ok(match set_up(invocation, wish, manner) {
-        Ok(()) => exit::OK,
+    let (now, plan) = match prepare(invocation, wish, manner) {
+        Ok(Some(prepared)) => prepared,
+        Ok(None) => return Ok(exit::OK),
         Err((code, text)) => {
             warn(format_args!("mailwren setup: {text}\nNothing was written."));
+            return Ok(code);
+        }
+    };
+    Ok(match writing::run(&now, &plan) {
+        Ok(()) => {
+            tell("written:", &plan);
+            say(reload::tell(&plan.settings));
+            exit::OK
+        }
+        Err((code, text)) => {
+            let what = "The configuration is as it was; the password and the alias may be new";
+            warn(format_args!("mailwren setup: {text}\n{what}. Run it again when that is mended."));
             code
         }
     })
 }
 
-fn set_up(invocation: &Invocation, mut wish: Wish, manner: Manner) -> Result<(), Failure> {
+/// All that comes before the first file is written; `None` where none is to be.
+fn prepare(
+    invocation: &Invocation,
+    mut wish: Wish,
+    manner: Manner,
+) -> Result<Option<(Standing, Plan)>, Failure> {
     let now = Standing::read(invocation)?;
     if let Some(root) = &wish.root {
         let target =
@@ -71,59 +90,59 @@ fn set_up(invocation: &Invocation, mut wish: Wish, manner: Manner) -> Result<(),
                 dialogue::ask(&now, &mut wish, &mut Person).map_err(|error| of_answer(&error))?
             }
         }
-        let plan = Plan::new(&now, &wish)?;
-        match finish(&now, &plan, manner) {
-            Err((exit::USAGE | exit::OSERR | exit::CONFIG, text)) => {
-                return Err((exit::CONFIG, text));
-            }
-            Err((_, text)) if !manner.asks_nothing && terminal::is_there() => {
+        let plan = plan(&now, &wish)?;
+        match is_to_be_written(&plan, manner) {
+            Ok(is_wanted) => return Ok(is_wanted.then_some((now, plan))),
+            Err((exit::UNAVAILABLE | exit::TEMPFAIL | exit::NOPERM, text))
+                if !manner.asks_nothing && terminal::is_there() =>
+            {
                 warn(format_args!(
                     "{text}\nOnce more, then; Ctrl-C ends it, and nothing is written."
                 ));
                 wish = flags.clone();
             }
-            result => return result,
+            Err(failure) => return Err(failure),
         }
     }
 }
 
-/// Tries what is planned, and writes it.
-fn finish(now: &Standing, plan: &Plan, manner: Manner) -> Result<(), Failure> {
+/// What is to be written, with everything that it needs on this host.
+fn plan(now: &Standing, wish: &Wish) -> Result<Plan, Failure> {
+    let mut plan = Plan::new(now, wish)?;
     writing::check_account(&plan.settings)?;
-    check_ca(plan)?;
-    let password = match &plan.password {
-        Some((path, password)) if !writing::is_in_place(path, password, &plan.settings)? => {
-            Some(format!("{}: the password", path.display()))
-        }
-        _ => None,
-    };
-    let changes: Vec<_> = password.iter().chain(&plan.changes).collect();
-    let is_new = plan.config.is_some() && !now.config.exists();
-    if changes.is_empty() && !is_new && manner.asks_nothing {
-        say("nothing to change: the files say all of this already");
-        return Ok(());
+    check_ca(&plan)?;
+    if let Some((path, password)) = &plan.password
+        && !writing::is_in_place(path, password, &plan.settings)?
+    {
+        plan.changes.insert(0, format!("{}: the password", path.display()));
     }
-    if !manner.is_dry && !manner.is_untried {
+    if !now.config.exists() {
+        plan.changes.push(format!("{}: all else as it is shipped", now.config.display()));
+    }
+    Ok(plan)
+}
+
+/// Tries what is planned, unless that is not wanted; whether there is anything to write then.
+/// Without questions and changes nobody wants to know whether it works.
+fn is_to_be_written(plan: &Plan, manner: Manner) -> Result<bool, Failure> {
+    let is_same = plan.changes.is_empty();
+    let is_idle = is_same && manner.asks_nothing;
+    if !(manner.is_dry || manner.is_untried || is_idle) {
         trial::run(plan)?;
     }
-    if changes.is_empty() && !is_new {
+    if is_same {
         say("nothing to change: the files say all of this already");
-        return Ok(());
+    } else if manner.is_dry {
+        tell("this would be written:", plan);
     }
-    if !manner.is_dry {
-        writing::run(now, plan)?;
-    }
-    say(if manner.is_dry { "this would be written:" } else { "written:" });
-    if is_new {
-        say(format_args!("  {}: a new configuration", now.config.display()));
-    }
-    for change in changes {
+    Ok(!is_same && !manner.is_dry)
+}
+
+fn tell(head: &str, plan: &Plan) {
+    say(head);
+    for change in &plan.changes {
         say(format_args!("  {change}"));
     }
-    if !manner.is_dry {
-        say(reload::tell(&plan.settings));
-    }
-    Ok(())
 }
 
 /// Without questions: what follows from what was said, and what is missing.
@@ -131,29 +150,27 @@ fn complete(now: &Standing, wish: &mut Wish) -> Result<(), Failure> {
     let missing =
         |what: &str| Err((exit::USAGE, format!("{what}; or leave --yes out to be asked")));
     let before = now.settings.smarthost.as_ref();
+    // On a host without a smarthost root's mail may go elsewhere, too.
+    let is_about_root = Wish { root: None, ..wish.clone() } == Wish::default();
     let is_relayed = match &wish.exit {
         Some(exit) => *exit != Exit::None,
-        None if before.is_some() => true,
-        None if *wish == (Wish { root: wish.root.clone(), ..Wish::default() })
-            && wish.root.is_some() =>
+        None if before.is_none()
+            && !(is_about_root && wish.root.is_some() && now.config.exists()) =>
         {
-            false
+            return missing("where mail goes is missing: give --smarthost HOST:PORT, or none");
         }
-        None => return missing("where mail goes is missing: give --smarthost HOST:PORT, or none"),
+        None => before.is_some(),
     };
-    let has_login = before.is_some_and(|it| it.login.is_some());
-    if is_relayed && wish.user.is_none() && !has_login && wish.exit.is_some() && before.is_none() {
+    if is_relayed && wish.user.is_none() && before.is_none() {
         return missing("the account is missing: give --user NAME, or --user '' for no login");
     }
     let is_new = wish.exit.is_some() || wish.user.is_some();
-    if is_relayed && wish.sender.is_none() && now.settings.rewrite.sender.is_none() && is_new {
-        match wish.user.as_deref() {
+    if is_relayed && is_new && wish.sender.is_none() && now.settings.rewrite.sender.is_none() {
+        match wish.user.as_deref().map(|user| (user, wish::sender(user))) {
             // A relay without a login takes any sender.
-            Some("") | None => {}
-            Some(user) => match wish::sender(user) {
-                Ok(sender) => wish.sender = Some(sender),
-                Err(_) => return missing("the sender is missing: give --sender ADDRESS"),
-            },
+            None | Some(("", _)) => {}
+            Some((_, Ok(sender))) => wish.sender = Some(sender),
+            Some((_, Err(_))) => return missing("the sender is missing: give --sender ADDRESS"),
         }
     }
     if wish.root.is_none() && now.root.is_none() {
@@ -174,12 +191,12 @@ fn root_target(now: &Standing, text: &str) -> Result<String, String> {
         Target::Name(name) if name.as_str().eq_ignore_ascii_case("root") => {
             return Err("root's mail would go round in a circle; name somebody else".to_owned());
         }
-        Target::Name(name) if now.settings.local.users == Users::System => {
-            if users::by_name(name.as_str()).ok().flatten().is_none() {
-                return Err(bad());
-            }
+        Target::Name(name) => {
+            let origin = now.settings.server.domains.origin().clone();
+            let mailbox = Mailbox::new(name.clone(), Domain::Name(origin));
+            let user = LocalRouter::new(&now.settings).user(&mailbox);
+            user.map_err(|failure| failure.text)?.ok_or_else(bad)?;
         }
-        Target::Name(_) => {}
         _ => return Err(bad()),
     }
     Ok(target.to_string())

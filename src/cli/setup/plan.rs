@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::standing::Standing;
 use super::wish::{Exit, Password, SUBMISSIONS, TLS, Wish};
-use super::{Failure, root_alias};
+use super::{Failure, root_alias, wish};
 use crate::config;
 use crate::config::edit::Editor;
 use crate::config::settings::{ClientTls, HostPort, SecretSource, Settings};
@@ -107,7 +107,7 @@ fn edit_smarthost(file: &mut File<'_>, now: &Standing, wish: &Wish) -> Result<()
     };
     let is_other = wish.exit.is_some() && before.is_none_or(|it| it.hosts != [host.clone()]);
     if is_other {
-        file.set(SECTION, "host", &host.to_string())?;
+        file.set(SECTION, "host", &wish::written(&host))?;
     }
     edit_tls(file, &host, wish.tls, is_other)?;
     match wish.user.as_deref() {
@@ -180,7 +180,7 @@ fn check_login(now: &Standing, wish: &Wish, is_other_host: bool) -> Result<(), S
     Ok(())
 }
 
-/// Whether the login of the new settings is the old one's, so that its secret is in place.
+/// The password that is not in its file yet.
 pub(super) fn secret_of(plan: &Plan) -> Option<SecretSource> {
     let (_, password) = plan.password.as_ref()?;
     Some(SecretSource::Inline(password.0.clone()))

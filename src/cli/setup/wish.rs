@@ -2,6 +2,7 @@
 //! not said stays `None`, and so does what the files say about it.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::providers;
@@ -106,6 +107,14 @@ pub(super) fn read_exit(text: &str, tls: Option<ClientTls>) -> Result<Exit, Stri
         _ => known_port.unwrap_or(SUBMISSION),
     };
     Ok(Exit::Smarthost(HostPort { host, port: port.unwrap_or(usual) }))
+}
+
+/// A host as the configuration and the command line have it.
+pub(super) fn written(host: &HostPort) -> String {
+    match host.host {
+        Domain::Literal(address) => SocketAddr::new(address, host.port).to_string(),
+        Domain::Name(_) => host.to_string(),
+    }
 }
 
 /// An address that others can answer to.

@@ -14,7 +14,7 @@ use crate::sys::process::exit;
 use crate::sys::whole_file::{self, Found, Owner, Rights};
 use crate::sys::{files, users};
 
-/// Writes what the plan says and the files do not; a line for each that has changed.
+/// Writes what the plan says and the files do not.
 ///
 /// # Errors
 /// When the account of the server is not there, or a file cannot be written.
