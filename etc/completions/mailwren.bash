@@ -6,25 +6,26 @@ _mailwren() {
     local command='' verb='' words='' at
     COMPREPLY=()
     case $previous in
-        --config) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
+        --ca|--config) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
         --dir) mapfile -t COMPREPLY < <(compgen -d -- "$word"); return ;;
-        --from|--listen|--to) return ;;
+        --from|--listen|--root|--sender|--smarthost|--tls|--to|--user) return ;;
     esac
     for ((at = 1; at < COMP_CWORD; at++)); do
         case ${COMP_WORDS[at]} in
-            --config|--dir|--from|--listen|--to) ((at++)) ;;
+            --ca|--config|--dir|--from|--listen|--root|--sender|--smarthost|--tls|--to|--user) ((at++)) ;;
             -*) ;;
             *) if [[ -z $command ]]; then command=${COMP_WORDS[at]}
                elif [[ -z $verb ]]; then verb=${COMP_WORDS[at]}; fi ;;
         esac
     done
     case $command in
-        '') words='--config --help --version help serve demo sendmail check route aliases passwd queue' ;;
-        help) words='serve demo sendmail check route aliases passwd queue' ;;
+        '') words='--config --help --version help serve demo sendmail check setup route aliases passwd queue' ;;
+        help) words='serve demo sendmail check setup route aliases passwd queue' ;;
         serve) words='--config --help' ;;
         demo) words='--config --help --listen --dir' ;;
         sendmail) words='--config --help' ;;
         check) words='--config --help' ;;
+        setup) words='--config --help --smarthost --user --password-stdin --root --sender --tls --ca --yes --no-test --dry-run' ;;
         route) words='--config --help' ;;
         aliases) words='--config --help' ;;
         passwd) words='--config --help --delete' ;;

@@ -17,6 +17,7 @@ _mailwren() {
             'demo:try it\: no configuration, no privileges, mail for anybody into a folder'
             'sendmail:submit a message from standard input, as programs call sendmail'
             'check:read the configuration and say what is wrong, file\:line\: what, what to do'
+            'setup:ask for the provider, the account and where root'\''s mail goes; try it, then write it'
             'route:say where mail to each address would go, sending nothing'
             'aliases:read the alias files and say what is wrong, file\:line\: what, what to do'
             'passwd:set the password of an account of the users file, or remove the account'
@@ -46,6 +47,21 @@ _mailwren() {
             _arguments \
                 '--config[the configuration, if it is not the usual one]:FILE:_files' \
                 '--help[what the command does]' \
+                '*: : ' ;;
+        setup)
+            _arguments \
+                '--config[the configuration, if it is not the usual one]:FILE:_files' \
+                '--help[what the command does]' \
+                '--smarthost[who takes mail; a provider'\''s name, or none]:HOST\:PORT: ' \
+                '--user[the account there; empty for no login]:NAME: ' \
+                '--password-stdin[the password is the first line of standard input]' \
+                '--root[where root'\''s mail goes]:ADDRESS: ' \
+                '--sender[the address that this host'\''s mail comes from]:ADDRESS: ' \
+                '--tls[starttls, implicit, opportunistic or none, if not as the port says]:HOW: ' \
+                '--ca[the certificates, PEM, to trust instead of the system'\''s]:FILE:_files' \
+                '--yes[ask nothing]' \
+                '--no-test[try nothing\: for a host that has no network yet]' \
+                '--dry-run[say what would be written; try and write nothing]' \
                 '*: : ' ;;
         route)
             _arguments \

@@ -3,7 +3,7 @@
 //! against, which `mailwren help --table` prints it for.
 
 use super::invocation::Invocation;
-use super::{Ran, aliases, check, demo, passwd, queue, route, sendmail, serve};
+use super::{Ran, aliases, check, demo, passwd, queue, route, sendmail, serve, setup};
 
 /// A command, what may follow its name, and what it does.
 #[derive(Debug)]
@@ -102,6 +102,30 @@ pub(super) static COMMANDS: &[Command] = &[
         verbs: &[],
         notes: "",
         run: check::run,
+    },
+    Command {
+        name: "setup",
+        operands: "",
+        does: "ask for the provider, the account and where root's mail goes; try it, then write it",
+        options: &[
+            option("smarthost", "HOST:PORT", "who takes mail; a provider's name, or none"),
+            option("user", "NAME", "the account there; empty for no login"),
+            flag("password-stdin", "the password is the first line of standard input"),
+            option("root", "ADDRESS", "where root's mail goes"),
+            option("sender", "ADDRESS", "the address that this host's mail comes from"),
+            option(
+                "tls",
+                "HOW",
+                "starttls, implicit, opportunistic or none, if not as the port says",
+            ),
+            option("ca", "FILE", "the certificates, PEM, to trust instead of the system's"),
+            flag("yes", "ask nothing"),
+            flag("no-test", "try nothing: for a host that has no network yet"),
+            flag("dry-run", "say what would be written; try and write nothing"),
+        ],
+        verbs: &[],
+        notes: setup::NOTES,
+        run: setup::run,
     },
     Command {
         name: "route",

@@ -11,6 +11,7 @@ mod queue;
 mod route;
 mod sendmail;
 mod serve;
+mod setup;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;

@@ -75,6 +75,15 @@ pub(super) fn hosts(text: &str) -> Result<Vec<HostPort>, String> {
 }
 
 fn host_port(text: &str) -> Result<HostPort, String> {
+    let (host, port) = host_and_port(text)?;
+    Ok(HostPort { host, port: port.unwrap_or(SMTP_PORT) })
+}
+
+/// A host, and its port where one is given: `host`, `host:port`, an address, or `[v6]:port`.
+///
+/// # Errors
+/// A clause that says what is wrong.
+pub fn host_and_port(text: &str) -> Result<(Domain, Option<u16>), String> {
     let bad = || {
         let text = shown(text);
         format!(
@@ -82,14 +91,12 @@ fn host_port(text: &str) -> Result<HostPort, String> {
         )
     };
     if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(HostPort { host: Domain::Literal(address), port: SMTP_PORT });
+        return Ok((Domain::Literal(address), None));
     }
     let (host, port) = split_port(text).ok_or_else(bad)?;
-    let port = match port {
-        None => SMTP_PORT,
-        Some(0) => return Err(format!("{} has port 0; give 1 to 65535", shown(text))),
-        Some(port) => port,
-    };
+    if port == Some(0) {
+        return Err(format!("{} has port 0; give 1 to 65535", shown(text)));
+    }
     let host = match host.parse::<IpAddr>() {
         Ok(address) => Domain::Literal(address),
         Err(_) => Domain::Name(host.parse().map_err(|_| bad())?),
@@ -97,7 +104,7 @@ fn host_port(text: &str) -> Result<HostPort, String> {
     // Four numbers that are no address were meant as one; no top-level domain is a number.
     match host.name() {
         Some(name) if is_numeric(name.as_str()) => Err(bad()),
-        _ => Ok(HostPort { host, port }),
+        _ => Ok((host, port)),
     }
 }
 

@@ -12,6 +12,7 @@
 
 mod addresses;
 mod connections;
+pub mod edit;
 mod ini;
 pub mod keys;
 mod load;
@@ -30,5 +31,6 @@ pub mod sample;
 pub mod settings;
 mod values;
 
+pub use addresses::host_and_port;
 pub use load::{load, parse};
 pub use mistake::{ConfigError, Mistake};

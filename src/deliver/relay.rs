@@ -37,6 +37,7 @@ mod hosts;
 mod login;
 mod opening;
 mod outgoing;
+pub mod trial;
 mod trouble;
 
 use self::hosts::no_address;

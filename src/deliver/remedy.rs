@@ -71,24 +71,30 @@ fn after_refusal(host: &str, section: &str, login: &Login) -> String {
              `mechanisms = OAUTHBEARER, XOAUTH2` too"
         );
     }
-    let host = host.to_ascii_lowercase();
-    let is_its = |end: &&str| {
-        host.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-    };
     if login.mechanisms.iter().all(is_token) {
         return format!(
             "see that {} in [{section}] gives a token of this user that is good for SMTP",
             key(login)
         );
     }
-    match PROVIDERS.iter().find(|(ends, _)| ends.iter().any(is_its)) {
-        Some((_, words)) => format!("{words}; then check user and {} in [{section}]", key(login)),
+    match wish_of_provider(host) {
+        Some(words) => format!("{words}; then check user and {} in [{section}]", key(login)),
         None => format!(
             "check user and {} in [{section}]; an account with two-factor login may want an app \
              password there",
             key(login)
         ),
     }
+}
+
+/// What the provider of `host`, if it is a known one, wants instead of an ordinary password: a
+/// clause.
+pub fn wish_of_provider(host: &str) -> Option<&'static str> {
+    let host = host.to_ascii_lowercase();
+    let is_its = |end: &&str| {
+        host.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    };
+    PROVIDERS.iter().find(|(ends, _)| ends.iter().any(is_its)).map(|(_, words)| *words)
 }
 
 fn other_mechanism(offered: &str, section: &str) -> String {

@@ -124,6 +124,12 @@ impl Bell {
     }
 }
 
+/// Whether a daemon listens in the spool in `path`. Nothing is made for it.
+pub fn is_heard(path: &Path) -> bool {
+    let folder = Disk::host().open_folder(&path.join("wake"));
+    folder.is_ok_and(|folder| Bell { folder }.is_heard().unwrap_or(false))
+}
+
 fn name(order: Order) -> Option<String> {
     match order {
         Order::LookAgain(id) => Some(id.to_string()),

@@ -21,3 +21,4 @@ pub mod terminal;
 mod trail;
 pub mod users;
 pub mod watched;
+pub mod whole_file;

@@ -1,4 +1,4 @@
-//! The terminal of a person who types a secret.
+//! The terminal of a person who answers questions, some of them with a secret.
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 
@@ -32,6 +32,22 @@ pub fn read_secret(prompt: &str, max_octets: usize) -> io::Result<String> {
     };
     // The end of the line was not shown either.
     writeln!(stderr.lock())?;
+    line
+}
+
+/// Reads a line of at most `max_octets` from standard input, without its end, after `prompt`, which
+/// is shown whether or not a terminal is there.
+///
+/// # Errors
+/// As with [`read_secret`].
+pub fn read_line(prompt: &str, max_octets: usize) -> io::Result<String> {
+    let stderr = io::stderr();
+    write!(stderr.lock(), "{prompt}")?;
+    let line = line_of(io::stdin().lock(), max_octets);
+    // What is not typed is not shown, nor is the end of a line that did not come.
+    if !is_there() || line.is_err() {
+        writeln!(stderr.lock())?;
+    }
     line
 }
 

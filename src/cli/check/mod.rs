@@ -5,7 +5,7 @@ pub(super) mod aliases;
 mod certificate;
 pub(super) mod findings;
 pub(super) mod rewrite;
-mod rights;
+pub(super) mod rights;
 mod root;
 pub(super) mod secrets;
 pub(super) mod smarthost;

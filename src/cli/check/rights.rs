@@ -15,7 +15,7 @@ pub(super) fn is_for_root(error: &io::Error) -> bool {
 
 /// What is wrong with the rights of a file that the server cannot read once it has given up being
 /// root, and the command that `mend`s them. Only root can tell as whom the server will run.
-pub(super) fn unreadable(path: &Path, settings: &Settings, mend: &str) -> Option<String> {
+pub(in crate::cli) fn unreadable(path: &Path, settings: &Settings, mend: &str) -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return None;
     }

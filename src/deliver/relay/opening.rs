@@ -68,7 +68,7 @@ impl Relay {
         }
     }
 
-    fn open(
+    pub(super) fn open(
         &self,
         address: SocketAddr,
         security: Security,
@@ -86,7 +86,7 @@ impl Relay {
 
     /// The same error, with the certificate where one was refused and nobody knows what it was:
     /// a connection of its own has a look, in which nothing is said but what leads to it.
-    fn with_certificate(
+    pub(super) fn with_certificate(
         &self,
         next_hop: &NextHop,
         host: &HostPort,
@@ -117,7 +117,7 @@ fn log_opened(session: &SmtpConnection<TcpStream>, remote: &str) {
 }
 
 /// Why there is no session.
-enum Unopened {
+pub(super) enum Unopened {
     /// No connection was made.
     Unreachable(std::io::Error),
     /// It broke off before it was open.
@@ -125,7 +125,7 @@ enum Unopened {
 }
 
 /// `name[address]:port`, or `[address]:port` where no name was looked up.
-fn remote_name(host: &Domain, address: SocketAddr) -> String {
+pub(super) fn remote_name(host: &Domain, address: SocketAddr) -> String {
     let name = host.name().map(DomainName::as_str).unwrap_or_default();
     format!("{name}[{}]:{}", address.ip(), address.port())
 }

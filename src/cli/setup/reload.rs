@@ -1,0 +1,38 @@
+//! Telling a server that runs to read its configuration again.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::config::settings::Settings;
+use crate::spool::wake;
+
+/// There while systemd is the first process (sd_booted(3)).
+const SYSTEMD: &str = "/run/systemd/system";
+const UNIT: &str = "mailwren";
+
+/// Tells it, where systemd knows it; what was done, or is left to do.
+pub(super) fn tell(settings: &Settings) -> &'static str {
+    if Path::new(SYSTEMD).exists() {
+        return match (systemctl(&["is-active", "--quiet", UNIT]), systemctl(&["reload", UNIT])) {
+            (true, true) => "the server was told: it uses the new configuration from now on",
+            (true, false) => {
+                "the server does not take the new configuration: see systemctl status mailwren, then \
+                 systemctl restart mailwren"
+            }
+            _ => "the server does not run: systemctl enable --now mailwren starts it",
+        };
+    }
+    match wake::is_heard(&settings.server.spool) {
+        true => {
+            "the server runs with the old configuration: systemctl reload mailwren, or send it SIGHUP"
+        }
+        false => "the server does not run: start it, and it uses this configuration",
+    }
+}
+
+/// Whether it went well.
+fn systemctl(arguments: &[&str]) -> bool {
+    let mut command = Command::new("systemctl");
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}

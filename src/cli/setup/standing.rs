@@ -1,0 +1,94 @@
+//! What the files say now: the configuration, the alias file, and whether they could be changed.
+
+use std::path::{Path, PathBuf};
+
+use super::{Failure, root_alias};
+use crate::cli::invocation::Invocation;
+use crate::config::settings::{SecretSource, Settings};
+use crate::config::{self, sample};
+use crate::sys::process::{self, exit};
+use crate::sys::whole_file;
+
+/// The most octets of a configuration and of an alias file.
+pub(super) const MAX_FILE: u64 = 1 << 20;
+/// Where the password is kept beside the configuration.
+const PASSWORD: &str = "password";
+
+/// All of it.
+#[derive(Debug)]
+pub(super) struct Standing {
+    pub(super) config: PathBuf,
+    /// The text of the configuration; where there is none, of the shipped one.
+    pub(super) text: String,
+    pub(super) settings: Settings,
+    pub(super) aliases: Option<PathBuf>,
+    pub(super) alias_octets: Vec<u8>,
+    /// Where root's mail goes, as the alias file has it.
+    pub(super) root: Option<String>,
+}
+
+impl Standing {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// When there is a mistake in one of them, or it could not be replaced: then nothing is asked.
+    pub(super) fn read(invocation: &Invocation) -> Result<Self, Failure> {
+        let config = invocation.config_path();
+        let text = read(&config)?.unwrap_or_else(|| sample::render().into_bytes());
+        let settings = config::parse(&config.to_string_lossy(), &text, &process::host_name());
+        let settings = settings.map_err(|error| (exit::CONFIG, error.to_string()))?;
+        let text = String::from_utf8(text).map_err(|error| (exit::CONFIG, error.to_string()))?;
+        let aliases = settings.local.aliases.clone();
+        let alias_octets = match &aliases {
+            Some(path) => read(path)?.unwrap_or_default(),
+            None => Vec::new(),
+        };
+        let root = root_alias::targets(&alias_octets).map_err(|why| {
+            let path = aliases.as_deref().unwrap_or(Path::new("")).display();
+            (exit::CONFIG, format!("{path}: {why}"))
+        })?;
+        let standing = Self { config, text, settings, aliases, alias_octets, root };
+        standing.check_rights()?;
+        Ok(standing)
+    }
+
+    /// The file that has the password, or will have it.
+    pub(super) fn password_file(&self) -> PathBuf {
+        let login = self.settings.smarthost.as_ref().and_then(|it| it.login.as_ref());
+        match login.map(|login| &login.secret) {
+            Some(SecretSource::File(path)) => path.clone(),
+            _ => {
+                let beside = self.config.with_file_name(PASSWORD);
+                std::path::absolute(&beside).unwrap_or(beside)
+            }
+        }
+    }
+
+    fn check_rights(&self) -> Result<(), Failure> {
+        let password = self.password_file();
+        for path in
+            [Some(&self.config), self.aliases.as_ref(), Some(&password)].into_iter().flatten()
+        {
+            whole_file::check_replaceable(path).map_err(|error| of_file(&error))?;
+        }
+        Ok(())
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
+    let found = whole_file::look(path, MAX_FILE).map_err(|error| of_file(&error))?;
+    Ok(found.map(|found| found.octets))
+}
+
+/// A file that cannot be had or changed.
+pub(super) fn of_file(error: &std::io::Error) -> Failure {
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            (exit::NOPERM, format!("{error}; run it as root: sudo mailwren setup"))
+        }
+        std::io::ErrorKind::ReadOnlyFilesystem => {
+            (exit::OSERR, format!("{error}; mount it for writing first"))
+        }
+        _ => (exit::OSERR, error.to_string()),
+    }
+}

@@ -1,0 +1,190 @@
+//! The dialogue by a script, and what comes of answers and flags.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+
+use super::dialogue::Answers;
+use super::*;
+use crate::config;
+
+/// Answers, and what was asked and said.
+struct Script {
+    answers: VecDeque<&'static str>,
+    asked: Vec<String>,
+}
+
+impl Script {
+    fn new(answers: &[&'static str]) -> Self {
+        Self { answers: answers.iter().copied().collect(), asked: Vec::new() }
+    }
+}
+
+impl Answers for Script {
+    fn line(&mut self, question: &str) -> io::Result<String> {
+        self.asked.push(question.to_owned());
+        let answer = self.answers.pop_front().map(str::to_owned);
+        answer.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    fn secret(&mut self, question: &str) -> io::Result<String> {
+        self.line(question)
+    }
+
+    fn say(&mut self, text: &str) {
+        self.asked.push(text.to_owned());
+    }
+}
+
+fn standing(text: &str, aliases: &str) -> Standing {
+    let text = format!("[server]\nhostname = pi.home.example\nuser = root\n{text}");
+    Standing {
+        config: PathBuf::from("/nowhere/mailwren.ini"),
+        settings: config::parse("x", text.as_bytes(), "pi").unwrap(),
+        text,
+        aliases: Some(PathBuf::from("/nowhere/aliases")),
+        alias_octets: aliases.into(),
+        root: root_alias::targets(aliases.as_bytes()).unwrap(),
+    }
+}
+
+const SET: &str = "[smarthost]\nhost = mx.test:587\nuser = me@x.test\npassword_file = /p\n\
+                   [rewrite]\nsender = me@x.test\n";
+
+fn asked(now: &Standing, answers: &[&'static str]) -> io::Result<(Wish, Vec<String>)> {
+    let (mut wish, mut script) = (Wish::default(), Script::new(answers));
+    dialogue::ask(now, &mut wish, &mut script)?;
+    assert!(script.answers.is_empty(), "not all answers were wanted: {:?}", script.asked);
+    Ok((wish, script.asked))
+}
+
+#[test]
+fn a_new_host_is_asked_for_everything() {
+    let now = standing("", "");
+    let answers = ["gmail", "me@gmail.com", "", "sesame", "", "nonsense@", "me@x.test"];
+    let (wish, asked) = asked(&now, &answers).unwrap();
+    let asked = asked.join("\n");
+    for words in ["app password", "It is empty.", "[me@gmail.com]", "\"nonsense@\" is no address"] {
+        assert!(asked.contains(words), "{words} is not in {asked}");
+    }
+    assert!(!asked.contains("sesame"));
+    let plan = Plan::new(&now, &wish).unwrap();
+    assert_eq!(plan.recipient().unwrap().to_string(), "me@x.test");
+    let text = plan.config.unwrap();
+    assert!(
+        text.ends_with(
+            "\n[smarthost]\nhost = smtp.gmail.com:587\nuser = me@gmail.com\n\
+         password_file = /nowhere/password\n\n[rewrite]\nsender = me@gmail.com\n"
+        ),
+        "{text}"
+    );
+    assert_eq!(plan.aliases.unwrap(), b"root: me@x.test\n");
+    assert!(!text.contains("sesame") && !format!("{wish:?}").contains("sesame"));
+}
+
+#[test]
+fn empty_answers_leave_everything_as_it_is() {
+    let now = standing(SET, "root: me@x.test\n");
+    let (wish, asked) = asked(&now, &["", "", "", "", ""]).unwrap();
+    assert_eq!(wish, Wish::default());
+    for default in ["[mx.test:587]", "[me@x.test]", "the one that is there"] {
+        assert!(asked.iter().any(|it| it.contains(default)), "{default}: {asked:?}");
+    }
+    let plan = Plan::new(&now, &wish).unwrap();
+    assert!(plan.changes.is_empty() && plan.aliases.is_none() && plan.password.is_none());
+}
+
+#[test]
+fn the_end_of_answers_is_an_end() {
+    let now = standing("", "");
+    for answers in [&[][..], &["mx.test"], &["mx.test", "me@x.test"], &["none"]] {
+        assert_eq!(asked(&now, answers).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+    let error = asked(&now, &["a b", "a b", "a b", "a b", "a b"]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+}
+
+fn completed(now: &Standing, wish: Wish) -> Result<Plan, String> {
+    let mut wish = wish;
+    complete(now, &mut wish).and_then(|()| Plan::new(now, &wish)).map_err(|(code, text)| {
+        assert_eq!(code, exit::USAGE);
+        text
+    })
+}
+
+fn exit_to(text: &str) -> Option<Exit> {
+    Some(wish::read_exit(text, None).unwrap())
+}
+
+#[test]
+fn what_is_missing_is_named_with_its_flag() {
+    let now = standing("", "");
+    let all = Wish {
+        exit: exit_to("mx.test"),
+        user: Some("me".into()),
+        password: Some(Password("sesame".into())),
+        root: Some("me@x.test".into()),
+        sender: Some("me@x.test".parse().unwrap()),
+        ..Wish::default()
+    };
+    assert_eq!(completed(&now, all.clone()).unwrap().changes.len(), 5);
+    for (wish, flag) in [
+        (Wish { exit: None, ..all.clone() }, "--smarthost"),
+        (Wish { user: None, ..all.clone() }, "--user"),
+        (Wish { password: None, ..all.clone() }, "--password-stdin"),
+        (Wish { root: None, ..all.clone() }, "--root"),
+        (Wish { sender: None, ..all.clone() }, "--sender"),
+    ] {
+        let text = completed(&now, wish).unwrap_err();
+        assert!(text.contains(flag), "{flag}: {text}");
+    }
+}
+
+#[test]
+fn only_what_is_asked_changes() {
+    let now = standing(SET, "root: me@x.test\n");
+    let changes = |wish| completed(&now, wish).map(|plan| plan.changes.join("; "));
+    let file = "/nowhere/mailwren.ini:";
+    for (wish, expected) in [
+        (
+            Wish { root: Some("you@x.test".into()), ..Wish::default() },
+            "/nowhere/aliases: root: you@x.test".to_owned(),
+        ),
+        (
+            Wish { ca: Some("/ca.pem".into()), ..Wish::default() },
+            format!("{file} [smarthost] ca = /ca.pem"),
+        ),
+        (
+            Wish { user: Some("me@x.test".into()), exit: exit_to("mx.test"), ..Wish::default() },
+            String::new(),
+        ),
+        (
+            Wish { exit: Some(Exit::None), ..Wish::default() },
+            format!("{file} no [smarthost] any more"),
+        ),
+        (
+            Wish { user: Some(String::new()), ..Wish::default() },
+            format!(
+                "{file} [smarthost] no user any more; {file} [smarthost] no password_file any more"
+            ),
+        ),
+    ] {
+        assert_eq!(changes(wish).unwrap(), expected);
+    }
+    // A password goes to no other host and is no other account's.
+    for wish in [
+        Wish { exit: exit_to("other.test"), ..Wish::default() },
+        Wish { user: Some("you@x.test".into()), ..Wish::default() },
+    ] {
+        assert!(changes(wish).unwrap_err().contains("--password-stdin"));
+    }
+}
+
+#[test]
+fn root_goes_to_an_address_or_to_somebody_here() {
+    let now = standing("", "");
+    assert_eq!(root_target(&now, "me@x.test").unwrap(), "me@x.test");
+    assert_eq!(root_target(&now, "daemon").unwrap(), "daemon");
+    for bad in ["root", "Root", "no-such-user", "|cmd", "/dev/null", "a@x.test, b", "", "a\nb: c"] {
+        assert!(root_target(&now, bad).is_err(), "{bad:?}");
+    }
+}

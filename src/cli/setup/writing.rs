@@ -1,0 +1,94 @@
+//! Writing what was tried: the password, then the alias file, then the configuration that needs both,
+//! each as a whole. So a crash leaves the old configuration, or the new one with all that it names.
+
+use std::path::Path;
+
+use super::Failure;
+use super::plan::Plan;
+use super::standing::{MAX_FILE, Standing, of_file};
+use super::wish::Password;
+use crate::config::settings::Settings;
+use crate::deliver::login::Secret;
+use crate::deliver::secret::MAX_FILE as MAX_SECRET_FILE;
+use crate::sys::process::exit;
+use crate::sys::whole_file::{self, Found, Owner, Rights};
+use crate::sys::{files, users};
+
+/// Writes what the plan says and the files do not.
+///
+/// # Errors
+/// When the account of the server is not there, or a file cannot be written.
+pub(super) fn run(now: &Standing, plan: &Plan) -> Result<(), Failure> {
+    let rights = rights(&plan.settings)?;
+    files::make_public_folder(now.config.parent().unwrap_or(Path::new("")))
+        .map_err(|error| of_file(&error))?;
+    if let Some((path, password)) = &plan.password
+        && !is_in_place(path, password, &plan.settings)?
+    {
+        replace(path, MAX_SECRET_FILE, rights, format!("{}\n", password.0).into_bytes())?;
+    }
+    if let (Some(path), Some(octets)) = (&now.aliases, &plan.aliases) {
+        replace(path, MAX_FILE, Rights::Kept, octets.clone())?;
+    }
+    if let Some(text) = &plan.config {
+        replace(&now.config, MAX_FILE, Rights::Kept, text.clone().into_bytes())?;
+    }
+    Ok(())
+}
+
+/// Whether the file has the password already, and its rights are good.
+///
+/// # Errors
+/// When it cannot be looked at.
+pub(super) fn is_in_place(
+    path: &Path,
+    password: &Password,
+    settings: &Settings,
+) -> Result<bool, Failure> {
+    let found = whole_file::look(path, MAX_SECRET_FILE).map_err(|error| of_file(&error))?;
+    let Some(Found { octets, owner, mode }) = found else { return Ok(false) };
+    let is_same = Secret::in_first_line(&octets) == Ok(Secret::from(password.0.as_str()));
+    let Rights::Exactly(wanted, _) = rights(settings)? else { return Ok(is_same) };
+    let is_of_server = match wanted.uid {
+        // The group reads it.
+        0 if wanted.gid != 0 => owner == wanted && mode & 0o047 == 0o040,
+        uid => owner.uid == uid && mode & 0o077 == 0,
+    };
+    let is_root = rustix::process::geteuid().is_root();
+    Ok(is_same && if is_root { is_of_server } else { mode & 0o007 == 0 })
+}
+
+/// Who may read the password: the server, and root. Where the account's group is its own the file
+/// is root's, so that the server cannot change it.
+fn rights(settings: &Settings) -> Result<Rights, Failure> {
+    let name = &settings.server.user;
+    let broken = |error: std::io::Error| (exit::OSERR, error.to_string());
+    let Some(account) = users::by_name(name).map_err(broken)? else {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(Rights::Private(None));
+        }
+        let text = format!(
+            "there is no account {name}, as whom the server runs ([server] user); make it: useradd \
+             --system --home-dir /var/lib/mailwren --shell /usr/sbin/nologin {name}"
+        );
+        return Err((exit::CONFIG, text));
+    };
+    let (uid, gid) = (account.uid, account.gid);
+    let by_group = uid != 0 && users::has_private_group(&account).map_err(broken)?;
+    Ok(match by_group {
+        true => Rights::Exactly(Owner { uid: 0, gid }, 0o640),
+        false => Rights::Exactly(Owner { uid, gid }, 0o600),
+    })
+}
+
+/// That the password could be kept.
+///
+/// # Errors
+/// As with [`run`].
+pub(super) fn check_account(settings: &Settings) -> Result<(), Failure> {
+    rights(settings).map(drop)
+}
+
+fn replace(path: &Path, most: u64, rights: Rights, octets: Vec<u8>) -> Result<(), Failure> {
+    whole_file::change(path, most, rights, |_| Ok(Some(octets))).map_err(|error| of_file(&error))
+}
