@@ -29,5 +29,5 @@ pub mod sample;
 pub mod settings;
 mod values;
 
-pub use load::{load, parse};
+pub use load::{line_of, load, parse};
 pub use mistake::{ConfigError, Mistake};

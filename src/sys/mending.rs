@@ -7,6 +7,7 @@
 //! folder, or an ordinary file with one name. From there on everything goes by descriptor.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -20,6 +21,7 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use crate::sys::secret_file::Owner;
+use crate::sys::users;
 
 /// The most links on one path, as in the kernel (MAXSYMLINKS).
 const MAX_LINKS: usize = 40;
@@ -47,6 +49,22 @@ pub struct Remedy {
     pub mode: Option<u32>,
     /// The account that has a say besides root.
     pub server: Option<u32>,
+}
+
+impl fmt::Display for Remedy {
+    /// What has changed once it is applied.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.found.is_none() { "made" } else { "now" })?;
+        if let Some(Owner { uid, gid }) = self.owner {
+            let account = users::by_uid(uid).ok().flatten();
+            let owner = account.map_or_else(|| uid.to_string(), |account| account.name);
+            write!(f, ", owner {owner}, group id {gid}")?;
+        }
+        match self.mode {
+            Some(mode) => write!(f, ", mode {mode:04o}"),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Remedy {

@@ -12,6 +12,7 @@ pub mod identity;
 pub mod mending;
 pub mod network;
 pub mod process;
+pub mod programs;
 pub mod random;
 pub mod remembered;
 pub mod run_as;
