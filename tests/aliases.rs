@@ -22,9 +22,9 @@ impl Host {
         host.write("users", "ann\nbob\nroot\n");
         host.write("users.v", "zoe\n");
         fs::create_dir(host.path("mail")).unwrap();
-        let config = "[server]\nhostname = home.test\ndomains = home.test, b.test\nuser = root\n\
+        let config = "[server]\nhostname = home\ndomains = home.test, b.test\nuser = root\n\
             spool = HOME/spool\nstate = HOME/state\nsocket = HOME/socket\n\
-            [listen.smtp]\naddress = 127.0.0.1:0\ntls = none\n[dns]\nservers = 127.0.0.1:1\n\
+            [listen.smtp]\naddress = 127.0.0.1:0\ntls = none\n\
             [local]\nformat = maildir\npath = HOME/mail/{user}\nusers = HOME/users\n\
             aliases = HOME/aliases\n\
             [domain.v.test]\nusers = HOME/users.v\naliases = HOME/aliases.v\n";

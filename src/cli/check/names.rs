@@ -19,7 +19,7 @@ use crate::sys::dns::{DnsError, Resolver};
 use crate::sys::network;
 
 /// How long all answers together may take, and each try of one.
-const PATIENCE: Duration = Duration::from_secs(4);
+const PATIENCE: Duration = Duration::from_secs(3);
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// The stack of a thread that asks.
 const STACK: usize = 256 << 10;
