@@ -13,6 +13,7 @@ from pathlib import Path
 
 from disk import mount, own_mounts
 from harness import PATIENCE, Server, as_root, binary, folder, own_network, run
+from host import Host, own_house
 from peers import dnsmasq
 from providers import Exim, Postfix
 from test_clock import library, ten_minutes_into_1970
@@ -108,6 +109,27 @@ def test_our_own_server_is_no_mistake():
             assert len(lines) == 1 and told in lines[0], lines
 
 
+@own_house
+def test_a_sendmail_of_others_is_named():
+    """On a host as it is installed nothing is wrong; another package's `sendmail` is told."""
+    with Host({"server": {"hostname": "house"}}) as house:
+        printed = house.command("check")
+        complaints = [line for line in printed.splitlines() if ": warning: " in line]
+        # Nobody reads root's mail there.
+        assert len(complaints) == 1, printed
+        for path in ("/usr/sbin/sendmail", "/usr/lib/sendmail"):
+            Path(path).unlink(missing_ok=True)
+        assert "/usr/sbin/sendmail: warning: there is none" in house.command("check")
+        Path("/usr/sbin/sendmail").write_text("#!/bin/sh\n")
+        Path("/usr/sbin/sendmail").chmod(0o755)
+        Path("/var/lib/dpkg/info").mkdir(parents=True, exist_ok=True)
+        Path("/var/lib/dpkg/info/postfix.list").write_text("/usr/sbin\n/usr/sbin/sendmail\n")
+        told = "/usr/sbin/sendmail: warning: it is that of the package postfix, so programs"
+        assert told in house.command("check")
+        Path("/var/lib/dpkg/info/postfix.list").unlink()
+        assert "/usr/sbin/sendmail: warning: it is another program's" in house.command("check")
+
+
 def state(path):
     """Owner, group and mode, as people write them."""
     status = path.stat()
@@ -195,7 +217,10 @@ def test_an_ordinary_user_is_told_what_needs_root():
 @own_network
 def test_names_in_the_dns():
     """The smarthost's name must be there; a host that brings mail to others needs a name itself."""
-    with dnsmasq("--host-record=mx.known.test,127.0.0.9", "--host-record=smart.test,192.0.2.1") as dns:
+    # A record of a host has a reverse name, which leads back; that of an address has none.
+    records = ("--host-record=mx.known.test,192.0.2.7", "--host-record=smart.test,192.0.2.1",
+               "--address=/mx.nameless.test/192.0.2.8", "--local=/2.0.192.in-addr.arpa/")
+    with dnsmasq(*records) as dns:
         def lines(*, hostname="pi", host=None, expect=0):
             smart = f"[smarthost]\nhost = {host}\ntls = none\n[rewrite]\nsender = me@far.example\n"
             with place(settings=(smart if host else "") + f"[dns]\nservers = {dns}\n") as here:
@@ -210,6 +235,8 @@ def test_names_in_the_dns():
         assert lines(host="smart.test:25") == ""
         assert "host gone.test: there is no such name" in lines(host="gone.test", expect=EX_CONFIG)
         assert lines(hostname="mx.known.test") == ""
+        nameless = lines(hostname="mx.nameless.test")
+        assert "the address 192.0.2.8, from which mail goes, has no reverse name" in nameless
         assert "mx.gone.test: there is no such name" in lines(hostname="mx.gone.test")
 
 

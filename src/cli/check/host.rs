@@ -40,7 +40,7 @@ impl<'a> Host<'a> {
         self.account.as_ref().filter(|_| self.is_root)
     }
 
-    /// The line of the configuration where `key` stands, or its section begins.
+    /// The line of the configuration where `key` stands, if it does.
     pub(super) fn line(&self, section: &str, key: &str) -> Option<usize> {
         config::line_of(self.config, section, key)
     }

@@ -16,6 +16,15 @@ const MAX_NAME: usize = 64;
 /// What the first process of a host with systemd is called.
 const SYSTEMD: &str = "systemd";
 
+/// The unit by which it listens for mailwren, and where units are (systemd.unit(5)).
+const UNIT: &str = "mailwren.socket";
+const UNIT_FOLDERS: [&str; 4] = [
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
+
 /// Servers by the name of their process or program, and what stops them.
 const SERVERS: [(&str, &str); 7] = [
     ("exim4", "exim4"),
@@ -90,6 +99,9 @@ impl Place<'_> {
                 let pid = process.pid;
                 format!("a mailwren with another spool (pid {pid}); stop it: kill {pid}")
             }
+            (None, _) if holders.first().is_some_and(is_systemd) && has_socket_unit() => {
+                return served.push((what.to_owned(), "systemd, for mailwren.socket,".to_owned()));
+            }
             (None, _) => match holders.first() {
                 Some(process) => {
                     format!("{}; {}", title(process), way_to_stop(process, is_booted_by_systemd()))
@@ -159,6 +171,16 @@ fn is_mailwren(process: &Process) -> bool {
     process.name == "mailwren" || program_name(process).is_some_and(|name| name == "mailwren")
 }
 
+fn is_systemd(process: &Process) -> bool {
+    process.pid == 1 && process.name == SYSTEMD
+}
+
+/// Whether systemd may listen for the server, and hand it the sockets when it starts.
+fn has_socket_unit() -> bool {
+    let is_there = |folder: &str| Disk::host().look_at(&Path::new(folder).join(UNIT)).is_ok();
+    UNIT_FOLDERS.iter().any(|folder| is_there(folder))
+}
+
 /// The name of its program's file.
 fn program_name(process: &Process) -> Option<&str> {
     let name = process.program.as_deref()?.file_name()?.to_str()?;
@@ -184,7 +206,7 @@ fn title(process: &Process) -> String {
 
 /// The command that stops it for good.
 fn way_to_stop(process: &Process, has_systemd: bool) -> String {
-    if process.pid == 1 && process.name == SYSTEMD {
+    if is_systemd(process) {
         return "it has the port for a socket unit, which `systemctl list-sockets` names; stop it with \
                 `systemctl disable --now` and the name"
             .to_owned();
