@@ -68,7 +68,8 @@ def clean(place_):
 @own_network
 def test_another_program_on_the_port_is_named():
     """Who listens on port 25 is told with program and pid, also where it has any address."""
-    program = "import socket,time; s=socket.create_server((%r,25)); print(flush=True); time.sleep(99)"
+    program = ("import socket, time; s = socket.create_server((%r, 25)); print(flush=True); "
+               "time.sleep(99)")
     with place(25) as here:
         assert here.check() == clean(here)
         for address in ("127.0.0.1", "0.0.0.0"):
@@ -78,7 +79,8 @@ def test_another_program_on_the_port_is_named():
                 process.stdout.readline()
                 lines = here.check(expect=EX_CONFIG)
                 name = Path(os.readlink(f"/proc/{process.pid}/exe")).name
-                told = f"{here.config}:9: port 25 of 127.0.0.1 is taken by {name} (pid {process.pid});"
+                by = f"{name} (pid {process.pid})"
+                told = f"{here.config}:9: port 25 of 127.0.0.1 is taken by {by};"
                 assert len(lines) == 1 and lines[0].startswith(told), lines
             finally:
                 process.kill()
@@ -138,7 +140,7 @@ def state(path):
 
 @as_root
 def test_owners_and_modes_are_told_and_mended():
-    """Wrong owners and modes are told and left alone; `--fix` mends each, and finds nothing after."""
+    """Wrong owners and modes are told and left alone; `--fix` mends each, and finds no more."""
     gid = pwd.getpwnam(ACCOUNT).pw_gid
     login = "[smarthost]\nhost = 127.0.0.1:1\ntls = starttls\nuser = me\npassword_file = %s\n" \
             "[rewrite]\nsender = me@far.example\n"
@@ -160,7 +162,8 @@ def test_owners_and_modes_are_told_and_mended():
             here.config.chmod(0o666)
             shutil.rmtree(here.path / "state")
             shutil.chown(spool, "root", "root")
-            victims = (here.config, password, spool, spool / "drop", spool / "queue", spool / "lock")
+            drop, queue, lock = (spool / name for name in ("drop", "queue", "lock"))
+            victims = (here.config, password, spool, drop, queue, lock)
             before = [state(path) for path in victims]
             lines = here.check(expect=EX_CONFIG)
             for path in victims:
@@ -172,8 +175,8 @@ def test_owners_and_modes_are_told_and_mended():
             assert [line for line in lines if not line.startswith("mended: ")] == clean(here), lines
             assert len(lines) == len(victims) + 2, lines
             expected = {here.config: "root 0 644", password: f"root {gid} 640",
-                        spool: f"{ACCOUNT} {gid} 755", spool / "drop": f"{ACCOUNT} {gid} 1733",
-                        spool / "queue": f"{ACCOUNT} {gid} 750", spool / "lock": f"{ACCOUNT} {gid} 644",
+                        spool: f"{ACCOUNT} {gid} 755", drop: f"{ACCOUNT} {gid} 1733",
+                        queue: f"{ACCOUNT} {gid} 750", lock: f"{ACCOUNT} {gid} 644",
                         here.path / "state": f"{ACCOUNT} {gid} 711"}
             assert {path: state(path) for path in expected} == expected
             assert here.check("--fix") == clean(here), "a second time there is nothing to mend"
@@ -224,7 +227,8 @@ def test_names_in_the_dns():
         def lines(*, hostname="pi", host=None, expect=0):
             smart = f"[smarthost]\nhost = {host}\ntls = none\n[rewrite]\nsender = me@far.example\n"
             with place(settings=(smart if host else "") + f"[dns]\nservers = {dns}\n") as here:
-                here.write(here.config.read_text().replace("hostname = pi", f"hostname = {hostname}"))
+                text = here.config.read_text()
+                here.write(text.replace("hostname = pi", f"hostname = {hostname}"))
                 begin = time.monotonic()
                 printed = here.check(expect=expect)
                 took = time.monotonic() - begin
@@ -291,7 +295,7 @@ def test_a_clock_that_was_not_set():
 
 @as_root
 def test_what_is_left_over_is_told():
-    """Mail in `corrupt`, `failed` and `drop` is counted, and whom nobody knows any more is named."""
+    """Mail that was kept or waits is counted, and whom nobody knows any more is named."""
     with Server({"server": {"hostname": "pi"}, "local": {"users": "DIR/users"},
                  "queue": {"direct": "0"}}) as server:
         (server.dir / "users").write_text("ann\nroot\n")
