@@ -21,8 +21,10 @@ impl Host {
         host.write("aliases.v", "sales: zoe\n");
         host.write("users", "ann\nbob\nroot\n");
         host.write("users.v", "zoe\n");
-        let config = "[server]\nhostname = home.test\ndomains = home.test, b.test\nuser = root\n\
-            [listen.smtp]\ntls = none\n\
+        fs::create_dir(host.path("mail")).unwrap();
+        let config = "[server]\nhostname = home\ndomains = home.test, b.test\nuser = root\n\
+            spool = HOME/spool\nstate = HOME/state\nsocket = HOME/socket\n\
+            [listen.smtp]\naddress = 127.0.0.1:0\ntls = none\n\
             [local]\nformat = maildir\npath = HOME/mail/{user}\nusers = HOME/users\n\
             aliases = HOME/aliases\n\
             [domain.v.test]\nusers = HOME/users.v\naliases = HOME/aliases.v\n";

@@ -38,7 +38,10 @@ fn options_in(page: &str) -> Vec<String> {
     let words = page.lines().filter(|line| line.starts_with('.')).flat_map(str::split_whitespace);
     let options = words.filter_map(|word| word.strip_prefix("\\-"));
     let options = options.map(|word| word.trim_start_matches("\\-"));
-    options.filter(|name| !name.is_empty()).map(|name| format!("--{name}")).collect()
+    options
+        .filter(|name| !name.is_empty())
+        .map(|name| format!("--{}", name.replace("\\-", "-")))
+        .collect()
 }
 
 #[test]

@@ -74,6 +74,8 @@ fn a_file_that_the_server_may_not_read_is_a_mistake() {
         "run this test as root, who may check for others"
     );
     let home = home(&[("server.user", "daemon")]);
+    // Its mailboxes are good.
+    fs::set_permissions(home.path().join("mail"), Permissions::from_mode(0o777)).unwrap();
     write(&home, "sesame\n", 0o600);
     expect(
         &home,

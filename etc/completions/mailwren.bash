@@ -24,7 +24,7 @@ _mailwren() {
         serve) words='--config --help' ;;
         demo) words='--config --help --listen --dir' ;;
         sendmail) words='--config --help' ;;
-        check) words='--config --help' ;;
+        check) words='--config --help --fix' ;;
         setup) words='--config --help --smarthost --user --password-stdin --root --sender --tls --ca --yes --no-test --dry-run' ;;
         route) words='--config --help' ;;
         aliases) words='--config --help' ;;

@@ -16,7 +16,7 @@ _mailwren() {
             'serve:run the server in the foreground'
             'demo:try it\: no configuration, no privileges, mail for anybody into a folder'
             'sendmail:submit a message from standard input, as programs call sendmail'
-            'check:read the configuration and say what is wrong, file\:line\: what, what to do'
+            'check:look at the configuration and the host and say what is wrong, file\:line\: what, what to do'
             'setup:ask for the provider, the account and where root'\''s mail goes; try it, then write it'
             'route:say where mail to each address would go, sending nothing'
             'aliases:read the alias files and say what is wrong, file\:line\: what, what to do'
@@ -47,6 +47,7 @@ _mailwren() {
             _arguments \
                 '--config[the configuration, if it is not the usual one]:FILE:_files' \
                 '--help[what the command does]' \
+                '--fix[mend owners and modes, and make folders that are missing; say what was done]' \
                 '*: : ' ;;
         setup)
             _arguments \

@@ -97,8 +97,11 @@ pub(super) static COMMANDS: &[Command] = &[
     Command {
         name: "check",
         operands: "",
-        does: "read the configuration and say what is wrong, file:line: what, what to do",
-        options: &[],
+        does: "look at the configuration and the host and say what is wrong, file:line: what, what to do",
+        options: &[flag(
+            "fix",
+            "mend owners and modes, and make folders that are missing; say what was done",
+        )],
         verbs: &[],
         notes: "",
         run: check::run,

@@ -56,6 +56,19 @@ fn unreadable(error: &std::io::Error) -> String {
     }
 }
 
+/// The line, counted from 1, where the file at `path` says `key` in `section`; `None` where it
+/// leaves it out.
+pub fn line_of(path: &Path, section: &str, key: &str) -> Option<usize> {
+    let mut octets = Vec::new();
+    File::open(path).ok()?.take(MAX_FILE as u64).read_to_end(&mut octets).ok()?;
+    line_in(&octets, section, key)
+}
+
+fn line_in(text: &[u8], section: &str, key: &str) -> Option<usize> {
+    let document = ini::read(text, &mut Mistakes::default());
+    document.section(section)?.entry(key).map(|entry| entry.line)
+}
+
 /// Reads the text of a configuration; `file_name` is only for the messages. `hostname` is
 /// the host's own name, which counts where the text gives none.
 ///
@@ -296,4 +309,18 @@ fn log(section: &mut Reader<'_>) -> (Option<LevelFilter>, Option<LogReceiver>) {
         ("syslog", LogReceiver::Syslog),
     ];
     (section.choice("level", &levels), section.choice("to", &receivers))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_found() {
+        let text = b"# c\n[server]\n\nuser = a\n[dns]\n";
+        let line = |section, key| line_in(text, section, key);
+        assert_eq!(line("server", "user"), Some(4));
+        assert_eq!((line("server", "spool"), line("dns", "servers")), (None, None));
+        assert_eq!(line("listen.smtp", "address"), None);
+    }
 }

@@ -32,5 +32,5 @@ pub mod settings;
 mod values;
 
 pub use addresses::host_and_port;
-pub use load::{load, parse};
+pub use load::{line_of, load, parse};
 pub use mistake::{ConfigError, Mistake};

@@ -17,6 +17,7 @@ use std::time::Duration;
 use crate::spool::drop::{FOLDER, MAX_ENVELOPE, UNFINISHED};
 use crate::spool::format::{self, ReadError};
 use crate::spool::id::QueueId;
+use crate::spool::layout::{DROP_MODE, WALK};
 use crate::spool::message::StoredMessage;
 use crate::spool::store::{Spool, thin_out};
 use crate::sys::clock;
@@ -25,11 +26,6 @@ use crate::sys::files::with_path;
 use crate::sys::folder_events::FolderEvents;
 use crate::sys::identity::Identity;
 
-/// Everybody may put files there, only their owners and the server may remove them, and only the
-/// server may see them all.
-const MODE: u32 = 0o1733;
-/// What lets everybody walk through the folder above it.
-const WALK: u32 = 0o011;
 /// The most files of one account, and the most accounts, that are looked at in one go. The rest
 /// has its turn when those are gone.
 const MAX_OF_OWNER: usize = 200;
@@ -112,8 +108,8 @@ impl DropFolder {
         let make = || {
             let folder = disk.make_private_folder(&path)?;
             // Not left to the umask.
-            if folder.status()?.mode() != MODE {
-                folder.set_mode(MODE)?;
+            if folder.status()?.mode() != DROP_MODE {
+                folder.set_mode(DROP_MODE)?;
             }
             let above = disk.open_folder(spool)?;
             let mode = above.status()?.mode();
@@ -311,7 +307,7 @@ mod tests {
         for _ in 0..2 {
             let folder = DropFolder::make(&spool).unwrap();
             assert!(folder.is_there());
-            assert_eq!(Disk::host().look_at(folder.path()).unwrap().mode(), MODE);
+            assert_eq!(Disk::host().look_at(folder.path()).unwrap().mode(), DROP_MODE);
             assert_eq!(Disk::host().look_at(&spool).unwrap().mode(), 0o711);
         }
         let folder = DropFolder::make(&spool).unwrap();

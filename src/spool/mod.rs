@@ -14,6 +14,7 @@ pub mod hands;
 pub mod id;
 pub mod intake;
 pub mod lanes;
+pub mod layout;
 pub mod manager;
 pub mod message;
 pub mod post;

@@ -141,6 +141,14 @@ impl Resolver {
         if !local.is_empty() {
             return Ok(local);
         }
+        self.addresses_in_dns(host)
+    }
+
+    /// The same as other hosts see it, whatever `/etc/hosts` says.
+    ///
+    /// # Errors
+    /// As with [`Self::addresses`].
+    pub fn addresses_in_dns(&self, host: &DomainName) -> Result<Vec<IpAddr>, DnsError> {
         let answers = [self.look_up(host, RecordType::AAAA), self.look_up(host, RecordType::A)];
         let [v6, v4] = match answers {
             [Err(v6), Err(v4)] => return Err(worse(v6, v4)),
@@ -149,11 +157,29 @@ impl Resolver {
         Ok(in_turns(&v6, &v4).into_iter().filter_map(RData::ip_addr).take(MAX_RECORDS).collect())
     }
 
+    /// The names that the DNS gives an address (RFC 1035 §3.5), those that are host names, at most
+    /// [`MAX_RECORDS`].
+    ///
+    /// # Errors
+    /// [`DnsError`].
+    pub fn names(&self, address: IpAddr) -> Result<Vec<DomainName>, DnsError> {
+        let records = self.records(Name::from(address), RecordType::PTR)?;
+        let name = |record: &RData| match record {
+            RData::PTR(name) => name.to_ascii().trim_end_matches('.').parse().ok(),
+            _ => None,
+        };
+        Ok(records.iter().filter_map(name).collect())
+    }
+
     /// The records of one kind, CNAMEs followed: at least one.
     fn look_up(&self, domain: &DomainName, kind: RecordType) -> Result<Vec<RData>, DnsError> {
-        let engine = self.engine()?;
         // A name that the DNS cannot carry cannot be in it.
-        let mut name = Name::from_ascii(domain.as_str()).map_err(|_| DnsError::NoSuchDomain)?;
+        let name = Name::from_ascii(domain.as_str()).map_err(|_| DnsError::NoSuchDomain)?;
+        self.records(name, kind)
+    }
+
+    fn records(&self, mut name: Name, kind: RecordType) -> Result<Vec<RData>, DnsError> {
+        let engine = self.engine()?;
         name.set_fqdn(true);
         let mut cnames = 0;
         loop {

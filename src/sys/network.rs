@@ -2,7 +2,7 @@
 //! (rtnetlink(7)), which needs no privileges.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -35,16 +35,31 @@ pub fn is_without_route(error: &io::Error) -> bool {
     matches!(error.kind(), NetworkUnreachable | NetworkDown | AddrNotAvailable)
 }
 
-/// Whether this host has a way to the world at large, over IPv4 or IPv6. Nothing is sent: the
-/// kernel looks for a route to an address of the documentation (RFC 5737, RFC 3849).
+/// Whether this host has a way to the world at large, over IPv4 or IPv6.
 pub fn has_route() -> bool {
+    !source_addresses().is_empty()
+}
+
+/// The addresses that this host has on its way to the world at large, at most one of IPv4 and one of
+/// IPv6. Nothing is sent: the kernel looks for a route to an address of the documentation
+/// (RFC 5737, RFC 3849).
+pub fn source_addresses() -> Vec<IpAddr> {
     let far_v4 = SocketAddr::from((Ipv4Addr::new(198, 51, 100, 1), 9));
     let far_v6 = SocketAddr::from((Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 9));
     let here_v4 = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     let here_v6 = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
-    [(here_v4, far_v4), (here_v6, far_v6)]
-        .into_iter()
-        .any(|(here, far)| UdpSocket::bind(here).and_then(|socket| socket.connect(far)).is_ok())
+    let source = |(here, far): (SocketAddr, SocketAddr)| {
+        let socket = UdpSocket::bind(here).ok()?;
+        socket.connect(far).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    };
+    [(here_v4, far_v4), (here_v6, far_v6)].into_iter().filter_map(source).collect()
+}
+
+/// Whether this host has the address.
+pub fn is_own(address: IpAddr) -> bool {
+    let result = UdpSocket::bind((address, 0));
+    !result.is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
 /// Tells when this host got a route, or a link came up.

@@ -8,7 +8,6 @@ use crate::receive::tls::certificate::{Certificate, Part};
 use crate::receive::tls::files::Files;
 use crate::receive::tls::{EXPIRES_SOON_SECONDS, date};
 use crate::sys::clock;
-use crate::sys::files::is_for_everybody;
 
 /// Looks at the files of `[tls]`, where any listener has TLS and the server does not make its
 /// own certificate.
@@ -17,14 +16,6 @@ pub(super) fn look(settings: &Settings, findings: &mut Findings) {
     let is_used = settings.listeners.iter().any(|listener| listener.tls != ListenerTls::None);
     if !is_used || (!settings.tls.is_configured && files.are_missing()) {
         return;
-    }
-    let key = files.path(Part::Key);
-    if is_for_everybody(key).unwrap_or(false) {
-        findings.warning(
-            key,
-            None,
-            "everybody on this host may read the key; take that away with chmod 640",
-        );
     }
     let octets = match files.load() {
         Ok(octets) => octets,

@@ -5,16 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::findings::Findings;
+use super::names::is_private;
 use super::rights::{self, is_for_root};
 use crate::config::settings::Settings;
 use crate::mail::address::{DomainName, Mailbox};
 use crate::route::rewrite::map::{AddressMap, MAX_OCTETS};
 use crate::sys::watched::WatchedFile;
-
-/// What the names of hosts end with that are known in one house only (RFC 6762 §3, RFC 8375 §7,
-/// and those that routers give out).
-const PRIVATE: [&str; 7] =
-    [".local", ".localdomain", ".localhost", ".lan", ".internal", ".home.arpa", ".fritz.box"];
 
 /// Looks at the map, and at the login in the settings of `config`.
 pub(in crate::cli) fn look(settings: &Settings, config: &Path, findings: &mut Findings) {
@@ -64,9 +60,7 @@ fn domain_of_nobody(settings: &Settings) -> Option<&DomainName> {
     let has_rule =
         rewrite.sender.is_some() || rewrite.masquerade.is_some() || rewrite.map.is_some();
     let origin = settings.server.domains.origin();
-    let labels = origin.as_str().to_ascii_lowercase();
-    let is_of_nobody = !labels.contains('.') || PRIVATE.iter().any(|end| labels.ends_with(end));
-    (settings.smarthost.is_some() && !has_rule && is_of_nobody).then_some(origin)
+    (settings.smarthost.is_some() && !has_rule && is_private(origin)).then_some(origin)
 }
 
 /// The account of the smarthost where it is an address elsewhere, and nothing gives the mail of

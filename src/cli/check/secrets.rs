@@ -1,11 +1,11 @@
-//! Looks at the password for the smarthost: whether the server could read it, who else may, and
-//! who may come by it on the way.
+//! Looks at the password for the smarthost: whether there is one, and who may come by it on the way.
+//! Who may read its file is looked at with the other secrets.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use super::findings::Findings;
-use super::rights::{self, is_for_root};
+use super::rights::is_for_root;
 use crate::config::settings::{ClientTls, SecretSource, Settings};
 use crate::deliver::login::Secret;
 use crate::deliver::secret::MAX_FILE;
@@ -25,7 +25,7 @@ pub(in crate::cli) fn look(config: &Path, settings: &Settings, findings: &mut Fi
             );
             findings.warning(config, None, text);
         }
-        SecretSource::File(path) => look_at(path, settings, findings),
+        SecretSource::File(path) => look_at(path, findings),
         SecretSource::Inline(_) | SecretSource::Command(_) => {}
     }
     if smarthost.tls == ClientTls::Opportunistic {
@@ -37,7 +37,7 @@ pub(in crate::cli) fn look(config: &Path, settings: &Settings, findings: &mut Fi
     }
 }
 
-fn look_at(path: &Path, settings: &Settings, findings: &mut Findings) {
+fn look_at(path: &Path, findings: &mut Findings) {
     let file = WatchedFile::new(path.to_owned(), MAX_FILE);
     let secret = match file.load(|octets, _| Arc::new(Secret::in_first_line(octets))) {
         Ok(secret) => secret,
@@ -58,12 +58,5 @@ fn look_at(path: &Path, settings: &Settings, findings: &mut Findings) {
         }
         Ok(_) => {}
         Err(why) => findings.mistake(path, None, format!("it {why}; write the password there")),
-    }
-    let mend = format!("chown {}", settings.server.user);
-    if let Some(text) = rights::unreadable(path, settings, &mend) {
-        findings.mistake(path, None, text);
-    } else if files::is_for_everybody(path).unwrap_or(false) {
-        let text = "everybody on this host may read the password; take that away with chmod o-r";
-        findings.warning(path, None, text);
     }
 }

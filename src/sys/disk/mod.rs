@@ -179,6 +179,11 @@ impl Status {
         matches!(FileType::from_raw_mode(self.0.st_mode), FileType::Directory)
     }
 
+    /// Whether it is a Unix socket.
+    pub fn is_socket(&self) -> bool {
+        matches!(FileType::from_raw_mode(self.0.st_mode), FileType::Socket)
+    }
+
     /// The user id of its owner.
     pub const fn owner(&self) -> u32 {
         self.0.st_uid
