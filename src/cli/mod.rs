@@ -11,6 +11,8 @@ mod queue;
 mod route;
 mod sendmail;
 mod serve;
+mod status;
+mod trace;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;

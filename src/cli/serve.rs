@@ -28,7 +28,7 @@ use crate::receive::queue_runs::QueueRuns;
 use crate::receive::slots::Slots;
 use crate::receive::threads::SessionThreads;
 use crate::receive::tls::Certificates;
-use crate::report::log_format;
+use crate::report::{events, log_format, station};
 use crate::route::local::LocalRouter;
 use crate::spool::manager::{Intake, Manager, Order};
 use crate::spool::post::Post;
@@ -39,6 +39,7 @@ use crate::sys::files::{make_folder_for, make_or_take_folder_for};
 use crate::sys::identity::{self, Privileges};
 use crate::sys::network::NetworkWatch;
 use crate::sys::process::{self, exit};
+use crate::sys::running::Record;
 use crate::sys::signals::{Request, Requests};
 use crate::sys::users;
 
@@ -70,6 +71,7 @@ pub(super) fn serve(settings: Settings, once_ready: impl FnOnce(&[BoundListener]
         Ok(mut server) => {
             once_ready(&server.listeners);
             server.run();
+            station::stopped();
             exit::OK
         }
         Err(error) => {
@@ -87,6 +89,8 @@ struct Server {
     orders: Sender<Order>,
     /// Nothing is ever sent here; it closes when the queue manager has returned.
     manager_end: Receiver<()>,
+    /// By which commands know this process; `None` where it could not be written.
+    _record: Option<Record>,
 }
 
 fn start(settings: Settings) -> io::Result<Server> {
@@ -109,6 +113,7 @@ fn start(settings: Settings) -> io::Result<Server> {
     let (orders, manager_orders) = bounded(16);
     let relaying = Relay::new(&settings).with_orders(orders.clone());
     process::release_start();
+    events::configure(&settings)?;
     let mut dispatcher = Dispatcher::new(local, relay, queue.relay_workers, queue.retry.clone());
     if let Err(error) = watch_network(orders.clone()) {
         log::info!("the kernel does not tell of the network, which is tried now and then: {error}");
@@ -165,7 +170,26 @@ fn start(settings: Settings) -> io::Result<Server> {
              give it to the server's account"
         ),
     }
-    Ok(Server { reception, listeners, requests, orders, manager_end })
+    let record = announce(&listeners, &reception.settings);
+    Ok(Server { reception, listeners, requests, orders, manager_end, _record: record })
+}
+
+/// Tells commands which process serves, and the journal that it does.
+fn announce(listeners: &[BoundListener], settings: &Settings) -> Option<Record> {
+    let state = &settings.server.state;
+    let tcp = listeners.iter().zip(&settings.listeners).filter_map(|(listener, settings)| {
+        Some(format!("{} [listen.{}]", listener.local_address()?, settings.name))
+    });
+    let record = Record::write(state, env!("CARGO_PKG_VERSION"), &tcp.collect::<Vec<_>>());
+    station::started();
+    record
+        .inspect_err(|error| {
+            log::warn!(
+                "{}: {error}; status cannot tell who serves",
+                state.join("server").display()
+            );
+        })
+        .ok()
 }
 
 /// What writes mailboxes, and answers for those who are away.

@@ -26,6 +26,7 @@ pub(super) const HOUR: u64 = 60 * MINUTE;
 /// Seconds in a year.
 pub(super) const YEAR: u64 = 365 * 24 * HOUR;
 const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
 const TIB: u64 = 1 << 40;
 
 /// Every section, in the order of the manual.
@@ -101,12 +102,7 @@ pub static REFERENCE: &[Section] = &[
         example: None,
         help: "What is logged, on standard error.",
         later: None,
-        own: &[key(
-            "level",
-            Kind::Choice(&["off", "error", "warn", "info", "debug", "trace"]),
-            "info",
-            "The least serious lines that are still logged. The variable RUST_LOG overrides it.",
-        )],
+        own: LOG,
         shared: &[],
     },
     Section {
@@ -248,6 +244,23 @@ const RELAY: &[Key] = &[key(
     "The networks that may relay without logging in. For the machines of a LAN add it: \
      127.0.0.0/8, ::1, 192.168.1.0/24. Never add a network with strangers in it.",
 )];
+
+const LOG: &[Key] = &[
+    key(
+        "level",
+        Kind::Choice(&["off", "error", "warn", "info", "debug", "trace"]),
+        "info",
+        "The least serious lines that are still logged. The variable RUST_LOG overrides it.",
+    ),
+    key(
+        "events",
+        Kind::Size(0, 100 * MIB),
+        "1M",
+        "How much the journal of events may take on disk, 64K or more: it is what the commands \
+         trace and status know of messages that are gone, in the folder of [server] state. 0: none \
+         is kept, and one that is there is removed.",
+    ),
+];
 
 const QUEUE: &[Key] = &[
     key(

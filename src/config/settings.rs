@@ -39,6 +39,8 @@ pub struct Settings {
     pub dns_servers: Vec<SocketAddr>,
     /// `[log] level`.
     pub log_level: log::LevelFilter,
+    /// `[log] events`: the most octets of the journal of events; 0 where none is kept.
+    pub events_size: u64,
 }
 
 /// `[server]`.

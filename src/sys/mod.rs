@@ -13,6 +13,7 @@ pub mod process;
 pub mod random;
 pub mod remembered;
 pub mod run_as;
+pub mod running;
 pub mod secret_file;
 pub mod signals;
 pub mod terminal;
