@@ -134,9 +134,9 @@ fn any_fault_costs_lines_and_nothing_else() {
 #[test]
 fn a_torn_write_is_ended_by_the_next() {
     let base = tempfile::tempdir().unwrap();
-    // Its folder, the end of the file, its state, the write.
+    // It is opened, looked at, and written.
     fs::write(base.path().join("events"), "").unwrap();
-    let mut writer = Writer::new(Disk::watched(Arc::new(FailNth::tearing(4, 30))));
+    let mut writer = Writer::new(Disk::watched(Arc::new(FailNth::tearing(3, 30))));
     let place = place(base.path(), SIZE);
     writer.write(&place, numbered(1).as_bytes()).unwrap_err();
     assert_eq!(size_on_disk(base.path()), 30);

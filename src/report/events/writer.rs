@@ -52,16 +52,16 @@ impl Writer {
         if lines.is_empty() || place.size_octets == 0 {
             return Ok(());
         }
-        let folder = self.disk.make_private_folder(&place.folder)?;
         let mut rest = lines;
         while !rest.is_empty() {
-            let (mut file, size) = open_end(&folder)?;
+            let (mut file, size) = self.open_end(place)?;
             let is_torn = !self.is_whole && !ends_with_line(&file, size)?;
             let end: &[u8] = if is_torn { TORN } else { b"" };
             let room = share_of(place).saturating_sub(size + end.len() as u64);
             let count = whole_lines(rest, room);
             if count == 0 && size > 0 {
                 drop(file);
+                let folder = self.disk.open_folder(&place.folder)?;
                 rotate(&folder)?;
                 remove_excess(&folder, place)?;
                 self.is_whole = false;
@@ -80,28 +80,30 @@ impl Writer {
         }
         Ok(())
     }
+
+    /// The file that grows, and its length.
+    fn open_end(&self, place: &Place) -> io::Result<(DiskFile, u64)> {
+        let path = place.folder.join(NAME);
+        let file = match self.disk.open_file(&path, Open::Append) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.disk.make_private_folder(&place.folder)?;
+                let file = self.disk.open_file(&path, Open::AppendToNew)?;
+                file.set_mode(MODE)?;
+                file
+            }
+            file => file?,
+        };
+        let status = file.status()?;
+        if !status.is_file() {
+            return Err(io::Error::other("it is no file; remove it"));
+        }
+        Ok((file, status.size_octets()))
+    }
 }
 
 /// The most octets of one file.
 fn share_of(place: &Place) -> u64 {
     place.size_octets / (u64::from(KEPT) + 1)
-}
-
-/// The file that grows, and its length.
-fn open_end(folder: &Folder) -> io::Result<(DiskFile, u64)> {
-    let file = match folder.open(NAME, Open::Append) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let file = folder.open(NAME, Open::AppendToNew)?;
-            file.set_mode(MODE)?;
-            file
-        }
-        file => file?,
-    };
-    let status = file.status()?;
-    if !status.is_file() {
-        return Err(io::Error::other("it is no file; remove it"));
-    }
-    Ok((file, status.size_octets()))
 }
 
 /// Whether nothing of a line stands at the end, as a kill or a full disk leaves it.
