@@ -140,6 +140,8 @@ fn an_empty_file_is_a_safe_server() {
     assert_eq!((local.subaddress, &local.catch_all), (Some('+'), &None));
     assert_eq!((default.smarthost, default.dns_servers), (None, vec![]));
     assert_eq!((default.log_level, default.log_to), (LevelFilter::Info, LogReceiver::Auto));
+    assert_eq!(default.log_level, LevelFilter::Info);
+    assert_eq!(default.events_size, 1 << 20);
 
     let minutes = [1, 5, 15, 30, 60, 120, 240].map(|minutes| Duration::from_secs(60 * minutes));
     assert_eq!(default.queue.retry, minutes);

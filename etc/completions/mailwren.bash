@@ -19,8 +19,8 @@ _mailwren() {
         esac
     done
     case $command in
-        '') words='--config --help --version help serve demo sendmail check setup route aliases passwd queue' ;;
-        help) words='serve demo sendmail check setup route aliases passwd queue' ;;
+        '') words='--config --help --version help serve demo sendmail check setup route aliases passwd queue status trace' ;;
+        help) words='serve demo sendmail check setup route aliases passwd queue status trace' ;;
         serve) words='--config --help' ;;
         demo) words='--config --help --listen --dir' ;;
         sendmail) words='--config --help' ;;
@@ -30,6 +30,8 @@ _mailwren() {
         aliases) words='--config --help' ;;
         passwd) words='--config --help --delete' ;;
         queue) words='--config --help --json --envelope --headers --all --to --from'; [[ -n $verb ]] || words+=' list show retry hold release delete bounce' ;;
+        status) words='--config --help --json' ;;
+        trace) words='--config --help --json' ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
 }

@@ -22,6 +22,8 @@ _mailwren() {
             'aliases:read the alias files and say what is wrong, file\:line\: what, what to do'
             'passwd:set the password of an account of the users file, or remove the account'
             'queue:what is in the queue, and what is to become of it'
+            'status:say how the server and its queue are, on one screen'
+            'trace:tell the story of a message, or of the last messages of somebody'
         )
         _describe command commands ;;
     rest)
@@ -100,6 +102,18 @@ _mailwren() {
                 '--to[messages with a recipient there who has not got it yet]:DOMAIN: ' \
                 '--from[messages of this sender; <> is reports]:ADDRESS: ' \
                 '1: :{_describe verb verbs}' '*: : ' ;;
+        status)
+            _arguments \
+                '--config[the configuration, if it is not the usual one]:FILE:_files' \
+                '--help[what the command does]' \
+                '--json[as an object, for programs]' \
+                '*: : ' ;;
+        trace)
+            _arguments \
+                '--config[the configuration, if it is not the usual one]:FILE:_files' \
+                '--help[what the command does]' \
+                '--json[as an object, for programs]' \
+                '*: : ' ;;
         esac ;;
     esac
 }

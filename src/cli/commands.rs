@@ -3,7 +3,9 @@
 //! against, which `mailwren help --table` prints it for.
 
 use super::invocation::Invocation;
-use super::{Ran, aliases, check, demo, passwd, queue, route, sendmail, serve, setup};
+use super::{
+    Ran, aliases, check, demo, passwd, queue, route, sendmail, serve, setup, status, trace,
+};
 
 /// A command, what may follow its name, and what it does.
 #[derive(Debug)]
@@ -172,6 +174,24 @@ pub(super) static COMMANDS: &[Command] = &[
         verbs: queue::VERBS,
         notes: queue::NOTES,
         run: queue::run,
+    },
+    Command {
+        name: "status",
+        operands: "",
+        does: "say how the server and its queue are, on one screen",
+        options: &[flag("json", "as an object, for programs")],
+        verbs: &[],
+        notes: status::NOTES,
+        run: status::run,
+    },
+    Command {
+        name: "trace",
+        operands: "ID|ADDRESS",
+        does: "tell the story of a message, or of the last messages of somebody",
+        options: &[flag("json", "as an object, for programs")],
+        verbs: &[],
+        notes: trace::NOTES,
+        run: trace::run,
     },
 ];
 

@@ -12,6 +12,8 @@ mod route;
 mod sendmail;
 mod serve;
 mod setup;
+mod status;
+mod trace;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;

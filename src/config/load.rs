@@ -23,6 +23,8 @@ use crate::mail::address::{DomainName, Mailbox};
 const MAX_LISTENERS: usize = 64;
 /// The longest name of an account, in octets: that of useradd(8).
 const MAX_USER: usize = 32;
+/// The smallest journal of events, in octets: a file of it holds the longest line.
+const LEAST_EVENTS: u64 = 64 << 10;
 
 /// Reads the configuration file at `path`. `hostname` is the host's own name, which counts
 /// where the file gives none.
@@ -113,6 +115,7 @@ fn settings(document: &Document, hostname: &str, mistakes: &mut Mistakes) -> Opt
     let queue = queue(&mut Reader::new(document, "queue", mistakes), origin);
     let dns = Reader::new(document, "dns", mistakes).value("servers", addresses::dns_servers);
     let (log_level, log_to) = log(&mut Reader::new(document, "log", mistakes));
+    let events_size = events_size(&mut Reader::new(document, "log", mistakes));
     let (mut server, domains) = (server?, domains?);
     server.domains.others = domains.iter().map(|domain| domain.name.clone()).collect();
     Some(Settings {
@@ -130,6 +133,7 @@ fn settings(document: &Document, hostname: &str, mistakes: &mut Mistakes) -> Opt
         dns_servers: dns?,
         log_level: log_level?,
         log_to: log_to?,
+        events_size: events_size?,
     })
 }
 
@@ -309,6 +313,15 @@ fn log(section: &mut Reader<'_>) -> (Option<LevelFilter>, Option<LogReceiver>) {
         ("syslog", LogReceiver::Syslog),
     ];
     (section.choice("level", &levels), section.choice("to", &receivers))
+}
+
+fn events_size(section: &mut Reader<'_>) -> Option<u64> {
+    let size = section.number("events")?;
+    if (1..LEAST_EVENTS).contains(&size) {
+        section.wrong("events", "it is too small for a journal; give 64K or more, or 0 for none");
+        return None;
+    }
+    Some(size)
 }
 
 #[cfg(test)]

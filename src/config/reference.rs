@@ -26,6 +26,7 @@ pub(super) const HOUR: u64 = 60 * MINUTE;
 /// Seconds in a year.
 pub(super) const YEAR: u64 = 365 * 24 * HOUR;
 const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
 const TIB: u64 = 1 << 40;
 
 /// Every section, in the order of the manual.
@@ -306,5 +307,13 @@ const LOG: &[Key] = &[
         "Where the lines go. `auto`: standard error, with priorities where journald listens there, \
          with the time elsewhere. `stderr`: standard error, with the time. `syslog`: the log daemon \
          at /dev/log, for hosts without journald; while none takes them, standard error.",
+    ),
+    key(
+        "events",
+        Kind::Size(0, 100 * MIB),
+        "1M",
+        "How much the journal of events may take on disk, 64K or more: it is what the commands \
+         trace and status know of messages that are gone, in the folder of [server] state. 0: none \
+         is kept, and one that is there is removed.",
     ),
 ];

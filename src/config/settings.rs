@@ -41,6 +41,8 @@ pub struct Settings {
     pub log_level: log::LevelFilter,
     /// `[log] to`.
     pub log_to: LogReceiver,
+    /// `[log] events`: the most octets of the journal of events; 0 where none is kept.
+    pub events_size: u64,
 }
 
 /// `[log] to`: who gets the lines.

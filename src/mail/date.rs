@@ -100,6 +100,43 @@ fn date_of(days: u64) -> (u64, u64, u64) {
     (year, month, day)
 }
 
+/// The seconds since 1970 of a moment as [`CivilTime::rfc3339`] writes it; `None` for anything
+/// else, and for moments before 1970.
+pub fn seconds_of_rfc3339(text: &str) -> Option<u64> {
+    let octets = text.as_bytes();
+    let is_at =
+        |place: usize, allowed: &[u8]| octets.get(place).is_some_and(|o| allowed.contains(o));
+    let separators: [(usize, &[u8]); 7] =
+        [(4, b"-"), (7, b"-"), (10, b"T"), (13, b":"), (16, b":"), (19, b"+-"), (22, b":")];
+    if octets.len() != 25 || !separators.iter().all(|(place, allowed)| is_at(*place, allowed)) {
+        return None;
+    }
+    let number = |from: usize, to: usize, most: u64| {
+        let digits = text.get(from..to).filter(|text| text.bytes().all(|o| o.is_ascii_digit()))?;
+        digits.parse::<u64>().ok().filter(|number| *number <= most)
+    };
+    let (year, month, day) = (number(0, 4, 9999)?, number(5, 7, 12)?, number(8, 10, 31)?);
+    let days = days_until(year, month.checked_sub(1)?, day)?;
+    let (hour, minute, second) = (number(11, 13, 23)?, number(14, 16, 59)?, number(17, 19, 59)?);
+    let shown = days * SECONDS_PER_DAY + hour * 3600 + minute * 60 + second;
+    let offset = number(20, 22, 23)? * 3600 + number(23, 25, 59)? * 60;
+    if octets[19] == b'-' { shown.checked_add(offset) } else { shown.checked_sub(offset) }
+}
+
+/// The days from the start of 1970 to a day, its month from 0: the other way round than
+/// [`date_of`]. `None` where there is no such day, or it was before.
+fn days_until(year: u64, month: u64, day: u64) -> Option<u64> {
+    let (year_from_march, month_from_march) = match month {
+        0 | 1 => (year.checked_sub(1)?, month + 10),
+        _ => (year, month - 2),
+    };
+    let (era, year_of_era) = (year_from_march / 400, year_from_march % 400);
+    let day_of_year = (153 * month_from_march + 2) / 5 + day.checked_sub(1)?;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let days = (era * 146_097 + day_of_era).checked_sub(719_468)?;
+    (date_of(days) == (year, month, day)).then_some(days)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,6 +168,36 @@ mod tests {
             let next_month = date.2 == 1 && before.2 >= 28 && (before.1 + 1) % 12 == date.1;
             assert!(next_day || next_month, "{before:?} {date:?}");
             before = date;
+        }
+    }
+
+    #[test]
+    fn an_rfc3339_time_reads_back() {
+        for seconds in (0..LAST_SECOND).step_by(86_400 * 97 + 12_345) {
+            for offset in [0, 3600, -16_200, 50_400] {
+                let text = CivilTime::new(seconds, offset).rfc3339().to_string();
+                let shown_since_1970 = seconds.checked_add_signed(i64::from(offset)).is_some();
+                if shown_since_1970 && seconds < LAST_SECOND - 86_400 {
+                    assert_eq!(seconds_of_rfc3339(&text), Some(seconds), "{text}");
+                }
+            }
+        }
+        for text in [
+            "",
+            "2026-11-22",
+            "2026-11-22T03:46:52Z",
+            "2026-11-22T03:46:52+0100",
+            "2026-11-22 03:46:52+01:00",
+            "2026-02-29T03:46:52+01:00",
+            "2026-00-22T03:46:52+01:00",
+            "2026-11-00T03:46:52+01:00",
+            "2026-11-22T24:46:52+01:00",
+            "2026-11-22T03:46:+2+01:00",
+            "1969-12-31T23:59:59+00:00",
+            "1970-01-01T00:00:00+01:00",
+            "\u{661}26-11-22T03:46:52+01:00",
+        ] {
+            assert_eq!(seconds_of_rfc3339(text), None, "{text}");
         }
     }
 }

@@ -37,6 +37,11 @@ impl QueueId {
         Self(number)
     }
 
+    /// When it was made, in seconds since 1970 by the clock of that moment.
+    pub const fn made_at(self) -> u64 {
+        (self.0 >> RANDOM_BITS) / 1_000_000
+    }
+
     /// The id as a number, which tells it from others.
     pub const fn number(self) -> u64 {
         self.0
@@ -90,6 +95,12 @@ mod tests {
         let ids: Vec<_> = (0..1000).map(|_| QueueId::generate(1_800_000_000_000_000, 7)).collect();
         assert!(ids.windows(2).all(|pair| pair[0] < pair[1]));
         assert!(ids.windows(2).all(|pair| pair[0].to_string() < pair[1].to_string()));
+    }
+
+    #[test]
+    fn an_id_tells_when_it_was_made() {
+        let made = 3_000_000_000;
+        assert_eq!(QueueId::generate(made * 1_000_000 + 5, 4095).made_at(), made);
     }
 
     #[test]

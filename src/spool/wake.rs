@@ -124,10 +124,15 @@ impl Bell {
     }
 }
 
-/// Whether a daemon listens in the spool in `path`. Nothing is made for it.
-pub fn is_heard(path: &Path) -> bool {
-    let folder = Disk::host().open_folder(&path.join("wake"));
-    folder.is_ok_and(|folder| Bell { folder }.is_heard().unwrap_or(false))
+/// Whether a daemon listens in the spool in `path`; nothing is made or changed there.
+///
+/// # Errors
+/// When its folder cannot be opened.
+pub fn is_served(path: &Path) -> io::Result<bool> {
+    match Disk::host().open_folder(&path.join("wake")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        folder => folder?.is_locked(),
+    }
 }
 
 fn name(order: Order) -> Option<String> {
@@ -159,6 +164,7 @@ mod tests {
     #[test]
     fn what_is_rung_before_and_after_the_start_is_heard_once() {
         let folder = tempfile::tempdir().unwrap();
+        assert!(!is_served(folder.path()).unwrap());
         let bell = Bell::open(folder.path()).unwrap();
         let id = QueueId::generate(0, 0);
         bell.ring(Order::LookAgain(id)).unwrap();
@@ -170,7 +176,7 @@ mod tests {
         let (orders, heard) = unbounded();
         let thread = std::thread::spawn(move || listener.run(&orders));
         assert_eq!(heard.recv().unwrap(), Order::LookAgain(id));
-        assert!(bell.is_heard().unwrap());
+        assert!(bell.is_heard().unwrap() && is_served(folder.path()).unwrap());
         for order in [Order::LetGo(id), Order::RetryAll, Order::LookAgain(id)] {
             bell.ring(order).unwrap();
             assert_eq!(heard.recv().unwrap(), order);

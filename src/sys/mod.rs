@@ -17,6 +17,7 @@ pub mod programs;
 pub mod random;
 pub mod remembered;
 pub mod run_as;
+pub mod running;
 pub mod secret_file;
 pub mod signals;
 pub mod sockets;

@@ -18,22 +18,22 @@ use crate::spool::store::SpoolReader;
 use crate::sys::{clock, filelock};
 
 /// A message, what became of it so far, and what it does at the moment.
-pub(super) struct Entry {
-    pub(super) message: StoredMessage,
-    pub(super) progress: Progress,
+pub(in crate::cli) struct Entry {
+    pub(in crate::cli) message: StoredMessage,
+    pub(in crate::cli) progress: Progress,
     /// Whether somebody is at work on it.
-    pub(super) is_active: bool,
+    pub(in crate::cli) is_active: bool,
     /// Seconds since 1970.
     now: u64,
 }
 
 impl Entry {
-    pub(super) fn id(&self) -> QueueId {
+    pub(in crate::cli) fn id(&self) -> QueueId {
         self.message.envelope().id
     }
 
     /// The sender without brackets, `<>` for the null path.
-    pub(super) fn sender(&self) -> String {
+    pub(in crate::cli) fn sender(&self) -> String {
         match &self.message.envelope().reverse_path {
             ReversePath::Null => "<>".to_owned(),
             ReversePath::Mailbox(mailbox) => mailbox.to_string(),
@@ -42,12 +42,12 @@ impl Entry {
 
     /// Seconds since it was received; the time that it is known to have waited where the clock
     /// was or is wrong.
-    pub(super) fn age(&self) -> u64 {
+    pub(in crate::cli) fn age(&self) -> u64 {
         self.seconds_since(self.message.envelope().received_at).unwrap_or(self.progress.waited)
     }
 
     /// `by root for 5m`, if somebody holds it.
-    pub(super) fn held(&self) -> Option<String> {
+    pub(in crate::cli) fn held(&self) -> Option<String> {
         let Hold { since, by } = self.progress.held.as_ref()?;
         let span = self.seconds_since(*since).map(|seconds| format!(" for {}", Span(seconds)));
         Some(format!("by {by}{}", span.unwrap_or_default()))
@@ -60,7 +60,7 @@ impl Entry {
     }
 
     /// The message's state in one word.
-    pub(super) fn state(&self) -> &'static str {
+    pub(in crate::cli) fn state(&self) -> &'static str {
         match () {
             () if self.progress.given_up_by.is_some() => "bouncing",
             () if self.progress.held.is_some() => "held",
@@ -78,7 +78,7 @@ impl Entry {
     }
 
     /// A recipient's state in one word.
-    pub(super) fn state_of(&self, recipient: &RecipientState) -> &'static str {
+    pub(in crate::cli) fn state_of(&self, recipient: &RecipientState) -> &'static str {
         match recipient.state {
             State::Pending if self.progress.given_up_by.is_some() => "bouncing",
             State::Pending if self.progress.held.is_some() => "held",
@@ -90,7 +90,7 @@ impl Entry {
 
     /// A recipient's address and, where it is a command or a file, that one, in quotes with what
     /// could steer a terminal escaped; before a mailbox by itself stands the `\` of aliases(5).
-    pub(super) fn name_of(recipient: &RecipientState) -> String {
+    pub(in crate::cli) fn name_of(recipient: &RecipientState) -> String {
         let RecipientState { mailbox, way, .. } = recipient;
         match way {
             Way::Routed | Way::User | Way::Mailbox => format!("{way}{mailbox}"),
@@ -100,7 +100,7 @@ impl Entry {
 
     /// When a recipient is tried again, in seconds since 1970; `None` where that is not known
     /// or will not be.
-    pub(super) fn next_try(&self, recipient: &RecipientState) -> Option<u64> {
+    pub(in crate::cli) fn next_try(&self, recipient: &RecipientState) -> Option<u64> {
         let is_waiting = matches!(self.state_of(recipient), "pending" | "deferred");
         let moment = Some(self.progress.next_try).filter(|moment| is_waiting && *moment > 0)?;
         self.believed(moment)
@@ -108,7 +108,7 @@ impl Entry {
 
     /// Until when a recipient waits to get the message together with others, if it does and that
     /// is known.
-    pub(super) fn gathered_until(&self, recipient: &RecipientState) -> Option<u64> {
+    pub(in crate::cli) fn gathered_until(&self, recipient: &RecipientState) -> Option<u64> {
         let is_waiting = self.state_of(recipient) == "gathered";
         recipient.gathered_until.filter(|_| is_waiting).and_then(|until| self.believed(until))
     }
@@ -119,12 +119,12 @@ impl Entry {
     }
 
     /// The seconds until a moment, as the clock shows it.
-    pub(super) fn seconds_until(&self, moment: u64) -> u64 {
+    pub(in crate::cli) fn seconds_until(&self, moment: u64) -> u64 {
         moment.saturating_sub(self.now)
     }
 
     /// The message for programs.
-    pub(super) fn to_json(&self) -> Value {
+    pub(in crate::cli) fn to_json(&self) -> Value {
         let held = self.progress.held.as_ref();
         let recipients: Vec<_> = self
             .progress
@@ -167,7 +167,7 @@ impl Entry {
 ///
 /// # Errors
 /// When the spool cannot be read, or `take` fails.
-pub(super) fn each(
+pub(in crate::cli) fn each(
     spool: &SpoolReader,
     selection: &Selection,
     mut take: impl FnMut(Entry) -> io::Result<()>,
@@ -194,6 +194,30 @@ pub(super) fn each(
         }
     }
     Ok(missing)
+}
+
+/// Hands each selected message that is there and can be read to `take`, and says nothing of others.
+///
+/// # Errors
+/// As [`each`].
+pub(in crate::cli) fn each_there(
+    spool: &SpoolReader,
+    selection: &Selection,
+    mut take: impl FnMut(Entry) -> io::Result<()>,
+) -> io::Result<()> {
+    let (locked, now) = (filelock::locked_inodes(), clock::since_1970().as_secs());
+    for id in selection.candidates(spool)? {
+        match load(spool, id, &locked, now) {
+            Ok(entry) if selection.matches(entry.message.envelope(), &entry.progress) => {
+                take(entry)?;
+            }
+            Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(error);
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 fn load(

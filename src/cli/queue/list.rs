@@ -76,7 +76,7 @@ fn print_entry(entry: &Entry, out: &mut dyn Write) -> io::Result<()> {
 
 /// `deferred  bob@far.test  next try in 14m  mx.far.test[192.0.2.7]:25 said: 450 later`. Behind the
 /// address stand a command or a file, and who sends it where that is the owner of a list.
-pub(super) fn recipient_line(entry: &Entry, recipient: &RecipientState) -> String {
+pub(in crate::cli) fn recipient_line(entry: &Entry, recipient: &RecipientState) -> String {
     let mut line = format!("{:8}  {}", entry.state_of(recipient), Entry::name_of(recipient));
     if let Some(sender) = &recipient.sender {
         line.push_str(&format!("  from {sender}"));

@@ -3,11 +3,11 @@
 
 mod change;
 mod classic;
-mod entry;
-mod list;
-mod selection;
+pub(super) mod entry;
+pub(super) mod list;
+pub(super) mod selection;
 mod show;
-mod words;
+pub(super) mod words;
 
 use std::ffi::OsStr;
 use std::io;

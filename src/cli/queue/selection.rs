@@ -10,7 +10,7 @@ use crate::spool::store::SpoolReader;
 
 /// The messages that a command line selects.
 #[derive(Debug, Default)]
-pub(super) struct Selection {
+pub(in crate::cli) struct Selection {
     ids: Vec<QueueId>,
     is_all: bool,
     to: Vec<Pattern>,
@@ -19,7 +19,7 @@ pub(super) struct Selection {
 
 /// What a sender or a recipient is compared with. Case does not count.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Pattern {
+pub(in crate::cli) enum Pattern {
     /// The null path, of reports.
     Null,
     /// Everybody at this domain, in lower case.
@@ -33,7 +33,7 @@ impl Pattern {
     ///
     /// # Errors
     /// When it is neither.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(in crate::cli) fn parse(text: &str) -> Result<Self, String> {
         let inner = text.strip_prefix('<').and_then(|text| text.strip_suffix('>')).unwrap_or(text);
         if inner.is_empty() {
             return Ok(Self::Null);
@@ -47,7 +47,8 @@ impl Pattern {
         Ok(Self::Address(mailbox.to_string().to_ascii_lowercase()))
     }
 
-    fn matches(&self, mailbox: Option<&Mailbox>) -> bool {
+    /// Whether this is one of them; `None` is the null path.
+    pub(in crate::cli) fn matches(&self, mailbox: Option<&Mailbox>) -> bool {
         match (self, mailbox) {
             (Self::Null, mailbox) => mailbox.is_none(),
             (_, None) => false,
@@ -62,41 +63,41 @@ impl Pattern {
 }
 
 impl Selection {
-    pub(super) fn add_id(&mut self, id: QueueId) {
+    pub(in crate::cli) fn add_id(&mut self, id: QueueId) {
         if !self.ids.contains(&id) {
             self.ids.push(id);
         }
     }
 
-    pub(super) fn add_all(&mut self) {
+    pub(in crate::cli) fn add_all(&mut self) {
         self.is_all = true;
     }
 
-    pub(super) fn add_to(&mut self, pattern: Pattern) {
+    pub(in crate::cli) fn add_to(&mut self, pattern: Pattern) {
         self.to.push(pattern);
     }
 
-    pub(super) fn add_from(&mut self, pattern: Pattern) {
+    pub(in crate::cli) fn add_from(&mut self, pattern: Pattern) {
         self.from.push(pattern);
     }
 
     /// The ids that were named.
-    pub(super) fn ids(&self) -> &[QueueId] {
+    pub(in crate::cli) fn ids(&self) -> &[QueueId] {
         &self.ids
     }
 
     /// Whether nothing was selected at all.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::cli) fn is_empty(&self) -> bool {
         !self.is_all && self.ids.is_empty() && !self.has_patterns()
     }
 
     /// Whether it is every message that there is.
-    pub(super) fn is_everything(&self) -> bool {
+    pub(in crate::cli) fn is_everything(&self) -> bool {
         self.is_all && self.ids.is_empty() && !self.has_patterns()
     }
 
     /// Whether a message must be looked at to know whether it belongs.
-    pub(super) fn has_patterns(&self) -> bool {
+    pub(in crate::cli) fn has_patterns(&self) -> bool {
         !(self.to.is_empty() && self.from.is_empty())
     }
 
@@ -104,7 +105,7 @@ impl Selection {
     ///
     /// # Errors
     /// When the spool cannot be read.
-    pub(super) fn candidates(&self, spool: &SpoolReader) -> io::Result<Vec<QueueId>> {
+    pub(in crate::cli) fn candidates(&self, spool: &SpoolReader) -> io::Result<Vec<QueueId>> {
         if !self.ids.is_empty() {
             return Ok(self.ids.clone());
         }
@@ -114,7 +115,7 @@ impl Selection {
     }
 
     /// Whether a message belongs by its sender and by the recipients that are still pending.
-    pub(super) fn matches(&self, envelope: &Envelope, progress: &Progress) -> bool {
+    pub(in crate::cli) fn matches(&self, envelope: &Envelope, progress: &Progress) -> bool {
         let sender = envelope.reverse_path.mailbox();
         let is_from = self.from.is_empty() || self.from.iter().any(|from| from.matches(sender));
         let is_to = || {

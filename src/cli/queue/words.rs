@@ -5,7 +5,7 @@ use std::fmt;
 const UNITS: [(u64, &str); 4] = [(86_400, "d"), (3600, "h"), (60, "m"), (1, "s")];
 
 /// A span of time in its two largest units: `3h 12m`, `45s`.
-pub(super) struct Span(pub(super) u64);
+pub(in crate::cli) struct Span(pub(in crate::cli) u64);
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -23,7 +23,7 @@ impl fmt::Display for Span {
 }
 
 /// A size in the largest unit that it fills: `812 B`, `1.2 KiB`.
-pub(super) struct Size(pub(super) u64);
+pub(in crate::cli) struct Size(pub(in crate::cli) u64);
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

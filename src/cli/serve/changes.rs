@@ -75,7 +75,7 @@ fn changed_sections(before: &Settings, after: &Settings) -> Vec<&'static str> {
         ("[smarthost]", before.smarthost != after.smarthost),
         ("[queue]", before.queue != after.queue),
         ("[dns]", before.dns_servers != after.dns_servers),
-        ("[log]", before.log_level != after.log_level),
+        ("[log]", before.log_level != after.log_level || before.events_size != after.events_size),
     ];
     sections.into_iter().filter(|(_, is_changed)| *is_changed).map(|(name, _)| name).collect()
 }

@@ -82,6 +82,15 @@ impl Listeners {
         Ok(Self { doors })
     }
 
+    /// Where sessions over TCP are accepted, each as `127.0.0.1:25 [listen.smtp]`.
+    pub(super) fn in_words(&self) -> Vec<String> {
+        let words = self.doors.iter().filter_map(|door| {
+            let address = door.listener.local_address()?;
+            Some(format!("{address} [listen.{}]", door.terms.get().listener.name))
+        });
+        words.collect()
+    }
+
     /// The first TCP address where sessions are accepted.
     pub(super) fn first_address(&self) -> Option<SocketAddr> {
         self.doors.iter().find_map(|door| door.listener.local_address())

@@ -26,10 +26,11 @@ use crate::config::settings::{LogReceiver, Settings};
 use crate::deliver::job::Report;
 use crate::receive::Reception;
 use crate::receive::terms::Current;
-use crate::report::log_format;
+use crate::report::{log_format, station};
 use crate::spool::manager::{Order, Succession};
 use crate::sys::command;
 use crate::sys::process::exit;
+use crate::sys::running::Record;
 use crate::sys::signals::{Request, Requests};
 
 use generation::Generation;
@@ -65,6 +66,7 @@ pub(super) fn serve(
             once_ready(server.listeners.first_address());
             milestones::ready();
             server.run();
+            station::stopped();
             exit::OK
         }
         Err(error) => {
@@ -94,9 +96,14 @@ struct Server {
     reports: Sender<Report>,
     /// The longest that any session waits for its delivery.
     longest_direct: Duration,
+    /// By which commands know this process; `None` where it could not be written.
+    record: Option<Record>,
     /// Nothing is ever sent here; it closes when the queue manager has returned.
     manager_end: Receiver<()>,
 }
+
+/// The version that commands are told.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 impl Server {
     /// Waits for signals until one says stop, then ends in order.

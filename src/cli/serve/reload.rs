@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::Server;
 use super::changes;
 use super::generation::Channels;
 use super::milestones;
+use super::{Server, VERSION};
 use crate::cli::check::findings::Findings;
 use crate::cli::check::{aliases, rewrite, secrets, smarthost, users};
 use crate::config;
 use crate::config::settings::Settings;
-use crate::report::log_format;
+use crate::report::{events, log_format};
 use crate::sys::identity::Identity;
 use crate::sys::process;
 
@@ -89,6 +89,14 @@ impl Server {
         }
         self.longest_direct = self.longest_direct.max(reception.settings.queue.direct);
         log_format::set_level(reception.settings.log_level);
+        if let Err(error) = events::configure(&reception.settings) {
+            log::error!("no thread for the journal of events: {error}");
+        }
+        if let Some(record) = &self.record
+            && let Err(error) = record.renew(VERSION, &self.listeners.in_words())
+        {
+            log::warn!("status does not know the new listeners: {error}");
+        }
         self.generation = next;
         Ok(())
     }

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use crossbeam_channel::{Sender, bounded, unbounded};
 
-use super::Server;
 use super::generation::{Channels, Generation};
 use super::listeners::{Listeners, bind_all};
+use super::{Server, VERSION};
 use crate::config::settings::Settings;
 use crate::deliver::dispatch::Dispatcher;
 use crate::deliver::relay::Relay;
@@ -25,6 +25,7 @@ use crate::receive::slots::Slots;
 use crate::receive::terms::Current;
 use crate::receive::threads::SessionThreads;
 use crate::receive::tls::Certificates;
+use crate::report::{events, station};
 use crate::route::local::LocalRouter;
 use crate::spool::manager::{Manager, Order};
 use crate::spool::store::Spool;
@@ -33,6 +34,7 @@ use crate::sys::files::{make_folder_for, make_or_take_folder_for};
 use crate::sys::identity::{self, Privileges};
 use crate::sys::network::NetworkWatch;
 use crate::sys::process::{self, exit};
+use crate::sys::running::Record;
 use crate::sys::signals::Requests;
 use crate::sys::users;
 
@@ -63,6 +65,7 @@ pub(super) fn start(settings: Settings, config: &Path) -> io::Result<Server> {
     let (successions, taken) = bounded(0);
     let relay = Relay::new(&settings).with_orders(orders.clone());
     process::release_start();
+    events::configure(&settings)?;
     let [local_jobs, relay_jobs] = channels.senders();
     let pauses = queue.retry.clone();
     let mut dispatcher = Dispatcher::new(local_jobs, relay_jobs, queue.relay_workers, pauses);
@@ -115,6 +118,7 @@ pub(super) fn start(settings: Settings, config: &Path) -> io::Result<Server> {
              give it to the server's account"
         ),
     }
+    let record = announce(&listeners, &settings.server.state);
     Ok(Server {
         config,
         longest_direct: settings.queue.direct,
@@ -125,8 +129,21 @@ pub(super) fn start(settings: Settings, config: &Path) -> io::Result<Server> {
         orders,
         successions,
         reports,
+        record,
         manager_end,
     })
+}
+
+/// Tells commands which process serves, and the journal that it does.
+fn announce(listeners: &Listeners, state: &Path) -> Option<Record> {
+    let record = Record::write(state, VERSION, &listeners.in_words());
+    station::started();
+    record
+        .inspect_err(|error| {
+            let path = state.join("server");
+            log::warn!("{}: {error}; status cannot tell who serves", path.display());
+        })
+        .ok()
 }
 
 /// Starts the thread that tells the queue manager when there may be a network again.

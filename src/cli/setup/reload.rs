@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::config::settings::Settings;
-use crate::spool::wake;
+use crate::sys::running::Running;
 
 /// There while systemd is the first process (sd_booted(3)).
 const SYSTEMD: &str = "/run/systemd/system";
@@ -22,11 +22,13 @@ pub(super) fn tell(settings: &Settings) -> &'static str {
             _ => "the server does not run: systemctl enable --now mailwren starts it",
         };
     }
-    match wake::is_heard(&settings.server.spool) {
-        true => {
-            "the server runs with the old configuration: systemctl reload mailwren, or send it SIGHUP"
+    let state = &settings.server.state;
+    match Running::look(state).map(|found| found.map(|server| server.reload())) {
+        Ok(Some(Ok(()))) => "the server was told to read its configuration again; its log says so",
+        Ok(None) => "the server does not run: start it, and it uses this configuration",
+        Ok(Some(Err(_))) | Err(_) => {
+            "if the server runs, it does so with the old configuration: send it SIGHUP"
         }
-        false => "the server does not run: start it, and it uses this configuration",
     }
 }
 

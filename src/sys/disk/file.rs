@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::{fstat, syncfs};
+use rustix::fs::{Mode, fstat, syncfs};
 
 use super::push_out;
 use super::watcher::{Kind, Operation, Verdict};
@@ -106,6 +106,15 @@ impl DiskFile {
     /// When the device fails.
     pub fn flush_file_system(&self) -> io::Result<()> {
         self.watch(Kind::FlushAll, || Ok(syncfs(&self.file)?))
+    }
+
+    /// Gives it this mode, whatever the umask says.
+    ///
+    /// # Errors
+    /// When it is somebody else's.
+    pub fn set_mode(&self, mode: u32) -> io::Result<()> {
+        let set = || Ok(rustix::fs::fchmod(&self.file, Mode::from_raw_mode(mode))?);
+        self.watch(Kind::SetMode, set)
     }
 
     /// Cuts it to so many octets.

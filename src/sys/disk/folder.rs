@@ -1,6 +1,5 @@
 //! An open folder.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -39,7 +38,7 @@ pub enum Open {
 }
 
 impl Open {
-    fn flags(self) -> OFlags {
+    pub(super) fn flags(self) -> OFlags {
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         flags
             | match self {
@@ -52,7 +51,7 @@ impl Open {
             }
     }
 
-    const fn kind(self) -> Kind<'static> {
+    pub(super) const fn kind(self) -> Kind<'static> {
         if matches!(self, Self::Read | Self::Append) { Kind::Open } else { Kind::Create }
     }
 }
@@ -111,7 +110,7 @@ impl Folder {
         let operation =
             || Operation::new(how.kind()).folder(self.descriptor()).name(Path::new(name));
         let flags = how.flags();
-        self.file(operation, || rustix::fs::openat(&self.descriptor, name, flags, FILE_MODE))
+        self.disk.file(operation, || rustix::fs::openat(&self.descriptor, name, flags, FILE_MODE))
     }
 
     /// Makes a file without a name, mode 0600, that [`Self::link_unnamed`] may give one. The
@@ -124,7 +123,7 @@ impl Folder {
         static HAS_PROC: LazyLock<bool> = LazyLock::new(|| Path::new("/proc/self/fd").exists());
         let operation = || Operation::new(Kind::CreateUnnamed).folder(self.descriptor());
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        self.file(operation, || {
+        self.disk.file(operation, || {
             if !*HAS_PROC {
                 return Err(Errno::OPNOTSUPP);
             }
@@ -294,19 +293,6 @@ impl Folder {
             let file_system = rustix::fs::fstatfs(&self.descriptor)?.f_type;
             Ok(push_out::orders_data_first(file_system as u32))
         })
-    }
-
-    fn file<'a>(
-        &self,
-        operation: impl Fn() -> Operation<'a>,
-        open: impl FnOnce() -> Result<OwnedFd, Errno>,
-    ) -> io::Result<DiskFile> {
-        let file = self.disk.watch_opening(
-            &operation,
-            || Ok(File::from(open()?)),
-            |file, watcher| watcher.done(&operation().file(file.as_fd())),
-        )?;
-        Ok(DiskFile::new(file, self.disk.clone()))
     }
 
     fn operation<'a>(&'a self, kind: Kind<'a>, name: &'a str) -> Operation<'a> {

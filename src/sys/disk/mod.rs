@@ -13,6 +13,7 @@ mod watcher;
 #[cfg(test)]
 pub(crate) mod faults;
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -96,6 +97,15 @@ impl Disk {
         self.open_folder(path)
     }
 
+    /// Opens the file at `path`. Links are followed on the way to it, but not the last one.
+    ///
+    /// # Errors
+    /// As [`Folder::open`].
+    pub fn open_file(&self, path: &Path, how: Open) -> io::Result<DiskFile> {
+        let operation = || Operation::new(how.kind()).name(path);
+        self.file(operation, || rustix::fs::openat(CWD, path, how.flags(), FILE_MODE))
+    }
+
     /// What stands in the inode of the file or folder at `path`. Links are followed.
     ///
     /// # Errors
@@ -130,6 +140,19 @@ impl Disk {
         };
         let descriptor = self.watch_opening(operation, open, done)?;
         Ok(Folder::new(descriptor, self.clone()))
+    }
+
+    fn file<'a>(
+        &self,
+        operation: impl Fn() -> Operation<'a>,
+        open: impl FnOnce() -> Result<OwnedFd, Errno>,
+    ) -> io::Result<DiskFile> {
+        let file = self.watch_opening(
+            &operation,
+            || Ok(File::from(open()?)),
+            |file, watcher| watcher.done(&operation().file(file.as_fd())),
+        )?;
+        Ok(DiskFile::new(file, self.clone()))
     }
 
     /// Carries `act` out, as the watcher lets it.

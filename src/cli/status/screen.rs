@@ -1,0 +1,209 @@
+//! The status in words, and as JSON.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use super::backlog::{Backlog, Destination};
+use super::{Activity, Server, Status};
+use crate::cli::queue::words::{Size, Span};
+use crate::cli::trace;
+use crate::mail::text::one_line;
+use crate::sys::clock;
+
+/// The most destinations on a screen.
+const MAX_SHOWN: usize = 10;
+/// The most characters of an error on a screen.
+const MAX_ERROR: usize = 200;
+
+impl Status<'_> {
+    /// The screen, without the end of its last line. What comes from outside is printable ASCII in
+    /// the records of the queue, and escaped in the journal.
+    pub(super) fn screen(&self) -> String {
+        let mut text = self.server.to_string(&self.settings.server.state.display().to_string());
+        let written = match (&self.server, self.written_octets) {
+            (Server::Runs(_), Some(octets)) => format!("{} since the start", Size(octets)),
+            (Server::Runs(_), None) => "only root is told".to_owned(),
+            _ => "not known".to_owned(),
+        };
+        let free = match &self.free_octets {
+            Ok(octets) => Size(*octets).to_string(),
+            Err(why) => why.clone(),
+        };
+        add(&mut text, format_args!("written to disk: {written}; free in the spool: {free}\n"));
+        match &self.backlog {
+            Ok(backlog) => add_backlog(&mut text, backlog),
+            Err(why) => add(&mut text, format_args!("queue: {why}")),
+        }
+        text.push('\n');
+        match (&self.activity, self.settings.events_size) {
+            (_, 0) => add(&mut text, format_args!("today: no journal is kept: [log] events = 0")),
+            (Ok(activity), _) => add_activity(&mut text, activity),
+            (Err(why), _) => add(&mut text, format_args!("today: {why}")),
+        }
+        text.truncate(text.trim_end().len());
+        text
+    }
+
+    /// The same for programs. What is not known is null.
+    pub(super) fn to_json(&self) -> Value {
+        let (state, running) = match &self.server {
+            Server::Runs(running) => ("running", Some(running)),
+            Server::RunsUnrecorded => ("running", None),
+            Server::IsDown => ("down", None),
+            Server::IsHidden => ("unknown", None),
+        };
+        json!({
+            "server": {
+                "state": state,
+                "pid": running.map(|it| it.pid),
+                "version": running.map(|it| &it.version),
+                "up_seconds": running.map(|it| it.up.as_secs()),
+                "listeners": running.map(|it| &it.listeners),
+                "written_octets": self.written_octets,
+            },
+            "command_version": env!("CARGO_PKG_VERSION"),
+            "spool_free_octets": self.free_octets.as_ref().ok(),
+            "queue": self.backlog.as_ref().ok().map(backlog_json),
+            "today": self.activity.as_ref().ok().filter(|_| self.settings.events_size > 0)
+                .map(activity_json),
+            "last_deliveries": self.activity.as_ref().ok()
+                .map(|activity| activity.last.iter().map(trace::to_json).collect::<Vec<_>>()),
+        })
+    }
+}
+
+impl Server {
+    fn to_string(&self, state: &str) -> String {
+        let version = env!("CARGO_PKG_VERSION");
+        match self {
+            Self::Runs(running) => {
+                let up = Span(running.up.as_secs());
+                let since = clock::since_1970().saturating_sub(running.up).as_secs();
+                let since = match clock::was_not_set(since) {
+                    true => String::new(),
+                    false => format!(" (since {})", clock::local_time(since).rfc3339()),
+                };
+                let (running_version, pid) = (&running.version, running.pid);
+                let mut text =
+                    format!("mailwren {running_version} runs as process {pid}, up {up}{since}\n");
+                for listener in &running.listeners {
+                    add(&mut text, format_args!("listening on {listener}"));
+                }
+                if running.version != version {
+                    add(
+                        &mut text,
+                        format_args!("this command is {version}: restart the server for that"),
+                    );
+                }
+                text
+            }
+            Self::RunsUnrecorded => format!(
+                "mailwren runs, but its record {state}/server is not there: see that the server \
+                 can write there\n"
+            ),
+            Self::IsDown => format!("mailwren is not running; this command is {version}\n"),
+            Self::IsHidden => "whether mailwren runs, only root is told\n".to_owned(),
+        }
+    }
+}
+
+fn add(text: &mut String, line: std::fmt::Arguments<'_>) {
+    // Writing to a string never fails.
+    let _ = writeln!(text, "{line}");
+}
+
+fn add_backlog(text: &mut String, backlog: &Backlog) {
+    if backlog.messages == 0 {
+        return add(text, format_args!("queue: empty"));
+    }
+    let states: Vec<_> =
+        backlog.states.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    let (octets, states) = (Size(backlog.octets), states.join(", "));
+    let messages = if backlog.messages == 1 { "message" } else { "messages" };
+    add(text, format_args!("queue: {} {messages}, {octets}: {states}", backlog.messages));
+    let destinations = backlog.destinations();
+    for (name, destination) in destinations.iter().take(MAX_SHOWN) {
+        add_destination(text, name, destination);
+    }
+    let rest = destinations.iter().skip(MAX_SHOWN);
+    let recipients: u64 = rest.clone().map(|(_, it)| it.waiting).sum::<u64>() + backlog.elsewhere;
+    if recipients > 0 {
+        add(text, format_args!("  elsewhere: {recipients} waiting; mailwren queue has them"));
+    }
+}
+
+fn add_destination(text: &mut String, name: &str, destination: &Destination) {
+    let next_try = destination.next_try.map(|at| {
+        let wait = at.saturating_sub(clock::since_1970().as_secs());
+        if wait == 0 {
+            ", next try now".to_owned()
+        } else {
+            format!(", next try in {}", Span(wait))
+        }
+    });
+    let next_try = next_try.unwrap_or_default();
+    add(text, format_args!("  {name}: {} waiting{next_try}", destination.waiting));
+    if let Some((_, error)) = &destination.last_error {
+        add(text, format_args!("    last error: {}", one_line(error, MAX_ERROR)));
+    }
+}
+
+fn add_activity(text: &mut String, activity: &Activity) {
+    let today = activity.today;
+    let since = match &activity.begins_today {
+        Some(first) => format!(" (the journal begins at {})", first.time()),
+        None => String::new(),
+    };
+    add(
+        text,
+        format_args!(
+            "today: {} received, {} delivered, {} relayed, {} bounced{since}",
+            today.received, today.delivered, today.relayed, today.bounced
+        ),
+    );
+    if !activity.last.is_empty() {
+        add(text, format_args!("\nlast deliveries:"));
+    }
+    for event in &activity.last {
+        let (time, id) = (event.time(), event.id.map(|id| id.to_string()).unwrap_or_default());
+        let fields: Vec<_> = event.text().splitn(2, ' ').collect();
+        let to = fields.first().copied().unwrap_or_default();
+        let place = event.field("host").or_else(|| event.field("place")).unwrap_or_default();
+        let (name, place) = (event.station.name(), place.escape_debug());
+        add(text, format_args!("  {time}  {id}  {name} {to} {place}"));
+    }
+}
+
+fn backlog_json(backlog: &Backlog) -> Value {
+    let destinations: Vec<_> = backlog
+        .destinations()
+        .into_iter()
+        .map(|(name, it)| {
+            json!({
+                "destination": name,
+                "waiting": it.waiting,
+                "next_try": it.next_try,
+                "last_error": it.last_error.as_ref().map(|(_, text)| text),
+                "last_error_at": it.last_error.as_ref().map(|(at, _)| at),
+            })
+        })
+        .collect();
+    json!({
+        "messages": backlog.messages,
+        "octets": backlog.octets,
+        "states": backlog.states,
+        "destinations": destinations,
+        "elsewhere": backlog.elsewhere,
+    })
+}
+
+fn activity_json(activity: &Activity) -> Value {
+    json!({
+        "received": activity.today.received,
+        "delivered": activity.today.delivered,
+        "relayed": activity.today.relayed,
+        "bounced": activity.today.bounced,
+        "since": activity.begins_today.as_ref().map(|event| event.time()),
+    })
+}
