@@ -1,6 +1,9 @@
 //! `mailwren serve`: the server, from binding its ports to the last delivery under way.
 
+mod watchdog;
+
 use std::io;
+use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +24,7 @@ use crate::deliver::relay_lane::RelayLane;
 use crate::deliver::vacation::Vacation;
 use crate::receive::Reception;
 use crate::receive::at_work::AtWork;
-use crate::receive::listener::BoundListener;
+use crate::receive::listener::{BoundListener, Origin};
 use crate::receive::logins::Logins;
 use crate::receive::pickup::Pickup;
 use crate::receive::queue_runs::QueueRuns;
@@ -40,7 +43,10 @@ use crate::sys::identity::{self, Privileges};
 use crate::sys::network::NetworkWatch;
 use crate::sys::process::{self, exit};
 use crate::sys::signals::{Request, Requests};
+use crate::sys::systemd::sockets::{Inherited, name_to_keep};
+use crate::sys::systemd::{Beginnings, ServiceManager};
 use crate::sys::users;
+use watchdog::Watchdog;
 
 /// The stack of the threads that are neither a session's nor a delivery's.
 const STACK: usize = 256 << 10;
@@ -66,9 +72,12 @@ pub(super) fn run(invocation: &mut Invocation) -> Ran {
 /// Serves with `settings`, calling `once_ready` when sessions are accepted, until a signal
 /// says stop.
 pub(super) fn serve(settings: Settings, once_ready: impl FnOnce(&[BoundListener])) -> u8 {
-    match start(settings) {
+    // Before anything is opened.
+    let beginnings = Beginnings::take();
+    match start(settings, beginnings) {
         Ok(mut server) => {
             once_ready(&server.listeners);
+            server.service.ready(&server.status());
             server.run();
             exit::OK
         }
@@ -81,6 +90,7 @@ pub(super) fn serve(settings: Settings, once_ready: impl FnOnce(&[BoundListener]
 
 /// A server whose sockets are bound and whose threads run.
 struct Server {
+    service: Arc<ServiceManager>,
     reception: Arc<Reception>,
     listeners: Arc<[BoundListener]>,
     requests: Requests,
@@ -89,15 +99,17 @@ struct Server {
     manager_end: Receiver<()>,
 }
 
-fn start(settings: Settings) -> io::Result<Server> {
+fn start(settings: Settings, beginnings: Beginnings) -> io::Result<Server> {
+    let Beginnings { service, mut inherited } = beginnings;
     process::raise_file_limit();
     let requests = Requests::new()?;
-    let listeners = bind(&settings)?;
+    let listeners = bind(&settings, &mut inherited)?;
+    settle_sockets(&service, &listeners, inherited);
     let certificates = Certificates::new(&settings);
     drop_privileges(&settings)?;
     let settings = Arc::new(settings);
     let spool = Spool::open(&settings.server.spool)?;
-    log_addresses(&listeners, &settings);
+    log_addresses(&listeners);
     process::apart(|| certificates.prepare());
     let queued = spool.found()?;
     let router = Arc::new(LocalRouter::new(&settings));
@@ -115,6 +127,8 @@ fn start(settings: Settings) -> io::Result<Server> {
         dispatcher = dispatcher.with_network_pause(UNWATCHED_NETWORK_PAUSE);
     }
     let (manager, intake) = Manager::new(Arc::clone(&settings), Arc::clone(&spool), dispatcher);
+    let (answer, answers) = bounded(1);
+    let manager = manager.with_answers(answer);
     let local_lane = Arc::new(local_delivery(&settings, &router, &spool, &intake));
     let relay_lane = Arc::new(RelayLane::new(relaying, Arc::clone(&local_lane)));
     pool::start("local", queue.local_workers, &local_lane, &local_jobs, &reports)?;
@@ -165,7 +179,19 @@ fn start(settings: Settings) -> io::Result<Server> {
              give it to the server's account"
         ),
     }
-    Ok(Server { reception, listeners, requests, orders, manager_end })
+    let service = Arc::new(service);
+    if let Some(interval) = service.watchdog() {
+        let watchdog = Watchdog {
+            service: Arc::clone(&service),
+            interval,
+            orders: orders.clone(),
+            answers,
+            listeners: Arc::clone(&listeners),
+            reception: Arc::clone(&reception),
+        };
+        spawn("watchdog", move || watchdog.run())?;
+    }
+    Ok(Server { service, reception, listeners, requests, orders, manager_end })
 }
 
 /// What writes mailboxes, and answers for those who are away.
@@ -184,6 +210,12 @@ fn local_delivery(
 }
 
 impl Server {
+    /// How it is, in words.
+    fn status(&self) -> String {
+        let addresses: Vec<_> = self.listeners.iter().map(BoundListener::address).collect();
+        format!("Taking mail on {}", addresses.join(", "))
+    }
+
     /// Waits for signals until one says stop, then ends in order.
     fn run(&mut self) {
         loop {
@@ -194,16 +226,21 @@ impl Server {
                     let _ = self.orders.send(Order::RetryAll);
                 }
                 Request::Reload => {
+                    self.service.reloading();
                     log::warn!(
                         "told to read the certificate again; aliases and users are whenever they change; the configuration needs a restart"
                     );
                     self.reception.certificates.reload();
+                    self.service.ready(&self.status());
                 }
             }
         }
         log::info!("stopping; {} sessions open", self.reception.slots.open());
         let Reception { settings, at_work, is_stopping, .. } = &*self.reception;
+        self.service.stopping(settings.queue.direct + LAST_WORDS + 2 * STOP_PATIENCE);
         is_stopping.store(true, Ordering::Relaxed);
+        // From here on clients wait for the next server, if the sockets live on.
+        self.listeners.iter().for_each(BoundListener::ring);
         // What has come whole is delivered or stored, and its client told.
         if !at_work.close(settings.queue.direct + LAST_WORDS) {
             log::warn!("stopped in the middle of messages; their clients will send them again");
@@ -236,21 +273,46 @@ fn watch_network(orders: Sender<Order>) -> io::Result<()> {
     })
 }
 
-fn bind(settings: &Settings) -> io::Result<Arc<[BoundListener]>> {
+fn bind(settings: &Settings, inherited: &mut Inherited) -> io::Result<Arc<[BoundListener]>> {
     let timeout = settings.server.session_timeout;
-    let bind = |listener| BoundListener::bind(listener, timeout);
-    let mut listeners = settings.listeners.iter().map(bind).collect::<io::Result<Vec<_>>>()?;
+    let mut listeners = Vec::new();
+    for listener in &settings.listeners {
+        listeners.extend(BoundListener::take_or_bind(listener, timeout, inherited)?);
+    }
     if let Some(path) = &settings.server.socket {
-        listeners.push(BoundListener::bind_submission_socket(path)?);
+        listeners.push(BoundListener::take_or_bind_submission_socket(path, inherited)?);
     }
     Ok(listeners.into())
 }
 
-fn log_addresses(listeners: &[BoundListener], settings: &Settings) {
-    for (listener, settings) in listeners.iter().zip(&settings.listeners) {
-        if let Some(address) = listener.local_address() {
-            log::info!("listening on {address} [listen.{}]", settings.name);
+/// Has our own sockets kept for the next run, and closes what was inherited and is not used.
+fn settle_sockets(service: &ServiceManager, listeners: &[BoundListener], inherited: Inherited) {
+    inherited.close(
+        |name, socket| {
+            log::warn!(
+                "systemd has handed over {socket} ({name}), which no listener uses; clients that \
+                 connect there wait in vain: give a [listen.NAME] that address, or systemd:{name}, or \
+                 stop the socket unit"
+            );
+        },
+        |name| service.forget(name),
+    );
+    for listener in listeners.iter().filter(|it| it.origin() == Origin::Own) {
+        if let Some(name) = name_to_keep(&listener.address()) {
+            service.keep(&name, listener.as_fd());
         }
+    }
+}
+
+fn log_addresses(listeners: &[BoundListener]) {
+    for listener in listeners {
+        let from = match listener.origin() {
+            Origin::Own => "",
+            Origin::Kept => ", kept since the last run",
+            Origin::Systemd => ", a socket of systemd",
+        };
+        let Some(address) = listener.local_address() else { continue };
+        log::info!("listening on {address} [listen.{}]{from}", listener.name());
     }
 }
 
@@ -267,6 +329,7 @@ fn drop_privileges(settings: &Settings) -> io::Result<()> {
         }
     }
     match identity::drop_privileges(&server.user)? {
+        Privileges::Lent => log::debug!("not started as root, but given the right to deliver mail"),
         Privileges::Ordinary => {
             log::debug!("not started as root: mailboxes of other accounts cannot be written")
         }

@@ -188,6 +188,8 @@ pub enum ListenAddress {
     Tcp(SocketAddr),
     /// `unix:/path`.
     Unix(PathBuf),
+    /// `systemd:NAME`: the sockets that systemd hands over by this name.
+    Systemd(String),
 }
 
 /// `[listen.NAME] bare_newline`.

@@ -1,13 +1,16 @@
 //! Listening sockets, and the thread of each that accepts sessions.
 
+mod adoption;
+
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -23,6 +26,7 @@ use crate::receive::session;
 use crate::receive::slots::NoSlot;
 use crate::receive::stream::Socket;
 use crate::smtp::reply::Reply;
+use crate::sys::bell::{Bell, Wake};
 use crate::sys::files::{make_public_folder, with_path};
 
 /// Connections that the kernel holds until they are accepted: a burst of a thousand is no
@@ -47,10 +51,26 @@ pub enum Bound {
     Unix(UnixListener),
 }
 
+/// Where a listening socket is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It was bound by us.
+    Own,
+    /// It was bound by an earlier run of ours, and kept by systemd.
+    Kept,
+    /// It is of a socket unit.
+    Systemd,
+}
+
 /// A socket that listens, and what goes for its sessions.
 #[derive(Debug)]
 pub struct BoundListener {
     socket: Bound,
+    origin: Origin,
+    /// Calls its thread away from waiting for clients.
+    bell: Bell,
+    /// Whether its thread was asked for a sign of life, and has not given one.
+    is_asked: AtomicBool,
     /// Its address, where that is the one that clients connect to, and not all of the host's.
     local: Option<IpAddr>,
     /// What its section says.
@@ -58,7 +78,7 @@ pub struct BoundListener {
 }
 
 impl BoundListener {
-    /// Binds the address of a `[listen.NAME]`, for sessions whose clients must take something
+    /// Binds the address of a `[listen.NAME]`, which is none of systemd's, for sessions whose clients must take something
     /// of what they are sent within `write_timeout`.
     ///
     /// # Errors
@@ -67,8 +87,9 @@ impl BoundListener {
         let socket = match &listener.address {
             ListenAddress::Tcp(address) => Bound::Tcp(bind_tcp(*address, write_timeout)?),
             ListenAddress::Unix(path) => Bound::Unix(bind_unix(path)?),
+            ListenAddress::Systemd(name) => return Err(adoption::not_handed(listener, name, "")),
         };
-        Ok(Self { local: specific_address(&socket), socket, settings: Arc::new(listener.clone()) })
+        Self::new(socket, Origin::Own, listener.clone())
     }
 
     /// Binds the socket where `sendmail` submits, open to every account of this host.
@@ -76,9 +97,34 @@ impl BoundListener {
     /// # Errors
     /// When it cannot be bound; the text names the path and what to do.
     pub fn bind_submission_socket(path: &Path) -> io::Result<Self> {
-        let settings = submission_settings(path);
-        let socket = Bound::Unix(bind_unix(path)?);
-        Ok(Self { socket, local: None, settings: Arc::new(settings) })
+        Self::new(Bound::Unix(bind_unix(path)?), Origin::Own, submission_settings(path))
+    }
+
+    fn new(socket: Bound, origin: Origin, settings: Listener) -> io::Result<Self> {
+        // Whoever has left before it was accepted must not make the thread wait where it does not
+        // hear the bell.
+        match &socket {
+            Bound::Tcp(socket) => socket.set_nonblocking(true)?,
+            Bound::Unix(socket) => socket.set_nonblocking(true)?,
+        }
+        Ok(Self {
+            local: specific_address(&socket),
+            socket,
+            origin,
+            bell: Bell::new()?,
+            is_asked: AtomicBool::new(false),
+            settings: Arc::new(settings),
+        })
+    }
+
+    /// What its section is called.
+    pub fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    /// Where its socket is from.
+    pub const fn origin(&self) -> Origin {
+        self.origin
     }
 
     /// The TCP address that was bound: the port that the system chose where 0 was asked for.
@@ -89,9 +135,51 @@ impl BoundListener {
         }
     }
 
+    /// The address that is listened on, as a configuration writes it.
+    pub fn address(&self) -> String {
+        match &self.socket {
+            Bound::Tcp(socket) => socket.local_addr().map(|it| it.to_string()).ok(),
+            Bound::Unix(socket) => {
+                let path =
+                    |it: std::os::unix::net::SocketAddr| it.as_pathname().map(Path::to_owned);
+                socket.local_addr().ok().and_then(path).map(|it| format!("unix:{}", it.display()))
+            }
+        }
+        .unwrap_or_default()
+    }
+
+    /// Has [`BoundListener::run`] look whether the server stops. Who has connected, but was not
+    /// accepted, stays with the socket.
+    pub fn ring(&self) {
+        self.bell.ring();
+    }
+
+    /// Asks the thread for a sign of life.
+    pub fn ask(&self) {
+        self.is_asked.store(true, Ordering::Relaxed);
+        self.bell.ring();
+    }
+
+    /// Whether the thread has given the sign that it was asked for.
+    pub fn has_answered(&self) -> bool {
+        !self.is_asked.load(Ordering::Relaxed)
+    }
+
     /// Accepts sessions until the server stops, each in a thread of its own.
     pub fn run(&self, reception: &Arc<Reception>) {
         while !reception.is_stopping.load(Ordering::Relaxed) {
+            match self.bell.wait_beside(self.socket.as_fd()) {
+                Ok(Wake::Readable) => {}
+                Ok(Wake::Rung) => {
+                    self.is_asked.store(false, Ordering::Relaxed);
+                    continue;
+                }
+                Err(error) => {
+                    log::error!("cannot wait for connections: {error}");
+                    thread::sleep(ACCEPT_PAUSE);
+                    continue;
+                }
+            }
             match self.accept() {
                 Ok((socket, peer)) => self.admit(reception, socket, peer),
                 Err(error) if is_of_connection(&error) => {}
@@ -165,6 +253,21 @@ impl BoundListener {
     }
 }
 
+impl AsFd for Bound {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
+        }
+    }
+}
+
+impl AsFd for BoundListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 /// What goes for the accounts of this host at the socket `path`, and for what they leave in the
 /// spool while nobody listens there.
 pub(super) fn submission_settings(path: &Path) -> Listener {
@@ -192,7 +295,10 @@ fn specific_address(socket: &Bound) -> Option<IpAddr> {
 fn is_of_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted | io::ErrorKind::NotConnected
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::NotConnected
+            | io::ErrorKind::WouldBlock
     )
 }
 

@@ -34,8 +34,11 @@ const GROUPS_AGE: Duration = Duration::from_secs(60);
 /// What [`drop_privileges`] came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Privileges {
-    /// The process was not started as root, and nothing changed.
+    /// The process was not started as root, and can do nothing that its account cannot.
     Ordinary,
+    /// The process was not started as root, but was given what local delivery needs, as by
+    /// AmbientCapabilities= of its unit.
+    Lent,
     /// `user = root`: root was kept.
     Root,
     /// It runs as this account now.
@@ -43,14 +46,14 @@ pub enum Privileges {
 }
 
 /// Becomes `user` for good, where the process runs as root, keeping only CAP_SETUID and
-/// CAP_SETGID. To be called before any other thread starts: one that is there already loses
+/// CAP_SETGID. A process of another account keeps no more than these two of what it was given. To be called before any other thread starts: one that is there already loses
 /// those two as well.
 ///
 /// # Errors
 /// When there is no such account, or the kernel refuses. The process must not go on then.
 pub fn drop_privileges(user: &str) -> io::Result<Privileges> {
     if !geteuid().is_root() {
-        return Ok(Privileges::Ordinary);
+        return keep_what_is_lent();
     }
     let account = users::by_name(user)?.ok_or_else(|| {
         let text = format!("there is no account {user:?}: create it or set [server] user");
@@ -74,6 +77,19 @@ pub fn drop_privileges(user: &str) -> io::Result<Privileges> {
         return Err(io::Error::other("the kernel did not drop the privileges of root"));
     }
     Ok(Privileges::Dropped(account))
+}
+
+/// Lets go of every capability but [`KEPT`], and lets no other program inherit those.
+fn keep_what_is_lent() -> io::Result<Privileges> {
+    let given = capabilities(None)?;
+    if given.permitted.is_empty() {
+        return Ok(Privileges::Ordinary);
+    }
+    let kept = given.permitted & KEPT;
+    // What cannot be inherited is not ambient, either (capabilities(7)).
+    let inheritable = CapabilitySet::empty();
+    set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable })?;
+    Ok(if kept.contains(KEPT) { Privileges::Lent } else { Privileges::Ordinary })
 }
 
 /// Sets groups, group and user, for all threads.
