@@ -14,13 +14,14 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::{
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, sendmsg_addr,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, connect, sendmsg,
 };
 use rustix::time::{ClockId, clock_gettime};
 
@@ -63,7 +64,7 @@ impl Beginnings {
 /// The one that wants to know how we are, if there is one.
 #[derive(Debug)]
 pub struct ServiceManager {
-    socket: Option<(UnixDatagram, SocketAddrUnix)>,
+    socket: Option<UnixDatagram>,
     watchdog: Option<Duration>,
 }
 
@@ -74,7 +75,9 @@ impl ServiceManager {
                 let address = notify_address(&name)?;
                 let socket = UnixDatagram::unbound()?;
                 socket.set_write_timeout(Some(SEND_TIMEOUT))?;
-                Ok((socket, address))
+                // Now, since start-stop-daemon(8) has it in a folder that is root's alone.
+                connect(&socket, &address)?;
+                Ok(socket)
             };
             open()
                 .inspect_err(|error| log::warn!("NOTIFY_SOCKET {name:?} cannot be used: {error}"))
@@ -130,18 +133,22 @@ impl ServiceManager {
     }
 
     fn say(&self, text: &str, sockets: &[BorrowedFd<'_>]) {
-        let Some((socket, address)) = &self.socket else { return };
+        let Some(socket) = &self.socket else { return };
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut rights = SendAncillaryBuffer::new(&mut space);
         // There is room for one, and nobody gives more.
         let fits = sockets.is_empty() || rights.push(SendAncillaryMessage::ScmRights(sockets));
         debug_assert!(fits, "one socket at a time");
         let text = [IoSlice::new(text.as_bytes())];
-        let sent = rustix::io::retry_on_intr(|| {
-            sendmsg_addr(socket.as_fd(), address, &text, &mut rights, SendFlags::NOSIGNAL)
-        });
-        if let Err(error) = sent {
-            log::warn!("systemd cannot be told how this server is: {error}");
+        let sent =
+            rustix::io::retry_on_intr(|| sendmsg(socket, &text, &mut rights, SendFlags::NOSIGNAL));
+        match sent {
+            Ok(_) => {}
+            // start-stop-daemon(8) has gone as soon as it has heard that we are ready.
+            Err(Errno::CONNREFUSED | Errno::NOTCONN) => {
+                log::debug!("nobody hears how this server is")
+            }
+            Err(error) => log::warn!("systemd cannot be told how this server is: {error}"),
         }
     }
 }

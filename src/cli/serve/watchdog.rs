@@ -61,8 +61,7 @@ impl Watchdog {
                     _ => "the queue manager".to_owned(),
                 };
                 log::error!(
-                    "{who} has not answered for {} s; unless it does, systemd starts the server anew",
-                    pause.as_secs()
+                    "{who} has not answered for {pause:?}; unless it does, systemd starts the server anew"
                 );
             }
             was_well = is_well;
