@@ -82,7 +82,7 @@ fn each_crate_is_named_in_its_own_places_only() {
         ("lexopt", &["src/cli/"]),
         ("serde_json", &["src/cli/queue/", "src/cli/status", "src/cli/trace"]),
         ("strsim", &["src/config/"]),
-        ("socket2", &["src/receive/listener.rs", "src/receive/logins/dovecot.rs"]),
+        ("socket2", &["src/receive/listener", "src/receive/logins/dovecot.rs"]),
         ("libc::", &["src/sys/"]),
         (
             "base64::",

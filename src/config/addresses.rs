@@ -12,6 +12,8 @@ use crate::mail::address::{Domain, DomainName, LocalPart, Mailbox};
 
 /// The port of SMTP (RFC 5321 §4.5.4.2).
 const SMTP_PORT: u16 = 25;
+/// The longest name of a socket of systemd, in octets.
+const MAX_SOCKET_NAME: usize = 255;
 /// The port of the DNS (RFC 1035 §4.2).
 const DNS_PORT: u16 = 53;
 
@@ -149,13 +151,13 @@ pub(super) fn dns_servers(text: &str) -> Result<Vec<SocketAddr>, String> {
     })
 }
 
-/// `address:port`, `[v6]:port` or `unix:/path`. Port 0 lets the system choose.
+/// `address:port`, `[v6]:port`, `unix:/path` or `systemd:NAME`. Port 0 lets the system choose.
 pub(super) fn listen_address(text: &str) -> Result<ListenAddress, String> {
     if let Some(path) = text.strip_prefix("unix:") {
         return paths::socket(path).map(ListenAddress::Unix);
     }
-    if text.starts_with("systemd:") {
-        return Err("sockets from systemd are not built yet; give ADDRESS:PORT".to_owned());
+    if let Some(name) = text.strip_prefix("systemd:") {
+        return socket_name(name).map(ListenAddress::Systemd);
     }
     if let Ok(address) = text.parse() {
         return Ok(ListenAddress::Tcp(address));
@@ -173,10 +175,23 @@ pub(super) fn listen_address(text: &str) -> Result<ListenAddress, String> {
             port_or_default(port),
         ),
         _ => format!(
-            "{text_shown} is no listening address; give ADDRESS:PORT, [IPV6]:PORT or unix:/path, \
-             such as 0.0.0.0:25; a name will not do"
+            "{text_shown} is no listening address; give ADDRESS:PORT, [IPV6]:PORT, unix:/path or \
+             systemd:NAME, such as 0.0.0.0:25; a name will not do"
         ),
     })
+}
+
+/// A name that a socket unit can give (systemd.socket(5), FileDescriptorName=).
+fn socket_name(name: &str) -> Result<String, String> {
+    let is_name = name.bytes().all(|b| b.is_ascii_graphic() && b != b':');
+    if name.is_empty() || name.len() > MAX_SOCKET_NAME || !is_name {
+        let name = shown(name);
+        return Err(format!(
+            "{name} is no name of a socket; give systemd:NAME, NAME being the FileDescriptorName= \
+             of its unit"
+        ));
+    }
+    Ok(name.to_owned())
 }
 
 fn port_or_default(text: &str) -> u16 {

@@ -15,10 +15,11 @@ const TLS_VERSION: Kind = Kind::Choice(&["1.0", "1.1", "1.2", "1.3"]);
 pub(super) const LISTEN: &[Key] = &[
     key(
         "address",
-        Kind::Words("ADDRESS:PORT, [IPV6]:PORT or unix:/path"),
+        Kind::Words("ADDRESS:PORT, [IPV6]:PORT, unix:/path or systemd:NAME"),
         "127.0.0.1:25",
-        "Where to listen: ADDRESS:PORT, [IPV6]:PORT or unix:/path. 0.0.0.0:25 is port 25 of \
-         every network that the host is in.",
+        "Where to listen: ADDRESS:PORT, [IPV6]:PORT, unix:/path or systemd:NAME. 0.0.0.0:25 is \
+         port 25 of every network that the host is in; systemd:NAME are the sockets of the unit \
+         with FileDescriptorName=NAME.",
     ),
     key(
         "networks",

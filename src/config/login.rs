@@ -114,7 +114,7 @@ fn listener_tls(section: &mut Reader<'_>, address: Option<&ListenAddress>) -> Op
     Some(match address? {
         ListenAddress::Unix(_) => ListenerTls::None,
         ListenAddress::Tcp(address) if address.port() == SUBMISSIONS_PORT => ListenerTls::Implicit,
-        ListenAddress::Tcp(_) => ListenerTls::StartTls,
+        ListenAddress::Tcp(_) | ListenAddress::Systemd(_) => ListenerTls::StartTls,
     })
 }
 
@@ -146,7 +146,7 @@ fn auth_rule(section: &mut Reader<'_>, protocol: Option<Protocol>) -> Option<Aut
 
 /// Refuses listeners that nobody could use.
 fn check_usable(section: &mut Reader<'_>, listener: &Listener) {
-    let is_tcp = matches!(listener.address, ListenAddress::Tcp(_));
+    let is_tcp = !matches!(listener.address, ListenAddress::Unix(_));
     let has_tls = listener.tls != ListenerTls::None;
     if is_tcp && listener.auth != AuthRule::None && !has_tls && !listener.auth_without_tls {
         section.wrong(

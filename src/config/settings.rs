@@ -203,6 +203,8 @@ pub enum ListenAddress {
     Tcp(SocketAddr),
     /// `unix:/path`.
     Unix(PathBuf),
+    /// `systemd:NAME`: the sockets that systemd hands over by this name.
+    Systemd(String),
 }
 
 /// `[listen.NAME] bare_newline`.

@@ -1,7 +1,10 @@
 //! Listening sockets, and the thread of each that accepts sessions.
 
+mod adoption;
+
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,6 +26,7 @@ use crate::receive::slots::NoSlot;
 use crate::receive::stream::Socket;
 use crate::receive::terms::{Current, Terms};
 use crate::smtp::reply::Reply;
+use crate::sys::bell::{Bell, Wake};
 use crate::sys::files::{make_public_folder, with_path};
 
 /// Connections that the kernel holds until they are accepted: a burst of a thousand is no
@@ -47,17 +51,33 @@ pub enum Bound {
     Unix(UnixListener),
 }
 
+/// Where a listening socket is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It was bound by us.
+    Own,
+    /// It was bound by an earlier run of ours, and kept by systemd.
+    Kept,
+    /// It is of a socket unit.
+    Systemd,
+}
+
 /// A socket that listens.
 #[derive(Debug)]
 pub struct BoundListener {
     socket: Bound,
+    origin: Origin,
+    /// Calls its thread away from waiting for clients.
+    bell: Bell,
+    /// Whether its thread was asked for a sign of life, and has not given one.
+    is_asked: AtomicBool,
     /// Its address, where that is the one that clients connect to, and not all of the host's.
     local: Option<IpAddr>,
     is_closed: AtomicBool,
 }
 
 impl BoundListener {
-    /// Binds the address of a `[listen.NAME]`, for sessions whose clients must take something
+    /// Binds the address of a `[listen.NAME]`, which is none of systemd's, for sessions whose clients must take something
     /// of what they are sent within `write_timeout`.
     ///
     /// # Errors
@@ -81,8 +101,26 @@ impl BoundListener {
                 Bound::Tcp(bind_tcp_beside(*address, write_timeout, leaving)?)
             }
             ListenAddress::Unix(path) => Bound::Unix(bind_unix(path)?),
+            ListenAddress::Systemd(name) => return Err(adoption::not_handed(listener, name, "")),
         };
-        Ok(Self { local: specific_address(&socket), socket, is_closed: AtomicBool::new(false) })
+        Self::new(socket, Origin::Own)
+    }
+
+    fn new(socket: Bound, origin: Origin) -> io::Result<Self> {
+        // Whoever has left before it was accepted must not make the thread wait where it does not
+        // hear the bell.
+        match &socket {
+            Bound::Tcp(socket) => socket.set_nonblocking(true)?,
+            Bound::Unix(socket) => socket.set_nonblocking(true)?,
+        }
+        Ok(Self {
+            local: specific_address(&socket),
+            socket,
+            origin,
+            bell: Bell::new()?,
+            is_asked: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
+        })
     }
 
     /// Has the clients of the next sessions take something of what they are sent within
@@ -97,6 +135,11 @@ impl BoundListener {
         }
     }
 
+    /// Where its socket is from.
+    pub const fn origin(&self) -> Origin {
+        self.origin
+    }
+
     /// The TCP address that was bound: the port that the system chose where 0 was asked for.
     pub fn local_address(&self) -> Option<SocketAddr> {
         match &self.socket {
@@ -105,11 +148,56 @@ impl BoundListener {
         }
     }
 
-    /// Accepts sessions until the listener is closed or the server stops, each in a thread of its own, and by the
-    /// terms of the moment.
+    /// The address that is listened on, as a configuration writes it.
+    pub fn address(&self) -> String {
+        match &self.socket {
+            Bound::Tcp(socket) => socket.local_addr().map(|it| it.to_string()).ok(),
+            Bound::Unix(socket) => {
+                let path =
+                    |it: std::os::unix::net::SocketAddr| it.as_pathname().map(Path::to_owned);
+                socket.local_addr().ok().and_then(path).map(|it| format!("unix:{}", it.display()))
+            }
+        }
+        .unwrap_or_default()
+    }
+
+    /// Has [`run`](Self::run) look whether the server stops. Who has connected, but was not
+    /// accepted, stays with the socket.
+    pub fn ring(&self) {
+        self.bell.ring();
+    }
+
+    /// Asks the thread for a sign of life.
+    pub fn ask(&self) {
+        self.is_asked.store(true, Ordering::Relaxed);
+        self.bell.ring();
+    }
+
+    /// Whether the thread has given the sign that it was asked for, or has ended.
+    pub fn has_answered(&self) -> bool {
+        self.is_closed.load(Ordering::Relaxed) || !self.is_asked.load(Ordering::Relaxed)
+    }
+
+    /// Accepts sessions until the listener is closed or the server stops, each in a thread of its
+    /// own, and by the terms of the moment.
     pub fn run(&self, terms: &Current<Terms>) {
-        let is_stopping = || terms.get().reception.is_stopping.load(Ordering::Relaxed);
-        while !is_stopping() {
+        let is_over = || {
+            self.is_closed.load(Ordering::Relaxed)
+                || terms.get().reception.is_stopping.load(Ordering::Relaxed)
+        };
+        while !is_over() {
+            match self.bell.wait_beside(self.socket.as_fd()) {
+                Ok(Wake::Readable) => {}
+                Ok(Wake::Rung) => {
+                    self.is_asked.store(false, Ordering::Relaxed);
+                    continue;
+                }
+                Err(error) => {
+                    log::error!("cannot wait for connections: {error}");
+                    thread::sleep(ACCEPT_PAUSE);
+                    continue;
+                }
+            }
             match self.accept() {
                 Ok((socket, peer)) => admit(terms.get(), socket, peer),
                 Err(_) if self.is_closed.load(Ordering::Relaxed) => return,
@@ -123,20 +211,22 @@ impl BoundListener {
     }
 
     /// Accepts who has connected already, and then nobody any more: [`run`](Self::run) returns.
-    /// Sessions under way go on.
+    /// Sessions under way go on. A socket of systemd's stays as it is, and so does who waits there.
     ///
     /// # Errors
     /// When the kernel refuses it, which it does for no socket that is open.
     pub fn close(&self, terms: &Current<Terms>) -> io::Result<()> {
         self.is_closed.store(true, Ordering::Relaxed);
-        match &self.socket {
-            Bound::Tcp(socket) => socket.set_nonblocking(true)?,
-            Bound::Unix(socket) => socket.set_nonblocking(true)?,
+        self.bell.ring();
+        if self.origin == Origin::Systemd {
+            // It goes on listening for the unit that it belongs to.
+            return Ok(());
         }
         // Whoever waits in the kernel's queue when it is shut down is sent away.
         for _ in 0..BACKLOG {
             match self.accept() {
                 Ok((socket, peer)) => admit(terms.get(), socket, peer),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if is_of_connection(&error) => {}
                 Err(_) => break,
             }
@@ -154,6 +244,9 @@ impl BoundListener {
     /// When it cannot be removed; it then refuses whoever connects.
     pub fn remove_file(&self) -> io::Result<()> {
         let Bound::Unix(socket) = &self.socket else { return Ok(()) };
+        if self.origin == Origin::Systemd {
+            return Ok(());
+        }
         match socket.local_addr()?.as_pathname() {
             Some(path) => std::fs::remove_file(path).map_err(|error| with_path(error, path)),
             None => Ok(()),
@@ -222,6 +315,21 @@ fn turn_away(listener: &Listener, socket: Socket, reply: &Reply) {
     }
 }
 
+impl AsFd for Bound {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
+        }
+    }
+}
+
+impl AsFd for BoundListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 /// What goes for the accounts of this host at the socket `path`, and for what they leave in the
 /// spool while nobody listens there.
 pub fn submission_settings(path: &Path) -> Listener {
@@ -249,7 +357,10 @@ fn specific_address(socket: &Bound) -> Option<IpAddr> {
 fn is_of_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted | io::ErrorKind::NotConnected
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::NotConnected
+            | io::ErrorKind::WouldBlock
     )
 }
 

@@ -16,7 +16,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, never, select};
+use crossbeam_channel::{Receiver, Sender, never, select};
 
 use crate::config::settings::Settings;
 use crate::deliver::dispatch::{Dispatcher, Rest};
@@ -74,6 +74,8 @@ pub enum Order {
     LookAgain(QueueId),
     /// Leave this message to somebody who wants to change it, unless it is on its way.
     LetGo(QueueId),
+    /// Say that you are there: one word to who asks by [`Manager::with_answers`].
+    Answer,
     /// Hand out nothing more, wait for what is under way, and return.
     Stop,
 }
@@ -105,6 +107,8 @@ pub struct Manager {
     /// ended: for the others a lost record costs no more than a try.
     unrecorded: HashMap<QueueId, Progress>,
     chores_due: Instant,
+    /// Where somebody waits for a sign of life.
+    answers: Option<Sender<()>>,
     is_stopping: bool,
 }
 
@@ -135,6 +139,7 @@ impl Manager {
             digests,
             unrecorded: HashMap::new(),
             chores_due: Instant::now(),
+            answers: None,
             is_stopping: false,
             spool,
         };
@@ -144,6 +149,11 @@ impl Manager {
     /// The same manager, taking other settings when they come from there.
     pub fn with_successions(self, successions: Receiver<Succession>) -> Self {
         Self { successions, ..self }
+    }
+
+    /// The same manager, which answers [`Order::Answer`] there.
+    pub fn with_answers(self, answers: Sender<()>) -> Self {
+        Self { answers: Some(answers), ..self }
     }
 
     /// Works until told to stop and nothing is under way any more. `found` are the messages
@@ -188,6 +198,7 @@ impl Manager {
                     Ok(Order::RetryForLogin) => self.retry_for_login(),
                     Ok(Order::LookAgain(id)) => self.look_again(id),
                     Ok(Order::LetGo(id)) => self.let_go(id),
+                    Ok(Order::Answer) => self.answer(),
                     Ok(Order::Stop) => self.is_stopping = true,
                     // Nobody is left to tell us, so this is the end.
                     Err(_) => (self.is_stopping, orders) = (true, never()),

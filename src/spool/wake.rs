@@ -141,7 +141,7 @@ fn name(order: Order) -> Option<String> {
         Order::LetGo(id) => Some(format!("{id}{WANTED_SUFFIX}")),
         Order::RetryAll => Some(ALL.to_owned()),
         // Those are the system's to say.
-        Order::RetryForNetwork | Order::RetryForLogin | Order::Stop => None,
+        Order::RetryForNetwork | Order::RetryForLogin | Order::Answer | Order::Stop => None,
     }
 }
 

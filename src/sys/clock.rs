@@ -17,6 +17,9 @@ use crate::mail::date::CivilTime;
 pub const PROGRAM_MADE: u64 = 1_793_491_200;
 /// Where the kernel says which boot this is.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// The file that is there as soon as systemd-timesyncd has set the clock
+/// (systemd-time-wait-sync.service(8)).
+const TIMESYNCD_SAYS: &str = "/run/systemd/timesync/synchronized";
 /// How far the clocks that compare a sleep may differ without one.
 const SLEEP_TOLERANCE: Duration = Duration::from_secs(5);
 
@@ -72,13 +75,17 @@ pub fn boot_id() -> Option<String> {
     (!id.is_empty() && id.len() <= 64 && id.is_ascii()).then_some(id)
 }
 
-/// Whether the kernel holds the wall clock for synchronised, as with NTP (adjtimex(2)).
+/// Whether the kernel holds the wall clock for synchronised, as with NTP (adjtimex(2)). Where it may
+/// not be asked, as under ProtectClock= of systemd, its timesyncd may have said so.
 pub fn is_synchronised() -> bool {
     // SAFETY: all of it is plain numbers, for which zero is a value; no mode asks for a change.
     let mut state = unsafe { MaybeUninit::<libc::timex>::zeroed().assume_init() };
     // SAFETY: the pointer is valid until the call returns.
     let result = unsafe { libc::adjtimex(&raw mut state) };
-    result >= 0 && state.status & libc::STA_UNSYNC == 0
+    match result {
+        -1 => fs::exists(TIMESYNCD_SAYS).unwrap_or(false),
+        _ => state.status & libc::STA_UNSYNC == 0,
+    }
 }
 
 /// Notices when the host has slept, during which the monotonic clock stands still.

@@ -2,9 +2,9 @@
 //!
 //! Started as root, the daemon binds its ports and then calls [`drop_privileges`]: it becomes
 //! an ordinary account that keeps nothing but the right to change identities, and to bind such ports
-//! again when the configuration is read again. A thread that
-//! writes into somebody's mailbox [assumes](Identity::assume) that person's filesystem
-//! identity for just that write, so that the kernel decides what a planted link leads to.
+//! again when the configuration is read again. A thread that writes into somebody's mailbox
+//! [assumes](Identity::assume) that person's filesystem identity for just that write, so that the
+//! kernel decides what a planted link leads to.
 //!
 //! Filesystem ids and groups belong to a thread in Linux. The C library's `setgroups` would
 //! change all threads at once, so the system calls are made directly.
@@ -40,8 +40,11 @@ const GROUPS_AGE: Duration = Duration::from_secs(60);
 /// What [`drop_privileges`] came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Privileges {
-    /// The process was not started as root, and nothing changed.
+    /// The process was not started as root, and can do nothing that its account cannot.
     Ordinary,
+    /// The process was not started as root, but was given what local delivery needs, as by
+    /// AmbientCapabilities= of its unit.
+    Lent,
     /// `user = root`: root was kept.
     Root,
     /// It runs as this account now.
@@ -49,14 +52,14 @@ pub enum Privileges {
 }
 
 /// Becomes `user` for good, where the process runs as root, keeping only CAP_SETUID, CAP_SETGID and
-/// CAP_NET_BIND_SERVICE. To be called before any other thread starts: one that is there already
-/// loses those three as well.
+/// CAP_NET_BIND_SERVICE. A process of another account keeps no more than these three of what it was
+/// given. To be called before any other thread starts: one that is there already loses them as well.
 ///
 /// # Errors
 /// When there is no such account, or the kernel refuses. The process must not go on then.
 pub fn drop_privileges(user: &str) -> io::Result<Privileges> {
     if !geteuid().is_root() {
-        return Ok(Privileges::Ordinary);
+        return keep_what_is_lent();
     }
     let account = users::by_name(user)?.ok_or_else(|| {
         let text = format!("there is no account {user:?}: create it or set [server] user");
@@ -80,6 +83,19 @@ pub fn drop_privileges(user: &str) -> io::Result<Privileges> {
         return Err(io::Error::other("the kernel did not drop the privileges of root"));
     }
     Ok(Privileges::Dropped(account))
+}
+
+/// Lets go of every capability but [`KEPT`] and [`PORTS`], and lets no other program inherit those.
+fn keep_what_is_lent() -> io::Result<Privileges> {
+    let given = capabilities(None)?;
+    if given.permitted.is_empty() {
+        return Ok(Privileges::Ordinary);
+    }
+    let kept = given.permitted & KEPT.union(PORTS);
+    // What cannot be inherited is not ambient, either (capabilities(7)).
+    let inheritable = CapabilitySet::empty();
+    set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable })?;
+    Ok(if kept.contains(KEPT) { Privileges::Lent } else { Privileges::Ordinary })
 }
 
 /// Sets groups, group and user, for all threads.

@@ -1,5 +1,7 @@
-//! The operating system: users and identities, signals, files, the network, the DNS, the clock.
+//! The operating system: users and identities, signals, systemd, files, the network, the DNS, the
+//! clock.
 
+pub mod bell;
 pub mod clock;
 pub mod command;
 pub mod disk;
@@ -22,6 +24,7 @@ pub mod secret_file;
 pub mod signals;
 pub mod sockets;
 pub mod syslog;
+pub mod systemd;
 pub mod terminal;
 mod trail;
 pub mod users;

@@ -23,8 +23,8 @@ class Accounts(Server):
     `port` of the base is that of `listen.smtp`; `ports` maps plain, starttls and implicit to
     the submission listeners. `listeners` adds others: a name and its keys, without address."""
 
-    def __init__(self, settings=None, users=None, listeners=None):
-        super().__init__(settings)
+    def __init__(self, settings=None, users=None, listeners=None, **options):
+        super().__init__(settings, **options)
         self.authority = certs.Authority(self.dir / "ca")
         self.pair = self.authority.issue("localhost", "mx.test", "127.0.0.1",
                                          by_intermediate=True)

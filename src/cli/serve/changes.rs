@@ -41,6 +41,7 @@ fn address(listener: &Listener) -> String {
     match &listener.address {
         ListenAddress::Tcp(address) => address.to_string(),
         ListenAddress::Unix(path) => format!("unix:{}", path.display()),
+        ListenAddress::Systemd(name) => format!("systemd:{name}"),
     }
 }
 

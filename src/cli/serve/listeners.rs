@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use crossbeam_channel::{Sender, bounded};
@@ -10,18 +11,25 @@ use crossbeam_channel::{Sender, bounded};
 use super::start::spawn;
 use crate::config::settings::{ListenAddress, Listener, Settings};
 use crate::receive::Reception;
-use crate::receive::listener::{BoundListener, submission_settings};
+use crate::receive::listener::{BoundListener, Origin, submission_settings};
 use crate::receive::terms::{Current, Terms};
 use crate::sys::identity::Identity;
+use crate::sys::systemd::ServiceManager;
+use crate::sys::systemd::sockets::{Inherited, name_to_keep};
 
 /// All of them.
 pub(super) struct Listeners {
-    doors: Vec<Arc<Door>>,
+    doors: Arc<Current<Doors>>,
+    /// Who keeps our sockets beyond our end, so that clients can wait for the next server.
+    service: Arc<ServiceManager>,
 }
 
+/// The doors of the moment.
+pub(super) type Doors = Vec<Arc<Door>>;
+
 /// A socket, and what goes for who comes in by it.
-struct Door {
-    listener: BoundListener,
+pub(super) struct Door {
+    pub(super) listener: BoundListener,
     terms: Current<Terms>,
 }
 
@@ -36,14 +44,45 @@ pub(super) struct Plan {
     added: Vec<(Arc<Door>, Sender<()>)>,
 }
 
-/// Binds all addresses of the settings.
+/// Takes the sockets that were `inherited`, and binds those addresses of the settings that none of
+/// them has. What is ours is kept for the next run, and what nobody wants is closed.
 ///
 /// # Errors
 /// The first that cannot be bound; the text names it and what to do.
-pub(super) fn bind_all(settings: &Settings) -> io::Result<Bound> {
+pub(super) fn bind_all(
+    settings: &Settings,
+    mut inherited: Inherited,
+    service: &ServiceManager,
+) -> io::Result<Bound> {
     let timeout = settings.server.session_timeout;
-    let bind = |listener: Listener| Ok((BoundListener::bind(&listener, timeout)?, listener));
-    wanted(settings).map(bind).collect::<io::Result<_>>().map(Bound)
+    let mut all = Vec::new();
+    for listener in wanted(settings) {
+        for bound in BoundListener::take_or_bind(&listener, timeout, &mut inherited)? {
+            let listener = bound.suited(listener.clone());
+            all.push((bound, listener));
+        }
+    }
+    inherited.close(
+        |name, socket| {
+            log::warn!(
+                "systemd has handed over {socket} ({name}), which no listener uses; clients that \
+                 connect there wait in vain: give a [listen.NAME] that address, or systemd:{name}, or \
+                 stop the socket unit"
+            );
+        },
+        |name| service.forget(name),
+    );
+    all.iter().for_each(|(bound, _)| keep(service, bound));
+    Ok(Bound(all))
+}
+
+/// Has a socket of our own kept for the next run.
+fn keep(service: &ServiceManager, listener: &BoundListener) {
+    if listener.origin() == Origin::Own
+        && let Some(name) = name_to_keep(&listener.address())
+    {
+        service.keep(&name, listener.as_fd());
+    }
 }
 
 /// Each listener that the settings want: their sections, and the socket where `sendmail` submits,
@@ -61,8 +100,13 @@ impl Bound {
 }
 
 fn log_address(bound: &BoundListener, listener: &Listener) {
+    let from = match bound.origin() {
+        Origin::Own => "",
+        Origin::Kept => ", kept since the last run",
+        Origin::Systemd => ", a socket of systemd",
+    };
     if let Some(address) = bound.local_address() {
-        log::info!("listening on {address} [listen.{}]", listener.name);
+        log::info!("listening on {address} [listen.{}]{from}", listener.name);
     }
 }
 
@@ -71,7 +115,11 @@ impl Listeners {
     ///
     /// # Errors
     /// When a thread cannot be started.
-    pub(super) fn open(bound: Bound, reception: &Arc<Reception>) -> io::Result<Self> {
+    pub(super) fn open(
+        bound: Bound,
+        reception: &Arc<Reception>,
+        service: Arc<ServiceManager>,
+    ) -> io::Result<Self> {
         let mut doors = Vec::new();
         for (listener, settings) in bound.0 {
             let door = Door::new(listener, terms(reception, settings));
@@ -79,21 +127,37 @@ impl Listeners {
             spawn("listener", move || at_work.listener.run(&at_work.terms))?;
             doors.push(door);
         }
-        Ok(Self { doors })
+        Ok(Self { doors: Arc::new(Current::new(doors)), service })
+    }
+
+    /// The doors of each moment, for those who watch over them.
+    pub(super) fn doors(&self) -> Arc<Current<Doors>> {
+        Arc::clone(&self.doors)
+    }
+
+    /// Where sessions are accepted, as a configuration writes it.
+    pub(super) fn addresses(&self) -> Vec<String> {
+        self.doors.get().iter().map(|door| door.listener.address()).collect()
+    }
+
+    /// Has the threads see that the server stops. From here on clients wait for the next one, if the
+    /// sockets live on.
+    pub(super) fn stop(&self) {
+        self.doors.get().iter().for_each(|door| door.listener.ring());
     }
 
     /// Where sessions over TCP are accepted, each as `127.0.0.1:25 [listen.smtp]`.
     pub(super) fn in_words(&self) -> Vec<String> {
-        let words = self.doors.iter().filter_map(|door| {
+        let words = |door: &Arc<Door>| {
             let address = door.listener.local_address()?;
             Some(format!("{address} [listen.{}]", door.terms.get().listener.name))
-        });
-        words.collect()
+        };
+        self.doors.get().iter().filter_map(words).collect()
     }
 
     /// The first TCP address where sessions are accepted.
     pub(super) fn first_address(&self) -> Option<SocketAddr> {
-        self.doors.iter().find_map(|door| door.listener.local_address())
+        self.doors.get().iter().find_map(|door| door.listener.local_address())
     }
 
     /// Binds what `reception` has new, as the account that the server was started by where it still
@@ -104,15 +168,18 @@ impl Listeners {
     /// left of what was new.
     pub(super) fn plan(&self, reception: &Arc<Reception>) -> io::Result<Plan> {
         let mut plan = Plan { kept: Vec::new(), added: Vec::new() };
-        let mut free: Vec<_> = self.doors.iter().collect();
+        let doors = self.doors.get();
+        let mut free: Vec<_> = doors.iter().collect();
         let mut unknown = Vec::new();
         for listener in wanted(&reception.settings) {
-            match place_of(&listener, &free) {
-                Some(place) => {
-                    let door = Arc::clone(free.swap_remove(place));
-                    plan.kept.push((door, terms(reception, listener)));
-                }
-                None => unknown.push(listener),
+            let found = places_of(&listener, &mut free);
+            if found.is_empty() {
+                unknown.push(listener);
+                continue;
+            }
+            for door in found {
+                let listener = door.listener.suited(listener.clone());
+                plan.kept.push((door, terms(reception, listener)));
             }
         }
         let leaving: Vec<_> = free.iter().map(|door| &door.listener).collect();
@@ -128,24 +195,27 @@ impl Listeners {
     /// Does what was planned. Sessions under way go on, also by listeners that are no more.
     pub(super) fn follow(&mut self, plan: Plan) {
         let Plan { kept, added } = plan;
-        let before = std::mem::take(&mut self.doors);
+        let before = self.doors.get();
+        let mut doors = Vec::new();
         for (door, terms) in kept {
             let timeout = terms.reception.settings.server.session_timeout;
             if let Err(error) = door.listener.set_write_timeout(timeout) {
                 log::warn!("[server] session_timeout counts in part only: {error}");
             }
             door.terms.set(terms);
-            self.doors.push(door);
+            doors.push(door);
         }
         for (door, go) in added {
             log_address(&door.listener, &door.terms.get().listener);
             // The thread waits for it, and for nothing else.
             let _ = go.send(());
-            self.doors.push(door);
+            keep(&self.service, &door.listener);
+            doors.push(door);
         }
+        self.doors.set(doors.clone());
         for door in before {
-            if !self.doors.iter().any(|kept| Arc::ptr_eq(kept, &door)) {
-                door.close();
+            if !doors.iter().any(|kept| Arc::ptr_eq(kept, &door)) {
+                door.close(&self.service);
             }
         }
     }
@@ -185,8 +255,12 @@ impl Door {
     }
 
     /// Accepts nobody any more.
-    fn close(&self) {
+    fn close(&self, service: &ServiceManager) {
         self.remove_file();
+        match name_to_keep(&self.listener.address()) {
+            Some(name) if self.listener.origin() != Origin::Systemd => service.forget(&name),
+            _ => {}
+        }
         if let Err(error) = self.listener.close(&self.terms) {
             log::error!("a listener cannot be closed, which a restart does: {error}");
         }
@@ -203,14 +277,19 @@ fn terms(reception: &Arc<Reception>, listener: Listener) -> Terms {
     Terms { reception: Arc::clone(reception), listener: Arc::new(listener) }
 }
 
-/// Which of the sockets this listener goes on with: one of its address, and where there are several,
-/// as with port 0, that of its name.
-fn place_of(listener: &Listener, doors: &[&Arc<Door>]) -> Option<usize> {
+/// Takes the sockets that this listener goes on with out of those that are free: the one of its
+/// address, and where there are several, as with port 0, that of its name; all that systemd has given
+/// the name that it says.
+fn places_of(listener: &Listener, free: &mut Vec<&Arc<Door>>) -> Vec<Arc<Door>> {
     let is_its = |door: &Door| door.terms.get().listener.address == listener.address;
+    if matches!(listener.address, ListenAddress::Systemd(_)) {
+        return free.extract_if(.., |door| is_its(door)).map(Arc::clone).collect();
+    }
     let same = |door: &Door| is_its(door) && door.terms.get().listener.name == listener.name;
     let is_any = matches!(listener.address, ListenAddress::Tcp(address) if address.port() == 0);
-    let by_name = doors.iter().position(|door| same(door));
-    by_name.or_else(|| doors.iter().position(|door| !is_any && is_its(door)))
+    let by_name = free.iter().position(|door| same(door));
+    let place = by_name.or_else(|| free.iter().position(|door| !is_any && is_its(door)));
+    place.map(|place| Arc::clone(free.swap_remove(place))).into_iter().collect()
 }
 
 /// Does this with the rights on files that the server was started with, where it still may take them.

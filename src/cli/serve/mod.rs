@@ -10,6 +10,7 @@ mod listeners;
 mod milestones;
 mod reload;
 mod start;
+mod watchdog;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -32,9 +33,11 @@ use crate::sys::command;
 use crate::sys::process::exit;
 use crate::sys::running::Record;
 use crate::sys::signals::{Request, Requests};
+use crate::sys::systemd::Beginnings;
 
 use generation::Generation;
 use listeners::Listeners;
+use milestones::Milestones;
 
 /// How long it may take to store what has come, beyond the wait for its delivery.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -61,10 +64,12 @@ pub(super) fn serve(
     once_ready: impl FnOnce(Option<SocketAddr>),
 ) -> u8 {
     let log_to = settings.log_to;
-    match start::start(settings, config) {
+    // Before anything is opened.
+    let beginnings = Beginnings::take();
+    match start::start(settings, config, beginnings) {
         Ok(mut server) => {
             once_ready(server.listeners.first_address());
-            milestones::ready();
+            server.milestones.ready(&server.listeners.addresses());
             server.run();
             station::stopped();
             exit::OK
@@ -84,6 +89,7 @@ pub(super) fn serve(
 struct Server {
     /// The file that it is configured by.
     config: PathBuf,
+    milestones: Milestones,
     generation: Generation,
     /// The reception of the sessions that begin now.
     current: Arc<Current<Arc<Reception>>>,
@@ -123,8 +129,10 @@ impl Server {
 
     fn stop(&self) {
         let Reception { slots, at_work, is_stopping, .. } = &*self.generation.reception;
-        milestones::stopping(slots.open());
+        let most = self.longest_direct + LAST_WORDS + 2 * STOP_PATIENCE;
+        self.milestones.stopping(slots.open(), most);
         is_stopping.store(true, Ordering::Relaxed);
+        self.listeners.stop();
         // What has come whole is delivered or stored, and its client told.
         if !at_work.close(self.longest_direct + LAST_WORDS) {
             log::warn!("stopped in the middle of messages; their clients will send them again");

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use super::changes;
 use super::generation::Channels;
-use super::milestones;
 use super::{Server, VERSION};
 use crate::cli::check::findings::Findings;
 use crate::cli::check::{aliases, rewrite, secrets, smarthost, users};
@@ -29,9 +28,9 @@ type Mistakes = Vec<String>;
 impl Server {
     /// Reads the configuration again, and says in the log what came of it.
     pub(super) fn reload(&mut self) {
-        milestones::reload_begins();
+        self.milestones.reload_begins();
         let outcome = self.read_apart();
-        milestones::reload_ended(&outcome);
+        self.milestones.reload_ended(&outcome, &self.listeners.addresses());
         process::trim_memory();
     }
 

@@ -12,6 +12,8 @@ use crossbeam_channel::{Sender, bounded, unbounded};
 
 use super::generation::{Channels, Generation};
 use super::listeners::{Listeners, bind_all};
+use super::milestones::Milestones;
+use super::watchdog::Watchdog;
 use super::{Server, VERSION};
 use crate::config::settings::Settings;
 use crate::deliver::dispatch::Dispatcher;
@@ -36,6 +38,7 @@ use crate::sys::network::NetworkWatch;
 use crate::sys::process::{self, exit};
 use crate::sys::running::Record;
 use crate::sys::signals::Requests;
+use crate::sys::systemd::Beginnings;
 use crate::sys::users;
 
 /// The stack of the threads that are neither a session's nor a delivery's.
@@ -44,11 +47,17 @@ const STACK: usize = 256 << 10;
 const UNWATCHED_NETWORK_PAUSE: Duration = Duration::from_secs(60);
 
 /// Starts a server with the settings of the file `config`.
-pub(super) fn start(settings: Settings, config: &Path) -> io::Result<Server> {
+pub(super) fn start(
+    settings: Settings,
+    config: &Path,
+    beginnings: Beginnings,
+) -> io::Result<Server> {
+    let Beginnings { service, inherited } = beginnings;
+    let service = Arc::new(service);
     process::raise_file_limit();
     let config = path::absolute(config)?;
     let requests = Requests::new()?;
-    let bound = bind_all(&settings)?;
+    let bound = bind_all(&settings, inherited, &service)?;
     let certificates = Arc::new(Certificates::new(&settings));
     drop_privileges(&settings)?;
     let settings = Arc::new(settings);
@@ -74,7 +83,8 @@ pub(super) fn start(settings: Settings, config: &Path) -> io::Result<Server> {
         dispatcher = dispatcher.with_network_pause(UNWATCHED_NETWORK_PAUSE);
     }
     let (manager, intake) = Manager::new(Arc::clone(&settings), Arc::clone(&spool), dispatcher);
-    let manager = manager.with_successions(taken);
+    let (answer, answers) = bounded(1);
+    let manager = manager.with_successions(taken).with_answers(answer);
     let server = &settings.server;
     let reception = Reception {
         slots: Slots::new(server.max_sessions, server.max_sessions_per_client),
@@ -109,7 +119,7 @@ pub(super) fn start(settings: Settings, config: &Path) -> io::Result<Server> {
     let wishes = orders.clone();
     spawn("wake", move || listener.run(&wishes))?;
 
-    let listeners = Listeners::open(bound, &generation.reception)?;
+    let listeners = Listeners::open(bound, &generation.reception, Arc::clone(&service))?;
     let current = Arc::new(Current::new(Arc::clone(&generation.reception)));
     match Pickup::new(Arc::clone(&current)) {
         Ok(pickup) => spawn("pickup", move || pickup.run())?,
@@ -118,10 +128,22 @@ pub(super) fn start(settings: Settings, config: &Path) -> io::Result<Server> {
              give it to the server's account"
         ),
     }
+    if let Some(interval) = service.watchdog() {
+        let watchdog = Watchdog {
+            service: Arc::clone(&service),
+            interval,
+            orders: orders.clone(),
+            answers,
+            doors: listeners.doors(),
+            reception: Arc::clone(&generation.reception),
+        };
+        spawn("watchdog", move || watchdog.run())?;
+    }
     let record = announce(&listeners, &settings.server.state);
     Ok(Server {
         config,
         longest_direct: settings.queue.direct,
+        milestones: Milestones::new(service),
         generation,
         current,
         listeners,
@@ -173,6 +195,7 @@ fn drop_privileges(settings: &Settings) -> io::Result<()> {
         }
     }
     match identity::drop_privileges(&server.user)? {
+        Privileges::Lent => log::debug!("not started as root, but given the right to deliver mail"),
         Privileges::Ordinary => {
             log::debug!("not started as root: mailboxes of other accounts cannot be written")
         }
