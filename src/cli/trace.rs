@@ -81,6 +81,9 @@ fn choose(wanted: &str, settings: &Settings) -> Result<Chosen, String> {
 
 fn tell(chosen: &Chosen, wanted: &str, is_json: bool, settings: &Settings) -> io::Result<u8> {
     let stories = Stories::read(chosen, settings)?;
+    if stories.is_empty() && stories.is_queue_hidden {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
     if is_json {
         say(stories.to_json(wanted, settings));
     } else {

@@ -189,7 +189,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// Reads a line without its end; `None` where it is none of [`line`]'s.
+    /// Reads a line without its end; `None` where it is none of [`line()`]'s.
     pub fn parse(line: &str) -> Option<Self> {
         if line.len() >= MAX_LINE || !is_printable(line) {
             return None;

@@ -23,7 +23,7 @@ impl Status<'_> {
         let mut text = self.server.to_string(&self.settings.server.state.display().to_string());
         let written = match (&self.server, self.written_octets) {
             (Server::Runs(_), Some(octets)) => format!("{} since the start", Size(octets)),
-            (Server::Runs(_), None) => "only root is told".to_owned(),
+            (Server::Runs(_), None) => "root is told, where the kernel counts it".to_owned(),
             _ => "not known".to_owned(),
         };
         let free = match &self.free_octets {

@@ -44,6 +44,8 @@ pub(super) struct Stories {
     left_out_messages: usize,
     /// The first event in the journal, of whatever message.
     pub(super) first: Option<Event>,
+    /// Whether the caller may read the journal and not the queue, as the group of the account may.
+    pub(super) is_queue_hidden: bool,
     /// Lines of the journal that are none.
     pub(super) unreadable: u64,
 }
@@ -62,7 +64,7 @@ impl Stories {
     /// Looks into the journal, then into the queue.
     ///
     /// # Errors
-    /// When one of them may not be read.
+    /// When the journal cannot be read.
     pub(super) fn read(chosen: &Chosen, settings: &Settings) -> io::Result<Self> {
         let journal = journal(settings)?;
         let mut stories = Self::default();
@@ -82,9 +84,16 @@ impl Stories {
                 stories.left_out_events += 1;
             }
         })?;
+        // A selection of nothing means everything.
+        if ids.is_empty() {
+            return Ok(stories);
+        }
         let mut selection = Selection::default();
         ids.into_iter().for_each(|id| selection.add_id(id));
-        each_queued(settings, &selection, |entry| stories.queued.push(Queued::of(&entry)))?;
+        let queued = each_queued(settings, &selection, |entry| {
+            stories.queued.push(Queued::of(&entry));
+        });
+        stories.note_hidden(queued)?;
         Ok(stories)
     }
 
@@ -96,28 +105,35 @@ impl Stories {
         settings: &Settings,
     ) -> io::Result<BTreeSet<QueueId>> {
         let mut ids = BTreeSet::new();
-        let mut add = |id| {
-            if ids.insert(id) && ids.len() > MAX_MESSAGES {
-                ids.pop_first();
-                self.left_out_messages += 1;
-            }
-        };
         journal.each(|event| {
             let Some(id) = event.id.filter(|_| event.station != Station::Reported) else { return };
             let mut addresses = event.addresses("from");
             addresses.extend(event.addresses("to"));
             if addresses.into_iter().any(|address| is_like(pattern, address)) {
-                add(id);
+                ids.insert(id);
             }
         })?;
-        each_queued(settings, &Selection::default(), |entry| {
+        let queued = each_queued(settings, &Selection::default(), |entry| {
             let sender = entry.message.envelope().reverse_path.mailbox();
             let mut recipients = entry.progress.recipients.iter();
             if pattern.matches(sender) || recipients.any(|it| pattern.matches(Some(&it.mailbox))) {
-                add(entry.id());
+                ids.insert(entry.id());
             }
-        })?;
-        Ok(ids)
+        });
+        self.note_hidden(queued)?;
+        self.left_out_messages = ids.len().saturating_sub(MAX_MESSAGES);
+        Ok(ids.into_iter().skip(self.left_out_messages).collect())
+    }
+
+    /// Takes it that the queue is not the caller's to read.
+    fn note_hidden(&mut self, queued: io::Result<()>) -> io::Result<()> {
+        match queued {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                self.is_queue_hidden = true;
+                Ok(())
+            }
+            queued => queued,
+        }
     }
 
     /// Whether nothing is known.
@@ -159,6 +175,9 @@ impl Stories {
             }
             match self.queued.iter().find(|queued| queued.id == id) {
                 Some(queued) => queued.write(out)?,
+                None if self.is_queue_hidden => {
+                    writeln!(out, "  whether it is still in the queue, root is told")?;
+                }
                 None => writeln!(out, "  no longer in the queue")?,
             }
         }
@@ -182,6 +201,7 @@ impl Stories {
         json!({
             "wanted": wanted,
             "messages": messages,
+            "queue_is_known": !self.is_queue_hidden,
             "left_out_messages": self.left_out_messages,
             "left_out_events": self.left_out_events,
             "journal": {
