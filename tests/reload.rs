@@ -144,17 +144,18 @@ fn what_is_wrong_is_told_with_its_line_and_changes_nothing() {
 fn a_listener_with_a_port_of_the_systems_choice_keeps_it() {
     let home = Home::new(&[]);
     let server = TestServer::start(&home);
-    edit(&home, "", "[listen.other]\naddress = 127.0.0.1:0\ntls = none\n");
+    // An address of its own: the port is given to somebody else as soon as it is free.
+    edit(&home, "", "[listen.other]\naddress = 127.0.0.77:0\ntls = none\n");
     edit(&home, "[listen.smtp]\n", "[listen.smtp]\nnetworks = 127.0.0.1\n");
     let log = hang_up(&server, READ);
-    assert!(log.contains("[listen.smtp] changed; [listen.other] added on 127.0.0.1:0\n"), "{log}");
+    assert!(log.contains("[listen.smtp] changed; [listen.other] added on 127.0.0.77:0\n"), "{log}");
     let (_, rest) = log.split_once("listening on ").unwrap();
     let other = rest.split(' ').next().unwrap().parse().unwrap();
     assert!(Client::at(other).reply().starts_with("220 "));
     let (mut old, _) = Client::greeted(&server);
 
     edit(&home, "networks = 127.0.0.1\n", "networks = 192.0.2.1\n");
-    edit(&home, "[listen.other]\naddress = 127.0.0.1:0\ntls = none\n", "");
+    edit(&home, "[listen.other]\naddress = 127.0.0.77:0\ntls = none\n", "");
     let log = hang_up(&server, READ);
     assert!(log.contains("[listen.smtp] changed; [listen.other] removed\n"), "{log}");
     assert!(TcpStream::connect(other).is_err());
