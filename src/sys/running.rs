@@ -1,5 +1,6 @@
 //! Which process is the server, for commands: it leaves a record in `[server] state`/server, which
-//! everybody may read, and who looks holds that against what the kernel says. So a record that a
+//! everybody may read, and who looks holds that against what the kernel says. So everybody may walk
+//! through that folder, though not list it; what else is in it has modes of its own. So a record that a
 //! kill or a power cut has left, or whose number another process has now, is no server.
 //!
 //! The record names the process, when it was started and in which boot of the host; the process must
@@ -22,6 +23,8 @@ const NAME: &str = "server";
 const NEW_NAME: &str = "server.new";
 /// Everybody may see who serves.
 const MODE: u32 = 0o644;
+/// What lets everybody walk through the folder to the record.
+pub const WALK: u32 = 0o011;
 /// The most octets of a record.
 const MAX_RECORD: u64 = 64 << 10;
 
@@ -68,6 +71,12 @@ impl Record {
             text += &format!("listen {listener}\n");
         }
         let folder = Disk::host().make_private_folder(&self.0)?;
+        let mode = folder.status()?.mode();
+        if mode & WALK != WALK {
+            // A folder of another account's, or one that is not to be written, stays as it is; then
+            // status knows less.
+            let _ = folder.set_mode(mode | WALK);
+        }
         let mut file = folder.open(NEW_NAME, Open::Anew)?;
         file.write_all(text.as_bytes())?;
         file.set_mode(MODE)?;
@@ -182,6 +191,8 @@ mod tests {
         let record = Record::write(&state, "1.2.3", &["127.0.0.1:25 [listen.a]".into()]).unwrap();
         let mode = fs::metadata(state.join(NAME)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, MODE);
+        let mode = fs::metadata(&state).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700 | WALK);
         let running = Running::look(&state).unwrap().unwrap();
         assert_eq!(u32::try_from(running.pid).unwrap(), std::process::id());
         assert!(running.up > Duration::ZERO && running.up < clock::since_boot());
