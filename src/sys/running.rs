@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::thread::CapabilitySet;
 
 use crate::sys::clock;
 use crate::sys::disk::{Disk, Open};
@@ -133,6 +134,15 @@ impl Running {
         Ok(kill_process(pid, Signal::HUP)?)
     }
 
+    /// Whether it may act as root, whose files it then reads: by CAP_SETUID, which the server keeps
+    /// where root or its unit starts it. `None` where the kernel does not tell.
+    pub fn may_read_as_root(&self) -> Option<bool> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
+        let permitted = status.lines().find_map(|line| line.strip_prefix("CapPrm:"))?;
+        let permitted = u64::from_str_radix(permitted.trim(), 16).ok()?;
+        Some(CapabilitySet::from_bits_retain(permitted).contains(CapabilitySet::SETUID))
+    }
+
     /// What it has had the system write to disks since its start, in octets; `None` where only root
     /// is told, or the kernel does not count.
     pub fn written_octets(&self) -> Option<u64> {
@@ -198,6 +208,7 @@ mod tests {
         assert!(running.up > Duration::ZERO && running.up < clock::since_boot());
         assert_eq!(running.version, "1.2.3");
         assert_eq!(running.listeners, ["127.0.0.1:25 [listen.a]"]);
+        assert_eq!(running.may_read_as_root(), Some(true), "run this test as root");
         drop(record);
         assert_eq!(Running::look(&state).unwrap(), None);
     }
