@@ -38,7 +38,9 @@ fn look_at_first(host: &Host<'_>, path: &Path, part: Part, findings: &mut Findin
     if !found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
         return look_at(host, path, part, findings);
     }
-    let text = "it is not there yet; the server makes it when it starts".to_owned();
+    let text = "it is not there yet; the server makes it if root starts it, and for its unit do: \
+                mailwren check --fix"
+        .to_owned();
     let remedy = Remedy {
         path: path.to_owned(),
         found: None,
