@@ -152,7 +152,7 @@ pub(in crate::cli) fn first_taken(settings: &Settings) -> Option<SocketAddr> {
     let listening = sockets::listening();
     let wanted = settings.listeners.iter().filter_map(|listener| match listener.address {
         ListenAddress::Tcp(address) => Some(address),
-        ListenAddress::Unix(_) => None,
+        ListenAddress::Unix(_) | ListenAddress::Systemd(_) => None,
     });
     wanted.into_iter().find(|address| taken(*address, &listening).is_some())
 }
