@@ -33,7 +33,15 @@ type Said = (i32, String);
 
 impl House {
     fn new() -> Self {
-        Self { home: Home::new(&[("dns.servers".into(), "127.0.0.1:9".into())]) }
+        Self::with(&[])
+    }
+
+    fn with(changes: &[(&str, &str)]) -> Self {
+        let usual = [("dns.servers", "127.0.0.1:9")];
+        let changes = usual.iter().chain(changes);
+        let changes: Vec<_> =
+            changes.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Self { home: Home::new(&changes) }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -258,6 +266,13 @@ fn nothing_is_asked_where_nothing_could_be_written() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(77), "{said}");
     assert!(said.contains("run it as root: sudo mailwren setup") && !said.contains('?'), "{said}");
+    // One's own file, whose group one could not keep.
+    for path in [house.home.path().to_owned(), house.home.config()] {
+        std::os::unix::fs::chown(path, Some(65534), Some(0)).unwrap();
+    }
+    let output = house.command(&[]).uid(65534).gid(65534).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(77) && said.contains("mailwren.ini: "), "{said}");
     let aliases = house.home.path().join("aliases");
     fs::rename(&aliases, house.home.path().join("elsewhere")).unwrap();
     std::os::unix::fs::symlink("elsewhere", &aliases).unwrap();
@@ -292,4 +307,81 @@ fn no_smarthost_is_a_wish_too() {
     assert!(code == 0 && said.contains("no [smarthost] any more"), "{said}");
     let text = fs::read_to_string(house.home.config()).unwrap();
     assert!(!text.contains("smarthost"), "{text}");
+}
+
+/// What needs no peer: an account, a password as a line of standard input, and nothing tried.
+const UNTRIED: [&str; 10] = [
+    "--yes",
+    "--no-test",
+    "--smarthost",
+    "mx.far.test",
+    "--tls",
+    "starttls",
+    "--user",
+    SENDER,
+    "--password-stdin",
+    "--root",
+];
+
+#[test]
+fn what_the_server_could_not_read_is_told_before() {
+    let house = House::with(&[("server.user", "daemon")]);
+    let before = house.state();
+    let all = [&UNTRIED[..], &[ROOT]].concat();
+    let open = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    open(house.home.path(), 0o700);
+    let (code, said) = house.run(&all, "sesame\n");
+    assert!(code == 78 && said.contains("which may not enter /"), "{said}");
+    assert!(said.contains("Nothing was written.") && house.state() == before, "{said}");
+    open(house.home.path(), 0o755);
+    let folder = house.home.path().join("closed");
+    fs::create_dir(&folder).unwrap();
+    let ca = folder.join("ca.pem");
+    fs::write(&ca, "").unwrap();
+    open(&folder, 0o700);
+    let with_ca = [&all[..], &["--ca", ca.to_str().unwrap()]].concat();
+    let (code, said) = house.run(&with_ca, "sesame\n");
+    assert!(code == 78 && said.contains("chmod o+x") && said.contains("closed"), "{said}");
+    open(&folder, 0o711);
+    open(&ca, 0o640);
+    let (code, said) = house.run(&with_ca, "sesame\n");
+    assert!(code == 78 && said.contains("may not read it; run: chmod o+r"), "{said}");
+    assert_eq!(house.state(), before);
+    // The configuration was there before, and is its owner's to open.
+    open(&house.home.config(), 0o600);
+    let (code, said) = house.run(&all, "sesame\n");
+    assert!(code == 0 && said.contains("mailwren.ini: the server runs as \"daemon\""), "{said}");
+    assert_eq!(mode(&house.home.path().join("password")), 0o640);
+}
+
+#[test]
+fn who_listens_already_and_who_is_not_there_are_told() {
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = other.local_addr().unwrap().to_string();
+    let house = House::with(&[("listen.smtp.address", &address)]);
+    fs::remove_file(house.home.path().join("aliases")).unwrap();
+    let (code, said) = house.run(&[&UNTRIED[..], &["zoe@far"]].concat(), " sesame\r\n");
+    assert_eq!(code, 0, "{said}");
+    for words in [
+        "the server does not run",
+        "something else listens on port",
+        "mailwren check says what",
+        "zoe@far has no dot behind the @",
+        "begins or ends with a blank",
+    ] {
+        assert!(said.contains(words), "{words} is not in {said}");
+    }
+    let read = |name| fs::read_to_string(house.home.path().join(name)).unwrap();
+    assert_eq!((read("aliases"), read("password")), ("root: zoe@far\n".into(), " sesame\n".into()));
+}
+
+#[test]
+fn a_pipe_that_says_nonsense_is_not_asked_without_end() {
+    let house = House::new();
+    let before = house.state();
+    let (code, said) = house.run(&[], &"a b\n".repeat(9));
+    assert!(code == 64 && said.matches("is no host").count() == 6, "{said}");
+    let (code, said) = house.run(&["--smarthost", "none"], &"\n \n".repeat(9));
+    assert!(code == 0 && said.contains("Where root's mail goes [ann]"), "{said}");
+    assert_ne!(house.state(), before);
 }

@@ -80,6 +80,7 @@ fn each_crate_is_named_in_its_own_places_only() {
         ("env_logger", &["src/report/log_format.rs"]),
         ("signal_hook", &["src/sys/signals.rs"]),
         ("lexopt", &["src/cli/"]),
+        ("dialoguer", &["src/cli/setup/prompts.rs"]),
         ("serde_json", &["src/cli/queue/", "src/cli/status", "src/cli/trace"]),
         ("strsim", &["src/config/"]),
         ("socket2", &["src/receive/listener", "src/receive/logins/dovecot.rs"]),

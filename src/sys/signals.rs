@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::flag;
@@ -50,5 +50,32 @@ impl Requests {
                 None => self.arrived.extend(self.signals.wait()),
             }
         }
+    }
+}
+
+/// SIGINT of a program that asks a person: it ends the program, but not while that is held back.
+#[derive(Debug)]
+pub struct Interrupts {
+    /// Whether it does what it does by itself.
+    ends: Arc<AtomicBool>,
+}
+
+impl Interrupts {
+    /// Takes it over. Once in a process, since two would not agree.
+    ///
+    /// # Errors
+    /// When the system does not let us.
+    pub fn take() -> io::Result<Self> {
+        let ends = Arc::new(AtomicBool::new(true));
+        flag::register_conditional_default(SIGINT, Arc::clone(&ends))?;
+        Ok(Self { ends })
+    }
+
+    /// Has it end no more than a wait while `work` runs.
+    pub fn hold<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.ends.store(false, Ordering::SeqCst);
+        let result = work();
+        self.ends.store(true, Ordering::SeqCst);
+        result
     }
 }

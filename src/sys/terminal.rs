@@ -3,8 +3,10 @@
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 
 use rustix::termios::{
-    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr,
+    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetwinsize, tcsetattr,
 };
+
+use crate::sys::signals::Interrupts;
 
 /// What Ctrl-C types where it interrupts nothing.
 const INTERRUPT: u8 = 3;
@@ -26,7 +28,11 @@ pub fn read_secret(prompt: &str, max_octets: usize) -> io::Result<String> {
     }
     let stderr = io::stderr();
     let line = {
-        let _silence = Silence::begin()?;
+        // Ctrl-C ends the line instead of the process, which would leave the terminal mute.
+        let _silence = Changed::begin(OptionalActions::Flush, |it| {
+            it.local_modes -= LocalModes::ECHO | LocalModes::ISIG;
+            it.special_codes[SpecialCodeIndex::VEOL] = INTERRUPT;
+        })?;
         write!(stderr.lock(), "{prompt}")?;
         line_of(io::stdin().lock(), max_octets)
     };
@@ -80,22 +86,60 @@ fn finished(mut line: Vec<u8>, max_octets: usize) -> io::Result<String> {
     String::from_utf8(line).map_err(|_| error("the line is no UTF-8 text".to_owned()))
 }
 
-/// A terminal that shows nothing of what is typed, until this is dropped.
-struct Silence(Termios);
+/// A terminal on which programs may move the cursor and wait for single keys.
+#[derive(Debug)]
+pub struct Keyboard(Interrupts);
 
-impl Silence {
-    fn begin() -> io::Result<Self> {
+impl Keyboard {
+    /// The smallest screen that holds a question and a list, in columns and rows.
+    const LEAST: (u16, u16) = (60, 8);
+
+    /// The one of standard input, with its screen at standard error. `None` where only lines are
+    /// sure to work: no terminal, one that `TERM` calls dumb or nothing at all, or one that does
+    /// not say how large it is, as most serial consoles.
+    ///
+    /// # Errors
+    /// When SIGINT cannot be taken.
+    pub fn find() -> io::Result<Option<Self>> {
+        let stderr = io::stderr();
+        let term = std::env::var("TERM").unwrap_or_default();
+        if !is_there() || !stderr.is_terminal() || ["", "dumb", "unknown"].contains(&&*term) {
+            return Ok(None);
+        }
+        let is_large = tcgetwinsize(&stderr)
+            .is_ok_and(|it| it.ws_col >= Self::LEAST.0 && it.ws_row >= Self::LEAST.1);
+        is_large.then(|| Interrupts::take().map(Self)).transpose()
+    }
+
+    /// Has `ask` read keys: they are not shown, and Ctrl-C ends a wait instead of the process. Then
+    /// the terminal is as before.
+    ///
+    /// # Errors
+    /// What `ask` returns, which is `Interrupted` after Ctrl-C; when the terminal went away.
+    pub fn with<T>(&self, ask: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let _keys = Changed::begin(OptionalActions::Drain, |it| {
+            it.local_modes -= LocalModes::ECHO | LocalModes::ISIG | LocalModes::ICANON;
+            it.special_codes[SpecialCodeIndex::VMIN] = 1;
+            it.special_codes[SpecialCodeIndex::VTIME] = 0;
+        })?;
+        self.0.hold(ask)
+    }
+}
+
+/// A terminal that behaves otherwise until this is dropped.
+struct Changed(Termios);
+
+impl Changed {
+    fn begin(when: OptionalActions, change: impl FnOnce(&mut Termios)) -> io::Result<Self> {
         let before = tcgetattr(io::stdin())?;
-        let mut silent = before.clone();
-        // Ctrl-C ends the line instead of the process, which would leave the terminal mute.
-        silent.local_modes -= LocalModes::ECHO | LocalModes::ISIG;
-        silent.special_codes[SpecialCodeIndex::VEOL] = INTERRUPT;
-        tcsetattr(io::stdin(), OptionalActions::Flush, &silent)?;
+        let mut changed = before.clone();
+        change(&mut changed);
+        tcsetattr(io::stdin(), when, &changed)?;
         Ok(Self(before))
     }
 }
 
-impl Drop for Silence {
+impl Drop for Changed {
     fn drop(&mut self) {
         // There is nothing left to do if the terminal went away.
         let _ = tcsetattr(io::stdin(), OptionalActions::Drain, &self.0);

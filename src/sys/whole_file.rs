@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Access, FlockOperation, access, flock};
 use rustix::io::Errno;
-use rustix::process::{getegid, geteuid};
+use rustix::process::{getegid, geteuid, getgroups};
 
 use crate::sys::files::with_path;
 
@@ -103,6 +103,18 @@ pub fn change(
     folder.sync_all()
 }
 
+/// Removes the file at `path`; one that is not there is no error.
+///
+/// # Errors
+/// When the folder is not ours to write, or the disk fails.
+pub fn remove(path: &Path) -> io::Result<()> {
+    let removed = match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.and_then(|()| File::open(folder_of(path))?.sync_all()),
+    };
+    removed.map_err(|error| with_path(error, path))
+}
+
 /// What a file has in it, its owner, and its mode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -140,12 +152,15 @@ pub fn check_replaceable(path: &Path) -> io::Result<()> {
     }
     access(&folder, Access::WRITE_OK | Access::EXEC_OK)
         .map_err(|error| with_path(error.into(), &folder))?;
-    let owner = match fs::symlink_metadata(path) {
+    let (owner, group) = match fs::symlink_metadata(path) {
         Ok(file) if file.is_symlink() => return Err(is_link(path)),
-        Ok(file) => file.uid(),
+        Ok(file) => (file.uid(), file.gid()),
         Err(_) => return Ok(()),
     };
-    match geteuid().is_root() || geteuid().as_raw() == owner {
+    // Who is not root gives a new file to nobody else, and to no group of others.
+    let is_in_group =
+        getegid().as_raw() == group || getgroups()?.iter().any(|it| it.as_raw() == group);
+    match geteuid().is_root() || (geteuid().as_raw() == owner && is_in_group) {
         true => Ok(()),
         false => Err(with_path(io::ErrorKind::PermissionDenied.into(), path)),
     }

@@ -115,8 +115,9 @@ class Faults(contextlib.AbstractContextManager):
 
     def __init__(self, server, what, victims=None):
         process = server.process.pid
-        threads = threads_of(process, victims) if victims else [process]
-        assert threads, f"no thread of {server.process.pid} is called {victims}"
+        # A thread gives itself its name, which it may not have come to yet.
+        threads = wait_for(f"threads called {victims}", lambda: threads_of(process, victims)) \
+            if victims else [process]
         self.trace, self.log = server.dir / "trace", str(server.log_path)
         calls = what.partition(":")[0]
         self.process = subprocess.Popen(

@@ -66,8 +66,14 @@ class Cooked(Host):
 
     def check(self):
         """`mailwren check` has nothing to say."""
-        printed = run([binary(), "check"], env=self.environment())
-        assert printed == f"{self.config_path}: no mistakes found\n", printed
+        printed = run([binary(), "check"], env=self.environment()).splitlines()
+        told = [line for line in printed if not is_of_the_house(line)]
+        assert told == [f"{self.config_path}: no mistakes found"], printed
+
+
+def is_of_the_house(line):
+    """Whether a line of `mailwren check` is a note, or about there being no network here."""
+    return ": note: " in line or "this host has no network" in line
 
 
 def read(octets):
@@ -327,12 +333,13 @@ def subjects(user, password):
 def test_check():
     """`mailwren check` finds nothing in any recipe but what it tells its reader to put there."""
     missing = ("the password cannot be read", "put it there, or name another one in [tls]",
-               "Dovecot is not there", "nobody reads root's mail")
+               "Dovecot is not there", "nobody reads root's mail",
+               "has no address 192.168.1.2 now")
     recipes = sorted(RECIPES.glob("*.ini"))
     assert len(recipes) >= 6
     Path("/etc/aliases").unlink(missing_ok=True)
     for recipe in recipes:
         printed = run(["sh", "-c", f"{binary()} --config {recipe} check || true"])
         wrong = [line for line in printed.splitlines() if not line.endswith(": no mistakes found")
-                 and not any(text in line for text in missing)]
+                 and not is_of_the_house(line) and not any(text in line for text in missing)]
         assert wrong == [], wrong

@@ -2,17 +2,20 @@
 on a terminal, and each thing that goes wrong."""
 
 import contextlib
+import fcntl
 import os
 import pty
 import pwd
+import re
 import select
 import shutil
 import stat
+import struct
 import subprocess
-import time
+import termios
 
 import certs
-from harness import PATIENCE, Server, as_root, binary, folder, free_port
+from harness import PATIENCE, Server, as_root, binary, folder, free_port, program
 from peers import dnsmasq
 from providers import NAME, PASSWORD, USER, Dovecot, Postfix
 
@@ -37,6 +40,7 @@ class House(contextlib.ExitStack):
                               "server": {"user": "daemon"}})
         self.callback(self.server.stack.close)
         (self.dir / "aliases").write_text("# mine\nann: bob\n")
+        self.server.dir.chmod(0o755)
         self.server.port = free_port()
         self.server.write_config()
         with self.config.open("a") as file:
@@ -51,6 +55,11 @@ class House(contextlib.ExitStack):
     def files(self):
         """What setup may write."""
         return [self.config, self.dir / "aliases", self.config.with_name("password")]
+
+    @property
+    def answer(self):
+        """The provider as a person names it."""
+        return f"{NAME}:{self.provider.port('starttls')}"
 
     def state(self):
         """The octets, the mode and the owner of each."""
@@ -140,7 +149,6 @@ def served(house):
     for path in (server.spool, server.dir / "state"):
         path.mkdir(exist_ok=True)
         shutil.chown(path, "daemon", "daemon")
-    server.dir.chmod(0o755)
     server.write_config = lambda: house.config.write_text(
         text.replace(f":{port}\n", f":{server.port}\n"))
     port = server.port
@@ -182,7 +190,7 @@ def test_sender_refused():
 
 def answers(house):
     """What a person says, in the order of the questions."""
-    return [f"{NAME}:{house.provider.port('starttls')}", USER, PASSWORD, "", ROOT]
+    return [house.answer, USER, PASSWORD, "", ROOT]
 
 
 def asking(house):
@@ -203,49 +211,168 @@ def test_pipe():
         house.check_written()
 
 
+# A person on a terminal: the words that are waited for, and what is typed then.
+LISTED = "Who takes mail for other hosts?"
+UP, ENTER, CTRL_C, CTRL_D = b"\x1b[A", b"\r", b"\x03", b"\x04"
+FULL = {"TERM": "xterm", "size": (24, 80)}
+
+
 @as_root
-def test_terminal():
-    """On a terminal the password is not shown; after a wrong one the questions come again; Ctrl-D
-    ends it."""
+def test_keys():
+    """On a terminal with a screen the provider is taken from a list, a wrong answer is asked for
+    again at once, and the password is not shown. After a refused one all that was said is
+    proposed again. No colour is used."""
     with House() as house:
-        right = answers(house)
-        wrong = [*right[:2], "wrong horse", *right[3:]]
-        code, shown = typed(house, [*wrong, *right])
+        host, user, password, _, root = [it.encode() for it in answers(house)]
+        code, shown = typed(house, [
+            (LISTED, UP), ("> another server", ENTER),
+            ("HOST:PORT:", b"a b" + ENTER), ("is no host", host + ENTER),
+            ("Account there", user + ENTER), (f"Password of {USER}", b"wrong horse" + ENTER),
+            (f"[{USER}]", ENTER),
+            ("root's mail goes:", b"zoe@" + ENTER), ("is no address", root + ENTER),
+            ("535", b""), ("[Y/n]", b"y"),
+            (f"> {house.answer}", ENTER), (f"[{USER}]", ENTER), ("the one of before", password + ENTER),
+            (f"[{USER}]", ENTER), (f"[{ROOT}]", ENTER), ("written:", b"")], **FULL)
+        assert code == 0 and "horse" not in shown and PASSWORD not in shown, shown
+        assert not re.search(r"\x1b\[[0-9;]*m", shown), shown
+        house.check_written()
+
+
+@as_root
+def test_keys_end():
+    """Ctrl-C ends it at each kind of question, and no to another try: with nothing written, and
+    a terminal that shows what is typed, and its cursor."""
+    with House() as house:
+        before = house.state()
+        to_password = [(LISTED, UP), ("> another", ENTER), ("HOST:PORT", b"127.0.0.1:1" + ENTER),
+                       ("Account there", b"x@far.test" + ENTER)]
+        to_end = [*to_password, ("Password of", b"sesame" + ENTER), ("comes from", ENTER),
+                  ("root's mail", b"z@far.test" + ENTER), ("[Y/n]", b"n")]
+        for steps in ([(LISTED, CTRL_C)], [*to_password[:2], ("HOST:PORT", b"a" + CTRL_C)],
+                      [*to_password, ("Password of", b"a" + CTRL_C)], [*to_end[:-1], ("[Y/n]", CTRL_C)],
+                      to_end):
+            code, shown = typed(house, steps, **FULL)
+            assert code == 64 and "stopped\r\nNothing was written." in shown, (code, shown)
+            assert house.state() == before and "sesame" not in shown, shown
+
+
+@as_root
+def test_lines_on_a_terminal():
+    """A terminal that is dumb, or does not say how large it is, gets lines and no control sequence;
+    Ctrl-D ends it."""
+    with House() as house:
+        host, user, password, _, root = answers(house)
+        first = [("or server [none]: ", host), ("Account", user), ("Password", "wrong horse"),
+                 (f"[{USER}]: ", ""), ("root's mail goes: ", root), ("said? [yes]: ", ""),
+                 (f"[{host}]: ", ""), (f"[{USER}]: ", ""), ("the one of before", password),
+                 (f"[{USER}]: ", ""), (f"[{ROOT}]: ", "")]
+        lines = [(words, f"{line}\n".encode()) for words, line in first]
+        code, shown = typed(house, lines, TERM="vt220", size=(0, 0))
         assert code == 0, shown
-        assert "Once more, then" in shown and "535" in shown and "horse" not in shown, shown
+        assert "535" in shown and "horse" not in shown and "\x1b" not in shown, shown
         house.check_written()
         before = house.state()
-        code, shown = typed(house, ["", None])
-        assert code == 64 and "Nothing was written" in shown and house.state() == before, shown
-        assert f"[{USER}]" in shown, shown
+        for steps in ([(": ", CTRL_D)], [(": ", b"\n"), (": ", b"\n"), ("Password", CTRL_D)]):
+            code, shown = typed(house, steps, TERM="dumb", size=(24, 80))
+            assert code == 64 and "Nothing was written" in shown and house.state() == before, shown
+            assert "\x1b" not in shown, shown
 
 
-def typed(house, lines):
-    """Runs the dialogue on a terminal and types each line when it is asked for, Ctrl-D for None."""
-    child, terminal = pty.fork()
-    if child == 0:
-        command = asking(house)
-        os.execve(command[0], command, house.server.environment())
-    shown, seen = b"", 0
-    lines = list(lines)
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        if lines and shown[seen:].rstrip(b" ").endswith(b":") and shown.endswith(b": "):
-            line = lines.pop(0)
-            os.write(terminal, b"\x04" if line is None else f"{line}\n".encode())
-            seen = len(shown)
-        left = deadline - time.monotonic()
-        assert left > 0, f"setup waits for something: {shown}"
-        if not select.select([terminal], [], [], left)[0]:
-            continue
-        try:
-            octets = os.read(terminal, 4096)
-        except OSError:
-            # How a terminal says that nobody has it open any more.
-            octets = b""
-        if not octets:
-            break
-        shown += octets
-    _, status = os.waitpid(child, 0)
+def typed(house, steps, TERM, size):
+    """Runs the dialogue on a terminal, and types each thing once its words have been shown: the
+    exit code, and all that was shown. Then the terminal is as it was."""
+    terminal, other = pty.openpty()
+    fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("4H", *size, 0, 0))
+    before = termios.tcgetattr(other)
+    environment = {**house.server.environment(), "TERM": TERM}
+    child = subprocess.Popen(asking(house), stdin=other, stdout=other, stderr=other, env=environment,
+                             start_new_session=True,
+                             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+    shown, seen = "", 0
+    try:
+        for words, keys in steps:
+            while (at := shown.find(words, seen)) < 0:
+                assert select.select([terminal], [], [], PATIENCE)[0], f"no {words!r} in {shown}"
+                shown += os.read(terminal, 4096).decode(errors="replace")
+            seen = at + len(words)
+            os.write(terminal, keys)
+        code = child.wait(PATIENCE)
+    finally:
+        child.kill()
+        child.wait()
+    while select.select([terminal], [], [], 0)[0]:
+        shown += os.read(terminal, 4096).decode(errors="replace")
+    assert termios.tcgetattr(other) == before, "the terminal is not as it was"
+    assert shown.rfind("\x1b[?25h") >= shown.rfind("\x1b[?25l"), "the cursor is hidden"
+    os.close(other)
     os.close(terminal)
-    return os.waitstatus_to_exitcode(status), shown.decode(errors="replace")
+    return code, shown
+
+
+# The calls by which files are written, and how they fail.
+FAULTS = ["write:error=ENOSPC", "fsync:error=EIO", "fchmod:error=EPERM", "fchown:error=EPERM",
+          "rename,renameat,renameat2:error=ENOSPC", "unlink,unlinkat:error=EIO",
+          *(f"{calls}:signal=SIGKILL" for calls in
+            ("write", "fsync", "rename,renameat,renameat2", "unlink,unlinkat"))]
+# No run makes so many of one kind.
+MOST_CALLS = 60
+
+
+def account(house, name):
+    """Flags and a password for one account and one root, with nothing tried."""
+    flags = house.flags(smarthost=f"mx.{name}.test", user=f"{name}@far.test", sender=f"{name}@far.test",
+                        root=f"{name}-root@far.test")
+    return [*flags, "--no-test"], f"{name} sesame\n"
+
+
+def named(house):
+    """Whose the configuration is, and what is in the password file that it names."""
+    entries = dict(line.split(" = ", 1) for line in house.config.read_text().splitlines()
+                   if " = " in line and not line.startswith((";", "#")))
+    assert os.path.isabs(entries["password_file"]), entries
+    with open(entries["password_file"], encoding="utf-8") as file:
+        return entries["user"].partition("@")[0], file.read()
+
+
+@as_root
+def test_each_call_fails():
+    """Whatever call fails or is the last one, while another account takes the place of the one
+    that is there: the configuration is the old or the new one, with the password that belongs to
+    it; the new one finds root's new address; and another run ends with the new one alone."""
+    with House() as house:
+        (before, old), (after, new) = account(house, "old"), account(house, "new")
+        assert house.run(before, old)[0] == 0
+        place, kept = house.config.parent, house.dir / "kept"
+        aliases = house.dir / "aliases"
+        shutil.copytree(place, kept, ignore=lambda _, names: {"spool", "state"} & set(names))
+        old_aliases, trace, hits = aliases.read_text(), house.dir / "trace", 0
+
+        def attempt(what):
+            for path in [*place.glob("*password*"), *place.glob(".*.new"), house.dir / ".aliases.new"]:
+                path.unlink(missing_ok=True)
+            for name in ("mailwren.ini", "password"):
+                shutil.copy2(kept / name, place / name)
+            aliases.write_text(old_aliases)
+            code, said = house.run([program("strace"), "-o", trace, "-e", f"inject={what}", *after], new)
+            if not any(sign in trace.read_text(errors="replace") for sign in ("(INJECTED)", "SIGKILL")):
+                assert code == 0, said
+                return False
+            owner, password = named(house)
+            assert password == f"{owner} sesame\n", (what, owner, password)
+            assert owner == "old" or "root: new-root@far.test\n" in aliases.read_text(), what
+            if "Nothing was written" in said or "The configuration is as it was" in said:
+                assert owner == "old", (what, said)
+            code, said = house.run(after, new)
+            assert code == 0 and named(house) == ("new", new), (what, said)
+            assert len(aliases.read_text()) == len(old_aliases), aliases.read_text()
+            return True
+        for what in FAULTS:
+            for when in range(1, MOST_CALLS):
+                if not attempt(f"{what}:when={when}"):
+                    break
+                hits += 1
+            else:
+                raise AssertionError(f"{what} has no end")
+        left = sorted(path.name for path in place.glob("*password*"))
+        assert left == ["password2"], left
+        print(f"note: {hits} calls failed")

@@ -12,7 +12,7 @@ mod host;
 mod leftovers;
 mod names;
 mod permissions;
-mod ports;
+pub(super) mod ports;
 mod program;
 pub(super) mod rewrite;
 pub(super) mod rights;

@@ -92,6 +92,8 @@ pub(super) fn ask(settings: &Settings) -> Asked {
                 }));
             }
         }
+        // Nothing leaves this host.
+        None if settings.server.domains.all => {}
         None if is_private(&own) => is_unknown_elsewhere = true,
         None => question(Box::new(move |resolver| Answer::Outside(from_outside(resolver, &own)))),
     }
@@ -355,6 +357,18 @@ mod tests {
             ("::1", false),
         ] {
             assert_eq!(is_public(address.parse().unwrap()), expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn nobody_is_asked_where_nothing_leaves_the_host() {
+        for (text, count) in [
+            ("[server]\nhostname = mx.example.org\n[dns]\nservers = 127.0.0.1:1\n", 1),
+            ("[server]\nhostname = mx.example.org\ndomains = *\n[dns]\nservers = 127.0.0.1:1\n", 0),
+        ] {
+            let settings = crate::config::parse("x", text.as_bytes(), "mx.test").unwrap();
+            let asked = ask(&settings);
+            assert_eq!((asked.count, asked.is_unknown_elsewhere), (count, false), "{text}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::findings::Findings;
 use super::host::{Host, name_of};
-use crate::config::settings::ListenAddress;
+use crate::config::settings::{ListenAddress, Settings};
 use crate::mail::text::one_line;
 use crate::sys::disk::Disk;
 use crate::sys::network;
@@ -145,6 +145,16 @@ impl Place<'_> {
             findings.warning(self.host.config, self.host.line(self.section, self.key), text);
         }
     }
+}
+
+/// The first address of the settings at which somebody listens already.
+pub(in crate::cli) fn first_taken(settings: &Settings) -> Option<SocketAddr> {
+    let listening = sockets::listening();
+    let wanted = settings.listeners.iter().filter_map(|listener| match listener.address {
+        ListenAddress::Tcp(address) => Some(address),
+        ListenAddress::Unix(_) | ListenAddress::Systemd(_) => None,
+    });
+    wanted.into_iter().find(|address| taken(*address, &listening).is_some())
 }
 
 /// The socket that keeps us from listening at `wanted`. One that listens at any address of IPv6 takes

@@ -8,26 +8,6 @@ use super::host::Host;
 use crate::cli::DEFAULT_CONFIG;
 use crate::sys::programs;
 
-/// Packages of Debian with a `sendmail`, the most usual first.
-const PACKAGES: [&str; 16] = [
-    "postfix",
-    "exim4-daemon-light",
-    "exim4-daemon-heavy",
-    "msmtp-mta",
-    "sendmail-bin",
-    "nullmailer",
-    "dma",
-    "ssmtp",
-    "opensmtpd",
-    "esmtp-run",
-    "courier-mta",
-    "masqmail",
-    "citadel-server",
-    "lsb-invalid-mta",
-    "qmail",
-    "busybox",
-];
-
 /// Looks at all that answer to the name.
 pub(super) fn look(host: &Host<'_>, findings: &mut Findings) {
     if host.config != Path::new(DEFAULT_CONFIG) {
@@ -44,9 +24,8 @@ pub(super) fn look(host: &Host<'_>, findings: &mut Findings) {
         if programs::is_this(&target) || target.file_name().is_some_and(|name| name == "mailwren") {
             continue;
         }
-        let package = programs::package_of(&path, &PACKAGES)
-            .or_else(|| programs::package_of(&target, &PACKAGES));
-        let whose = match package {
+        let package = programs::package_of(&path).or_else(|| programs::package_of(&target));
+        let whose = match &package {
             Some(package) => format!("it is that of the package {package}"),
             None if target != path => format!("it is {}", target.display()),
             None => "it is another program's".to_owned(),

@@ -3,6 +3,7 @@
 
 use std::io::ErrorKind;
 
+use super::providers::names;
 use super::wish::written;
 use crate::config::settings::{ClientTls, HostPort, Smarthost};
 use crate::deliver::conversation::{Cause, ConnectionError};
@@ -63,8 +64,14 @@ impl Tried<'_> {
             DnsError::NoSuchDomain | DnsError::NoRecords => (
                 exit::UNAVAILABLE,
                 format!("there is no host {host}: {error}"),
-                "see how the provider spells its SMTP server, and give that with --smarthost"
-                    .to_owned(),
+                match host.name().is_some_and(|name| !name.as_str().contains('.')) {
+                    true => {
+                        format!("it is no provider known by name either; those are {}", names())
+                    }
+                    false => "see how the provider spells its SMTP server, and give that with \
+                              --smarthost"
+                        .to_owned(),
+                },
             ),
             DnsError::Temporary(_) => (
                 exit::TEMPFAIL,

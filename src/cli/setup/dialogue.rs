@@ -1,115 +1,173 @@
-//! The questions, for what no flag has answered. Each shows what the files say now; an empty answer
-//! leaves that as it is. Answers are lines of standard input, be it a terminal or a pipe.
+//! The questions, for what no flag has answered. Each shows what the files say now, or what was
+//! answered before; an empty answer leaves that as it is.
 
 use std::io;
 
-use super::providers;
+use super::providers::{self, PROVIDERS};
 use super::standing::Standing;
 use super::wish::{self, Exit, Password, Wish};
-use crate::smtp::sasl::MAX_SECRET;
-use crate::sys::terminal;
 
-/// The longest answer, in octets.
-const MAX_ANSWER: usize = 1024;
-/// How often a question is asked again.
+/// How often a secret is asked for again.
 const MAX_TRIES: usize = 5;
+
+/// A question that a text answers.
+pub(super) struct Question<'a> {
+    pub(super) text: &'a str,
+    /// What an empty answer stands for.
+    pub(super) default: Option<&'a str>,
+    /// Why an answer, without blanks around it, is none.
+    pub(super) check: &'a dyn Fn(&str) -> Result<(), String>,
+}
+
+/// A usual answer.
+pub(super) struct Choice {
+    /// How a list shows it.
+    pub(super) label: String,
+    /// `None` where a text is asked for.
+    pub(super) answer: Option<String>,
+}
 
 /// Where answers come from.
 pub(super) trait Answers {
-    /// The next line, after this question.
+    /// A text that passes the check, or the default.
     ///
     /// # Errors
-    /// When there is none, or it is too long or no text.
-    fn line(&mut self, question: &str) -> io::Result<String>;
-    /// The same for a secret, which is not shown.
+    /// When there is none: the answers have ended, or are wrong again and again, or Ctrl-C came.
+    fn text(&mut self, question: &Question<'_>) -> io::Result<String>;
+
+    /// The same, where these are the usual ones and `hint` says so to who sees no list.
     ///
     /// # Errors
-    /// As with [`Self::line`].
+    /// As with [`Self::text`].
+    fn pick(
+        &mut self,
+        question: &Question<'_>,
+        hint: &str,
+        _choices: &[Choice],
+    ) -> io::Result<String> {
+        self.say(hint);
+        self.text(question)
+    }
+
+    /// A text that is not shown.
+    ///
+    /// # Errors
+    /// As with [`Self::text`].
     fn secret(&mut self, question: &str) -> io::Result<String>;
+
+    /// Yes, or no.
+    ///
+    /// # Errors
+    /// As with [`Self::text`].
+    fn confirm(&mut self, question: &str) -> io::Result<bool>;
+
     /// Says something between two questions.
     fn say(&mut self, text: &str);
 }
 
-/// Standard input; questions go to standard error.
-pub(super) struct Person;
-
-impl Answers for Person {
-    fn line(&mut self, question: &str) -> io::Result<String> {
-        terminal::read_line(question, MAX_ANSWER)
-    }
-
-    fn secret(&mut self, question: &str) -> io::Result<String> {
-        terminal::read_secret(question, MAX_SECRET)
-    }
-
-    fn say(&mut self, text: &str) {
-        crate::cli::output::warn(text);
-    }
-}
-
-/// Asks for what `wish` does not say.
+/// Asks for what `wish` does not say. `last` is what came of asking before, if it did.
 ///
 /// # Errors
-/// When the answers end, or one is wrong again and again.
-pub(super) fn ask(now: &Standing, wish: &mut Wish, answers: &mut dyn Answers) -> io::Result<()> {
+/// As with [`Answers::text`].
+pub(super) fn ask(
+    now: &Standing,
+    wish: &mut Wish,
+    last: &Wish,
+    answers: &mut dyn Answers,
+) -> io::Result<()> {
     let smarthost = now.settings.smarthost.as_ref();
     if wish.exit.is_none() {
-        let names: Vec<_> = providers::PROVIDERS.iter().map(|it| it.name).collect();
-        answers.say(&format!(
-            "Who takes your mail for other hosts? A provider ({}), a server as HOST:PORT, or none \
-             for no smarthost.",
-            names.join(", ")
-        ));
-        let default = smarthost.map(|it| wish::written(&it.hosts[0]));
-        let tls = wish.tls;
-        wish.exit =
-            question(answers, "Provider or server", default.or(Some("none".into())), |text| {
-                wish::read_exit(text, tls)
-            })?;
+        wish.exit = ask_exit(now, wish, last, answers)?;
     }
     let exit =
         wish.exit.clone().or_else(|| smarthost.map(|it| Exit::Smarthost(it.hosts[0].clone())));
     let is_relayed = matches!(exit, Some(Exit::Smarthost(_)));
     if is_relayed {
-        ask_login(now, wish, answers, exit.as_ref())?;
+        ask_login(now, wish, last, answers, exit.as_ref())?;
     }
     if wish.sender.is_none() && is_relayed {
         let user = wish.user.clone().filter(|user| wish::sender(user).is_ok());
-        let written = now.settings.rewrite.sender.as_ref().map(ToString::to_string);
-        let is_written = written.is_some();
-        let default = written.or(user);
-        let asked = question(
-            answers,
-            "Address that this host's mail comes from",
-            default.clone(),
-            wish::sender,
-        )?;
-        let unsaid = default.filter(|_| !is_written).and_then(|text| wish::sender(&text).ok());
-        wish.sender = asked.or(unsaid);
+        let open = Open {
+            text: "Address that this host's mail comes from",
+            written: now.settings.rewrite.sender.as_ref().map(ToString::to_string),
+            proposed: last.sender.as_ref().map(ToString::to_string),
+            otherwise: user,
+        };
+        wish.sender = open.ask(answers, wish::sender)?;
     }
     if wish.root.is_none() {
-        wish.root = question(answers, "Where root's mail goes", now.root.clone(), |text| {
-            super::root_target(now, text)
-        })?;
+        let open = Open {
+            text: "Where root's mail goes",
+            written: now.root.clone(),
+            proposed: last.root.clone(),
+            otherwise: None,
+        };
+        wish.root = open.ask(answers, |text| super::root_target(now, text))?;
     }
     Ok(())
+}
+
+fn ask_exit(
+    now: &Standing,
+    wish: &Wish,
+    last: &Wish,
+    answers: &mut dyn Answers,
+) -> io::Result<Option<Exit>> {
+    let smarthost = now.settings.smarthost.as_ref();
+    let written = smarthost.map_or("none".to_owned(), |it| wish::written(&it.hosts[0]));
+    let proposed = last.exit.as_ref().map(|exit| match exit {
+        Exit::Smarthost(host) => wish::written(host),
+        Exit::None => "none".to_owned(),
+    });
+    let default = proposed.unwrap_or_else(|| written.clone());
+    let hint = format!(
+        "Who takes your mail for other hosts? A provider ({}), a server as HOST:PORT, or none \
+         for no smarthost.",
+        providers::names()
+    );
+    let read = |text: &str| wish::read_exit(text, wish.tls);
+    let check = checked(Some(&default), read);
+    let question = Question { text: "Provider or server", default: Some(&default), check: &check };
+    let answer = answers.pick(&question, &hint, &exits(&default))?;
+    kept_or_read(&answer, Some(&written), &read)
+}
+
+/// What a list of them shows.
+fn exits(default: &str) -> Vec<Choice> {
+    let provider = |it: &providers::Provider| Choice {
+        label: format!("{:12} {}:{}", it.name, it.host, it.port),
+        answer: Some(format!("{}:{}", it.host, it.port)),
+    };
+    let mut choices: Vec<_> = PROVIDERS.iter().map(provider).collect();
+    let is_known =
+        |choices: &[Choice]| choices.iter().any(|choice| choice.answer.as_deref() == Some(default));
+    choices.push(Choice { label: "another server".to_owned(), answer: None });
+    let label = "none: mail goes straight to each host".to_owned();
+    choices.push(Choice { label, answer: Some("none".to_owned()) });
+    if !is_known(&choices) {
+        choices.insert(0, Choice { label: default.to_owned(), answer: Some(default.to_owned()) });
+    }
+    choices
 }
 
 fn ask_login(
     now: &Standing,
     wish: &mut Wish,
+    last: &Wish,
     answers: &mut dyn Answers,
     exit: Option<&Exit>,
 ) -> io::Result<()> {
     let login = now.settings.smarthost.as_ref().and_then(|it| it.login.as_ref());
+    let named = |user: &str| if user.is_empty() { "none".to_owned() } else { user.to_owned() };
     if wish.user.is_none() {
-        let user = login.map(|login| login.user.clone());
-        let default = user.or(Some("none".to_owned()));
-        wish.user =
-            question(answers, "Account there, as a rule your address, or none", default, |text| {
-                Ok(text.to_owned())
-            })?
-            .map(|user| if user == "none" { String::new() } else { user });
+        let open = Open {
+            text: "Account there, or none",
+            written: Some(named(login.map_or("", |login| login.user.as_str()))),
+            proposed: last.user.as_deref().map(named),
+            otherwise: None,
+        };
+        let user = open.ask(answers, |text| Ok(text.to_owned()))?;
+        wish.user = user.map(|user| if user == "none" { String::new() } else { user });
     }
     let user = wish.user.clone().or(login.map(|login| login.user.clone())).unwrap_or_default();
     if user.is_empty() || wish.password.is_some() {
@@ -121,15 +179,21 @@ fn ask_login(
     {
         answers.say(&format!("{}: {}", provider.name, provider.hint));
     }
-    let is_kept = login.is_some_and(|login| login.user == user) && wish.exit.is_none();
-    let keep = if is_kept { " (empty: the one that is there)" } else { "" };
+    let is_written = login.is_some_and(|login| login.user == user) && wish.exit.is_none();
+    let before = last.password.clone().filter(|_| last.exit == wish.exit && last.user == wish.user);
+    let keep = match (&before, is_written) {
+        (Some(_), _) => " (empty: the one of before)",
+        (None, true) => " (empty: the one that is there)",
+        (None, false) => "",
+    };
     for _ in 0..MAX_TRIES {
         let password = answers.secret(&format!("Password of {user}{keep}: "))?;
         if !password.is_empty() {
             wish.password = Some(Password(password));
             return Ok(());
         }
-        if is_kept {
+        if before.is_some() || is_written {
+            wish.password = before;
             return Ok(());
         }
         answers.say("It is empty.");
@@ -137,30 +201,48 @@ fn ask_login(
     Err(io::Error::new(io::ErrorKind::InvalidData, "there was no password"))
 }
 
-/// Asks until the answer can be read; `None` for the default.
-fn question<T>(
-    answers: &mut dyn Answers,
-    text: &str,
-    default: Option<String>,
-    read: impl Fn(&str) -> Result<T, String>,
-) -> io::Result<Option<T>> {
-    let shown = default.as_ref().map(|it| format!(" [{it}]")).unwrap_or_default();
-    let mut last = String::new();
-    for _ in 0..MAX_TRIES {
-        let answer = answers.line(&format!("{text}{shown}: "))?;
-        let answer = answer.trim();
-        if answer.is_empty() || Some(answer) == default.as_deref() {
-            if default.is_some() {
-                return Ok(None);
-            }
-            last = "an answer is needed".to_owned();
-        } else {
-            match read(answer) {
-                Ok(value) => return Ok(Some(value)),
-                Err(why) => last = why,
-            }
-        }
-        answers.say(&format!("  {last}"));
+/// A question that any text may answer.
+struct Open<'a> {
+    text: &'a str,
+    /// What the files say.
+    written: Option<String>,
+    /// What was answered before.
+    proposed: Option<String>,
+    /// What it is where there is neither.
+    otherwise: Option<String>,
+}
+
+impl Open<'_> {
+    /// Asks it; `None` for what the files say.
+    fn ask<T>(
+        &self,
+        answers: &mut dyn Answers,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> io::Result<Option<T>> {
+        let default = self.proposed.as_ref().or(self.written.as_ref()).or(self.otherwise.as_ref());
+        let default = default.map(String::as_str);
+        let check = checked(default, &read);
+        let answer = answers.text(&Question { text: self.text, default, check: &check })?;
+        kept_or_read(&answer, self.written.as_deref(), &read)
     }
-    Err(io::Error::new(io::ErrorKind::InvalidData, last))
+}
+
+/// What is wrong with an answer that is not the default.
+fn checked<T>(
+    default: Option<&str>,
+    read: impl Fn(&str) -> Result<T, String>,
+) -> impl Fn(&str) -> Result<(), String> {
+    move |text| if Some(text) == default { Ok(()) } else { read(text).map(drop) }
+}
+
+fn kept_or_read<T>(
+    answer: &str,
+    written: Option<&str>,
+    read: &dyn Fn(&str) -> Result<T, String>,
+) -> io::Result<Option<T>> {
+    if Some(answer) == written {
+        return Ok(None);
+    }
+    let wrong = |why| io::Error::new(io::ErrorKind::InvalidData, why);
+    read(answer).map(Some).map_err(wrong)
 }

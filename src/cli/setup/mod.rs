@@ -5,6 +5,7 @@
 mod advice;
 mod dialogue;
 mod plan;
+mod prompts;
 mod providers;
 mod reload;
 mod root_alias;
@@ -14,11 +15,14 @@ mod wish;
 mod writing;
 
 use std::io;
+use std::path::Path;
 
 use super::Ran;
 use super::check::rights;
 use super::invocation::Invocation;
 use super::output::{say, warn};
+use crate::config::settings::Settings;
+use crate::deliver::login::Secret;
 use crate::mail::address::{Domain, Mailbox};
 use crate::route::aliases::{AliasTable, Key};
 use crate::route::local::LocalRouter;
@@ -27,7 +31,6 @@ use crate::smtp::sasl::MAX_SECRET;
 use crate::sys::process::exit;
 use crate::sys::terminal;
 
-use dialogue::Person;
 use plan::Plan;
 use standing::Standing;
 use wish::{Exit, Manner, Password, Wish};
@@ -56,15 +59,37 @@ pub(super) fn run(invocation: &mut Invocation) -> Ran {
     Ok(match writing::run(&now, &plan) {
         Ok(()) => {
             tell("written:", &plan);
-            say(reload::tell(&plan.settings));
-            exit::OK
+            finish(&now, &plan)
         }
         Err((code, text)) => {
-            let what = "The configuration is as it was; the password and the alias may be new";
+            let what = writing::what_is_there(&now, &plan);
             warn(format_args!("mailwren setup: {text}\n{what}. Run it again when that is mended."));
             code
         }
     })
+}
+
+/// What comes when all is written: the server hears of it, and a person what is left to do.
+fn finish(now: &Standing, plan: &Plan) -> u8 {
+    say(reload::tell(&plan.settings));
+    if let Some(text) = reload::hindrance(&plan.settings) {
+        warn(text);
+    }
+    for path in [Some(&now.config), now.aliases.as_ref()].into_iter().flatten() {
+        let unreadable = rights::unreachable(path, &plan.settings)
+            .or_else(|| rights::unreadable(path, &plan.settings, "chmod o+r"));
+        if let Some(text) = unreadable {
+            warn(format_args!("{}: {text}", path.display()));
+        }
+    }
+    // Last, since until it has read the new configuration the server uses it.
+    match writing::clean(plan) {
+        Ok(()) => exit::OK,
+        Err((code, text)) => {
+            warn(format_args!("mailwren setup: {text}; remove it"));
+            code
+        }
+    }
 }
 
 /// All that comes before the first file is written; `None` where none is to be.
@@ -82,35 +107,62 @@ fn prepare(
     if manner.reads_password {
         wish.password = Some(Password(read_password()?));
     }
-    let flags = wish.clone();
-    loop {
-        match manner.asks_nothing {
-            true => complete(&now, &mut wish)?,
-            false => {
-                dialogue::ask(&now, &mut wish, &mut Person).map_err(|error| of_answer(&error))?
-            }
-        }
-        let plan = plan(&now, &wish)?;
-        match is_to_be_written(&plan, manner) {
-            Ok(is_wanted) => return Ok(is_wanted.then_some((now, plan))),
-            Err((exit::UNAVAILABLE | exit::TEMPFAIL | exit::NOPERM, text))
-                if !manner.asks_nothing && terminal::is_there() =>
-            {
-                warn(format_args!(
-                    "{text}\nOnce more, then; Ctrl-C ends it, and nothing is written."
-                ));
-                wish = flags.clone();
-            }
-            Err(failure) => return Err(failure),
-        }
+    writing::check_account(&now.settings)?;
+    if let Some(ca) = &wish.ca {
+        check_ca(ca, &now.settings)?;
     }
+    if manner.asks_nothing {
+        complete(&now, &mut wish)?;
+        let plan = plan(&now, &wish)?;
+        return Ok(is_to_be_written(&plan, manner)?.then_some((now, plan)));
+    }
+    let mut answers = prompts::find().map_err(|error| of_answer(&error))?;
+    let flags = wish;
+    let mut last = Wish::default();
+    loop {
+        let mut wish = flags.clone();
+        dialogue::ask(&now, &mut wish, &last, &mut *answers).map_err(|error| of_answer(&error))?;
+        let tried = plan(&now, &wish).and_then(|plan| {
+            is_to_be_written(&plan, manner).map(|is_wanted| is_wanted.then_some(plan))
+        });
+        match tried {
+            Ok(plan) => return Ok(plan.map(|plan| (now, plan))),
+            Err(failure) if !may_answers_mend(&failure) => return Err(failure),
+            Err((_, text)) => answers.say(&text),
+        }
+        let question = "Answer again, beginning with what you said?";
+        if !answers.confirm(question).map_err(|error| of_answer(&error))? {
+            return Err((exit::USAGE, "stopped".to_owned()));
+        }
+        last = wish;
+    }
+}
+
+/// Whether somebody is there who could answer otherwise, and whether that is of use.
+fn may_answers_mend((code, _): &Failure) -> bool {
+    let is_of_answers =
+        matches!(*code, exit::USAGE | exit::UNAVAILABLE | exit::TEMPFAIL | exit::NOPERM);
+    is_of_answers && terminal::is_there()
 }
 
 /// What is to be written, with everything that it needs on this host.
 fn plan(now: &Standing, wish: &Wish) -> Result<Plan, Failure> {
     let mut plan = Plan::new(now, wish)?;
-    writing::check_account(&plan.settings)?;
-    check_ca(&plan)?;
+    if let Some(ca) = plan.settings.smarthost.as_ref().and_then(|it| it.ca.as_ref()) {
+        check_ca(ca, &plan.settings)?;
+    }
+    if let Some((path, password)) = &plan.password {
+        writing::check_reach(path, &plan.settings)?;
+        if Secret::from(password.0.as_str()).is_odd() {
+            warn("the password begins or ends with a blank or what cannot be seen; that is kept");
+        }
+    }
+    let root: Option<Mailbox> = wish.root.as_deref().and_then(|root| root.parse().ok());
+    for mailbox in [root.as_ref(), wish.sender.as_ref()].into_iter().flatten() {
+        if !mailbox.domain().to_string().contains('.') {
+            warn(format_args!("{mailbox} has no dot behind the @; if that is right, so be it"));
+        }
+    }
     if let Some((path, password)) = &plan.password
         && !writing::is_in_place(path, password, &plan.settings)?
     {
@@ -203,9 +255,9 @@ fn root_target(now: &Standing, text: &str) -> Result<String, String> {
 }
 
 /// The server reads the certificates as its own account.
-fn check_ca(plan: &Plan) -> Result<(), Failure> {
-    let ca = plan.settings.smarthost.as_ref().and_then(|it| it.ca.as_ref());
-    match ca.and_then(|ca| rights::unreadable(ca, &plan.settings, "chmod o+r")) {
+fn check_ca(ca: &Path, settings: &Settings) -> Result<(), Failure> {
+    let unreachable = rights::unreachable(ca, settings);
+    match unreachable.or_else(|| rights::unreadable(ca, settings, "chmod o+r")) {
         Some(text) => Err((exit::CONFIG, format!("--ca: {text}"))),
         None => Ok(()),
     }

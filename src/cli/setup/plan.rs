@@ -21,6 +21,8 @@ pub(super) struct Plan {
     pub(super) aliases: Option<Vec<u8>>,
     /// The password and the file that it goes to.
     pub(super) password: Option<(PathBuf, Password)>,
+    /// A file with a password that was made here, and that nothing names any more.
+    pub(super) obsolete: Option<PathBuf>,
     /// What the new configuration says.
     pub(super) settings: Settings,
     /// Where root's mail goes.
@@ -55,12 +57,18 @@ impl Plan {
         if let (Some(path), Some(root), Some(_)) = (&now.aliases, &root, &aliases) {
             changes.push(format!("{}: root: {root}", path.display()));
         }
-        let password = wish.password.clone().map(|password| (now.password_file(), password));
+        let file = || now.new_password_file(is_of_other_account(now, wish));
+        let password = wish.password.clone().map(|password| (file(), password));
+        let obsolete = obsolete(now, &settings);
+        if let Some(path) = &obsolete {
+            changes.push(format!("{}: removed", path.display()));
+        }
         let is_new = text != now.text || !now.config.exists();
         Ok(Self {
             config: is_new.then_some(text),
             aliases,
             password,
+            obsolete,
             settings,
             root: root.or_else(|| now.root.clone()),
             changes,
@@ -122,7 +130,8 @@ fn edit_smarthost(file: &mut File<'_>, now: &Standing, wish: &Wish) -> Result<()
     if wish.password.is_some() && wish.user.as_deref() != Some("") {
         file.unset(SECTION, "password");
         file.unset(SECTION, "password_command");
-        file.set(SECTION, "password_file", &now.password_file().to_string_lossy())?;
+        let path = now.new_password_file(is_of_other_account(now, wish));
+        file.set(SECTION, "password_file", &path.to_string_lossy())?;
     }
     match &wish.ca {
         Some(path) if path.as_os_str().is_empty() => file.unset(SECTION, "ca"),
@@ -178,6 +187,32 @@ fn check_login(now: &Standing, wish: &Wish, is_other_host: bool) -> Result<(), S
         ));
     }
     Ok(())
+}
+
+/// Whether the account is another one, as which the password that is there would be wrong.
+fn is_of_other_account(now: &Standing, wish: &Wish) -> bool {
+    let Some(smarthost) = &now.settings.smarthost else { return true };
+    let is_other_host = match &wish.exit {
+        Some(Exit::Smarthost(host)) => smarthost.hosts[0].host != host.host,
+        Some(Exit::None) => true,
+        None => false,
+    };
+    let login = smarthost.login.as_ref();
+    let is_other_user = match &wish.user {
+        Some(user) => login.is_none_or(|login| login.user != *user),
+        None => login.is_none(),
+    };
+    is_other_host || is_other_user
+}
+
+/// The file of the password that the new configuration names no more, if it was made here.
+fn obsolete(now: &Standing, new: &Settings) -> Option<PathBuf> {
+    let before = now.password_file()?;
+    let login = new.smarthost.as_ref().and_then(|it| it.login.as_ref());
+    let is_named = login
+        .is_some_and(|login| matches!(&login.secret, SecretSource::File(path) if path == before));
+    let is_own = now.own_password_files().iter().any(|path| path == before);
+    (is_own && !is_named).then(|| before.to_owned())
 }
 
 /// The password that is not in its file yet.

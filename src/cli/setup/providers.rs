@@ -63,6 +63,11 @@ pub(super) fn by_name(name: &str) -> Option<&'static Provider> {
     PROVIDERS.iter().find(|provider| provider.name == name)
 }
 
+/// All names, for a person.
+pub(super) fn names() -> String {
+    PROVIDERS.iter().map(|provider| provider.name).collect::<Vec<_>>().join(", ")
+}
+
 /// The provider with that server.
 pub(super) fn by_host(host: &str) -> Option<&'static Provider> {
     PROVIDERS.iter().find(|provider| provider.host.eq_ignore_ascii_case(host))

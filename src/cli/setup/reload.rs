@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::cli::check::ports;
 use crate::config::settings::Settings;
 use crate::sys::running::Running;
 
@@ -19,6 +20,10 @@ pub(super) fn tell(settings: &Settings) -> &'static str {
                 "the server does not take the new configuration: see systemctl status mailwren, then \
                  systemctl restart mailwren"
             }
+            _ if !systemctl(&["cat", UNIT]) => {
+                "the server does not run, and systemd has no unit mailwren: install that, or start \
+                 mailwren serve as you like"
+            }
             _ => "the server does not run: systemctl enable --now mailwren starts it",
         };
     }
@@ -30,6 +35,18 @@ pub(super) fn tell(settings: &Settings) -> &'static str {
             "if the server runs, it does so with the old configuration: send it SIGHUP"
         }
     }
+}
+
+/// What else listens where the server is to, so that it will not start.
+pub(super) fn hindrance(settings: &Settings) -> Option<String> {
+    let is_running = || Running::look(&settings.server.state).is_ok_and(|found| found.is_some());
+    let address = ports::first_taken(settings).filter(|_| !is_running())?;
+    Some(format!(
+        "something else listens on port {} of {}, so it cannot start: mailwren check says what, and \
+         how to stop it",
+        address.port(),
+        address.ip()
+    ))
 }
 
 /// Whether it went well.

@@ -11,8 +11,9 @@ use crate::sys::whole_file;
 
 /// The most octets of a configuration and of an alias file.
 pub(super) const MAX_FILE: u64 = 1 << 20;
-/// Where the password is kept beside the configuration.
-const PASSWORD: &str = "password";
+/// Where the password is kept beside the configuration; by turns, so that another account's does
+/// not take the place of the one that the configuration still names.
+const PASSWORDS: [&str; 2] = ["password", "password2"];
 
 /// All of it.
 #[derive(Debug)]
@@ -52,20 +53,36 @@ impl Standing {
         Ok(standing)
     }
 
-    /// The file that has the password, or will have it.
-    pub(super) fn password_file(&self) -> PathBuf {
+    /// The file that has the password, if it is in one.
+    pub(super) fn password_file(&self) -> Option<&Path> {
         let login = self.settings.smarthost.as_ref().and_then(|it| it.login.as_ref());
         match login.map(|login| &login.secret) {
-            Some(SecretSource::File(path)) => path.clone(),
-            _ => {
-                let beside = self.config.with_file_name(PASSWORD);
-                std::path::absolute(&beside).unwrap_or(beside)
-            }
+            Some(SecretSource::File(path)) => Some(path),
+            _ => None,
         }
     }
 
+    /// The one that a new password goes to: the one that is there, unless it is of another account.
+    pub(super) fn new_password_file(&self, is_other_account: bool) -> PathBuf {
+        let now = self.password_file();
+        let [first, second] = self.own_password_files();
+        match now {
+            Some(path) if !is_other_account => path.to_owned(),
+            Some(path) if path == first => second,
+            _ => first,
+        }
+    }
+
+    /// Those that are made here and by nobody else.
+    pub(super) fn own_password_files(&self) -> [PathBuf; 2] {
+        PASSWORDS.map(|name| {
+            let beside = self.config.with_file_name(name);
+            std::path::absolute(&beside).unwrap_or(beside)
+        })
+    }
+
     fn check_rights(&self) -> Result<(), Failure> {
-        let password = self.password_file();
+        let password = self.new_password_file(false);
         for path in
             [Some(&self.config), self.aliases.as_ref(), Some(&password)].into_iter().flatten()
         {

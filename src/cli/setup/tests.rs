@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 
-use super::dialogue::Answers;
+use super::dialogue::{Answers, Question};
 use super::*;
 use crate::config;
 
@@ -20,14 +20,29 @@ impl Script {
 }
 
 impl Answers for Script {
-    fn line(&mut self, question: &str) -> io::Result<String> {
+    fn text(&mut self, question: &Question<'_>) -> io::Result<String> {
+        loop {
+            let default = question.default.map(|it| format!(" [{it}]")).unwrap_or_default();
+            let answer = self.secret(&format!("{}{default}", question.text))?;
+            let answer = match question.default {
+                Some(default) if answer.is_empty() => default.to_owned(),
+                _ => answer,
+            };
+            match (question.check)(&answer) {
+                Ok(()) => return Ok(answer),
+                Err(why) => self.say(&why),
+            }
+        }
+    }
+
+    fn secret(&mut self, question: &str) -> io::Result<String> {
         self.asked.push(question.to_owned());
         let answer = self.answers.pop_front().map(str::to_owned);
         answer.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 
-    fn secret(&mut self, question: &str) -> io::Result<String> {
-        self.line(question)
+    fn confirm(&mut self, question: &str) -> io::Result<bool> {
+        self.secret(question).map(|answer| answer == "yes")
     }
 
     fn say(&mut self, text: &str) {
@@ -51,8 +66,16 @@ const SET: &str = "[smarthost]\nhost = mx.test:587\nuser = me@x.test\npassword_f
                    [rewrite]\nsender = me@x.test\n";
 
 fn asked(now: &Standing, answers: &[&'static str]) -> io::Result<(Wish, Vec<String>)> {
+    asked_again(now, &Wish::default(), answers)
+}
+
+fn asked_again(
+    now: &Standing,
+    last: &Wish,
+    answers: &[&'static str],
+) -> io::Result<(Wish, Vec<String>)> {
     let (mut wish, mut script) = (Wish::default(), Script::new(answers));
-    dialogue::ask(now, &mut wish, &mut script)?;
+    dialogue::ask(now, &mut wish, last, &mut script)?;
     assert!(script.answers.is_empty(), "not all answers were wanted: {:?}", script.asked);
     Ok((wish, script.asked))
 }
@@ -99,8 +122,23 @@ fn the_end_of_answers_is_an_end() {
     for answers in [&[][..], &["mx.test"], &["mx.test", "me@x.test"], &["none"]] {
         assert_eq!(asked(&now, answers).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
-    let error = asked(&now, &["a b", "a b", "a b", "a b", "a b"]).unwrap_err();
-    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+}
+
+#[test]
+fn what_was_said_before_is_proposed_again() {
+    let now = standing(SET, "root: me@x.test\n");
+    let said = ["gmail", "you@gmail.com", "sesame", "you@gmail.com", "you@x.test"];
+    let (last, _) = asked(&now, &said).unwrap();
+    let (wish, asked) = asked_again(&now, &last, &["", "", "", "", ""]).unwrap();
+    assert_eq!(wish, last, "{asked:?}");
+    // The password is not offered to anybody else.
+    let (wish, _) = asked_again(&now, &last, &["", "me@gmail.com", "", "open", "", ""]).unwrap();
+    assert_eq!(wish.password, Some(Password("open".into())));
+    // What the files say is no wish, even where it was otherwise before.
+    let (wish, _) =
+        asked_again(&now, &last, &["mx.test:587", "me@x.test", "", "me@x.test", "me@x.test"])
+            .unwrap();
+    assert_eq!(wish, Wish::default());
 }
 
 fn completed(now: &Standing, wish: Wish) -> Result<Plan, String> {
@@ -186,5 +224,42 @@ fn root_goes_to_an_address_or_to_somebody_here() {
     assert_eq!(root_target(&now, "daemon").unwrap(), "daemon");
     for bad in ["root", "Root", "no-such-user", "|cmd", "/dev/null", "a@x.test, b", "", "a\nb: c"] {
         assert!(root_target(&now, bad).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn the_password_of_another_account_gets_a_file_of_its_own() {
+    let at = |path: &str| SET.replace("/p\n", &format!("{path}\n"));
+    let planned = |path: &str, user: &str, host: &str| {
+        let wish = Wish {
+            exit: exit_to(host),
+            user: Some(user.into()),
+            password: Some(Password("sesame".into())),
+            ..Wish::default()
+        };
+        let plan = completed(&standing(&at(path), "root: me@x.test\n"), wish).unwrap();
+        let shown = |path: PathBuf| path.display().to_string();
+        (shown(plan.password.unwrap().0), plan.obsolete.map(shown).unwrap_or_default())
+    };
+    let (me, here) = ("me@x.test", "mx.test:587");
+    for path in ["/p", "/nowhere/password", "/nowhere/password2"] {
+        let same = (path.to_owned(), String::new());
+        assert_eq!(planned(path, me, here), same);
+        assert_eq!(planned(path, me, "mx.test:465"), same);
+    }
+    for (user, host) in [("you@x.test", here), (me, "other.test")] {
+        for (before, after, removed) in [
+            ("/p", "/nowhere/password", ""),
+            ("/nowhere/password", "/nowhere/password2", "/nowhere/password"),
+            ("/nowhere/password2", "/nowhere/password", "/nowhere/password2"),
+        ] {
+            assert_eq!(planned(before, user, host), (after.to_owned(), removed.to_owned()));
+        }
+    }
+    // Without an account there is no password, and nobody else's file is touched.
+    for (before, removed) in [("/p", None), ("/nowhere/password", Some("/nowhere/password"))] {
+        let wish = Wish { exit: Some(Exit::None), ..Wish::default() };
+        let plan = completed(&standing(&at(before), "root: me@x.test\n"), wish).unwrap();
+        assert_eq!(plan.obsolete, removed.map(PathBuf::from));
     }
 }

@@ -7,6 +7,7 @@ use super::Failure;
 use super::plan::Plan;
 use super::standing::{MAX_FILE, Standing, of_file};
 use super::wish::Password;
+use crate::cli::check::rights;
 use crate::config::settings::Settings;
 use crate::deliver::login::Secret;
 use crate::deliver::secret::MAX_FILE as MAX_SECRET_FILE;
@@ -34,6 +35,29 @@ pub(super) fn run(now: &Standing, plan: &Plan) -> Result<(), Failure> {
         replace(&now.config, MAX_FILE, Rights::Kept, text.clone().into_bytes())?;
     }
     Ok(())
+}
+
+/// Removes the password that nobody needs any more.
+///
+/// # Errors
+/// When it is there still.
+pub(super) fn clean(plan: &Plan) -> Result<(), Failure> {
+    match &plan.obsolete {
+        Some(path) => whole_file::remove(path).map_err(|error| of_file(&error)),
+        None => Ok(()),
+    }
+}
+
+/// What an error of [`run`] has left.
+pub(super) fn what_is_there(now: &Standing, plan: &Plan) -> &'static str {
+    let is_new = |text: &String| {
+        let found = whole_file::look(&now.config, MAX_FILE);
+        found.is_ok_and(|found| found.is_some_and(|found| found.octets == text.as_bytes()))
+    };
+    match plan.config.as_ref().is_some_and(is_new) {
+        true => "All of it is written, but a power cut may undo the last of it",
+        false => "The configuration is as it was; the password and the alias may be new",
+    }
 }
 
 /// Whether the file has the password already, and its rights are good.
@@ -87,6 +111,17 @@ fn rights(settings: &Settings) -> Result<Rights, Failure> {
 /// As with [`run`].
 pub(super) fn check_account(settings: &Settings) -> Result<(), Failure> {
     rights(settings).map(drop)
+}
+
+/// That the server will find the password where it is to be.
+///
+/// # Errors
+/// When it may not enter a folder on the way there.
+pub(super) fn check_reach(path: &Path, settings: &Settings) -> Result<(), Failure> {
+    match rights::unreachable(path, settings) {
+        Some(text) => Err((exit::CONFIG, format!("{}: {text}", path.display()))),
+        None => Ok(()),
+    }
 }
 
 fn replace(path: &Path, most: u64, rights: Rights, octets: Vec<u8>) -> Result<(), Failure> {

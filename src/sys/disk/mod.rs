@@ -239,13 +239,22 @@ impl Status {
 
     /// Whether the account `uid` with these groups may read it, as far as its own mode says.
     pub fn is_readable_for(&self, uid: u32, groups: &[u32]) -> bool {
-        let bit = match () {
+        self.allows(0o4, uid, groups)
+    }
+
+    /// Whether the account `uid` with these groups may use the files in it, if it is a folder.
+    pub fn is_searchable_for(&self, uid: u32, groups: &[u32]) -> bool {
+        self.allows(0o1, uid, groups)
+    }
+
+    fn allows(&self, bit: u32, uid: u32, groups: &[u32]) -> bool {
+        let shift = match () {
             () if uid == 0 => return true,
-            () if uid == self.owner() => 0o400,
-            () if groups.contains(&self.group()) => 0o040,
-            () => 0o004,
+            () if uid == self.owner() => 6,
+            () if groups.contains(&self.group()) => 3,
+            () => 0,
         };
-        self.0.st_mode & bit != 0
+        self.0.st_mode & (bit << shift) != 0
     }
 
     /// How many names it has.
