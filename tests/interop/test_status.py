@@ -164,6 +164,8 @@ def test_server_up_and_down():
         assert status(server, EX_UNAVAILABLE)["server"]["state"] == "down"
         assert "not running" in server.command("status", expect=EX_UNAVAILABLE)
         server.start()
+        # It is written behind the greeting.
+        wait_for("its own record", lambda: status(server)["server"]["pid"] == server.process.pid)
         record.unlink()
         assert "its record" in server.command("status")
         server.stop()

@@ -137,3 +137,20 @@ def test_key_of_roots():
         assert not offers_tls(host)
         for text in (host.log(), run([binary(), "check"], expect=78)):
             assert "or by its unit" in text and "TLS" in text, text
+
+
+@own_house
+def test_folders_that_are_missing():
+    """Without tmpfiles the server says what makes its folders, which only root may; that makes them,
+    and everybody is told that the server runs."""
+    host = as_unit(Host({"dns": {"servers": ""}}))
+    for folder in ("/var/spool/mailwren", "/var/lib/mailwren"):
+        shutil.rmtree(folder)
+    host.write_config()
+    said = run([*host.wrapper, binary(), "serve"], expect=71)
+    assert "run, as root: mailwren check --fix" in said, said
+    said = run([binary(), "check", "--fix"])
+    assert "mended: /var/spool/mailwren: made" in said, said
+    with host:
+        told = host.run([binary(), "status"], "ann")
+        assert "runs as process" in told and "listening on 127.0.0.1:25" in told, told

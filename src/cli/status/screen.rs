@@ -106,10 +106,10 @@ impl Server {
                 }
                 text
             }
-            Self::RunsUnrecorded => format!(
+            Self::RunsUnrecorded => wrapped(&format!(
                 "mailwren runs, but its record {state}/server is not there: see that the server \
                  can write there\n"
-            ),
+            )),
             Self::IsDown => format!("mailwren is not running; this command is {version}\n"),
             Self::IsHidden => "whether mailwren runs, only root is told\n".to_owned(),
         }
