@@ -93,7 +93,7 @@ pub(super) static COMMANDS: &[Command] = &[
         does: "submit a message from standard input, as programs call sendmail",
         options: &[],
         verbs: &[],
-        notes: "",
+        notes: sendmail::NOTES,
         run: sendmail::run,
     },
     Command {

@@ -49,7 +49,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         _ => dispatch(parser),
     };
     ExitCode::from(result.unwrap_or_else(|error| {
-        warn(format_args!("{error}\nmailwren help says what there is"));
+        let text = error.to_string();
+        // Many name the help that belongs to them.
+        let hint = "says what there is";
+        match text.ends_with(hint) {
+            true => warn(text),
+            false => warn(format_args!("{text}\nmailwren help {hint}")),
+        }
         exit::USAGE
     }))
 }

@@ -1,5 +1,6 @@
 //! Which process is the server, for commands: it leaves a record in `[server] state`/server, which
-//! everybody may read, and who looks holds that against what the kernel says. So a record that a
+//! everybody may read, and who looks holds that against what the kernel says. So everybody may walk
+//! through that folder, though not list it; what else is in it has modes of its own. So a record that a
 //! kill or a power cut has left, or whose number another process has now, is no server.
 //!
 //! The record names the process, when it was started and in which boot of the host; the process must
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::thread::CapabilitySet;
 
 use crate::sys::clock;
 use crate::sys::disk::{Disk, Open};
@@ -22,6 +24,8 @@ const NAME: &str = "server";
 const NEW_NAME: &str = "server.new";
 /// Everybody may see who serves.
 const MODE: u32 = 0o644;
+/// What lets everybody walk through the folder to the record.
+pub const WALK: u32 = 0o011;
 /// The most octets of a record.
 const MAX_RECORD: u64 = 64 << 10;
 
@@ -68,6 +72,12 @@ impl Record {
             text += &format!("listen {listener}\n");
         }
         let folder = Disk::host().make_private_folder(&self.0)?;
+        let mode = folder.status()?.mode();
+        if mode & WALK != WALK {
+            // A folder of another account's, or one that is not to be written, stays as it is; then
+            // status knows less.
+            let _ = folder.set_mode(mode | WALK);
+        }
         let mut file = folder.open(NEW_NAME, Open::Anew)?;
         file.write_all(text.as_bytes())?;
         file.set_mode(MODE)?;
@@ -122,6 +132,15 @@ impl Running {
     pub fn reload(&self) -> io::Result<()> {
         let pid = Pid::from_raw(self.pid).ok_or(io::ErrorKind::NotFound)?;
         Ok(kill_process(pid, Signal::HUP)?)
+    }
+
+    /// Whether it may act as root, whose files it then reads: by CAP_SETUID, which the server keeps
+    /// where root or its unit starts it. `None` where the kernel does not tell.
+    pub fn may_read_as_root(&self) -> Option<bool> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
+        let permitted = status.lines().find_map(|line| line.strip_prefix("CapPrm:"))?;
+        let permitted = u64::from_str_radix(permitted.trim(), 16).ok()?;
+        Some(CapabilitySet::from_bits_retain(permitted).contains(CapabilitySet::SETUID))
     }
 
     /// What it has had the system write to disks since its start, in octets; `None` where only root
@@ -182,11 +201,14 @@ mod tests {
         let record = Record::write(&state, "1.2.3", &["127.0.0.1:25 [listen.a]".into()]).unwrap();
         let mode = fs::metadata(state.join(NAME)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, MODE);
+        let mode = fs::metadata(&state).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700 | WALK);
         let running = Running::look(&state).unwrap().unwrap();
         assert_eq!(u32::try_from(running.pid).unwrap(), std::process::id());
         assert!(running.up > Duration::ZERO && running.up < clock::since_boot());
         assert_eq!(running.version, "1.2.3");
         assert_eq!(running.listeners, ["127.0.0.1:25 [listen.a]"]);
+        assert_eq!(running.may_read_as_root(), Some(true), "run this test as root");
         drop(record);
         assert_eq!(Running::look(&state).unwrap(), None);
     }

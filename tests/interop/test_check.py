@@ -317,6 +317,6 @@ def test_what_is_left_over_is_told():
         before = queued[0].read_bytes()
         printed = server.command("check")
         assert "failed: warning: 1 files there failed" in printed, printed
-        assert "no server runs, and 1 messages wait there" in printed, printed
+        assert "no server runs, and 1 message waits there" in printed, printed
         assert re.search(r"queue/\w+: warning: it is for ann@mx.test, who is not known", printed)
         assert queued[0].read_bytes() == before

@@ -91,6 +91,8 @@ def test_unknown_command():
     assert "frobnicate" in run([binary(), "frobnicate"], expect=EX_USAGE)
     run([binary(), "serve", "--frob"], expect=EX_USAGE)
     assert "serve" in run([binary(), "--help"])
+    # Of sendmail alone: among other words, as a program might have it, it loses no mail.
+    assert "-f SENDER" in run([binary(), "sendmail", "--help"])
     assert re.search(r"mailwren \d+\.\d+", run([binary(), "--version"]))
 
 

@@ -220,7 +220,7 @@ def check_rights(debian):
     account = int(debian.run(["id", "-u", "mailwren"]))
     for path, mode, owner in (
             ("/var/spool/mailwren", 0o711, account), ("/var/spool/mailwren/drop", 0o1733, account),
-            ("/var/lib/mailwren", 0o700, account), ("/etc/mailwren", 0o755, 0),
+            ("/var/lib/mailwren", 0o711, account), ("/etc/mailwren", 0o755, 0),
             ("/etc/mailwren/mailwren.ini", 0o644, 0), ("/etc/aliases", 0o644, 0)):
         status = debian.path(path).stat()
         assert (status.st_mode & 0o7777, status.st_uid) == (mode, owner), (path, oct(status.st_mode))

@@ -144,7 +144,6 @@ def test_server_up_and_down():
         nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
         if os.geteuid() == 0:
             server.dir.chmod(0o755)
-            (server.dir / "state").chmod(0o755)
             server.spool.chmod(0o700)
             told = subprocess.run([*nobody, str(binary()), "status"], env=server.environment(),
                                   capture_output=True, text=True)

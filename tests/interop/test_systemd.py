@@ -52,10 +52,11 @@ def test_account_and_folders():
         assert 0 < ids[0] < 1000, account
         run([program("systemd-tmpfiles"), f"--root={root}", "--create", "mailwren.conf"])
         found = {str(path.relative_to(root)): path.stat() for path in
-                 (root / "run/mailwren", root / "var/spool/mailwren", root / "var/lib/mailwren")}
+                 [root / name for name in (
+                     "run/mailwren", "var/spool/mailwren", "var/spool/mailwren/drop", "var/lib/mailwren")]}
         modes = {name: stat.S_IMODE(it.st_mode) for name, it in found.items()}
         assert modes == {"run/mailwren": 0o755, "var/spool/mailwren": 0o711,
-                         "var/lib/mailwren": 0o700}, modes
+                         "var/spool/mailwren/drop": 0o1733, "var/lib/mailwren": 0o711}, modes
         assert {(it.st_uid, it.st_gid) for it in found.values()} == {ids}, found
 
 

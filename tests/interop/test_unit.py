@@ -6,7 +6,8 @@ import ssl
 import sys
 from pathlib import Path
 
-from harness import ROOT, program, run, wait_for
+from certs import Authority
+from harness import ROOT, binary, program, run, wait_for
 from host import Host, own_house
 from peers import Peer
 
@@ -96,3 +97,43 @@ def test_drop_tls_and_relay():
                 client.send_message("ann@house.test", ["far@far.test"], b"Subject: far\r\n\r\n")
             wait_for("the smarthost", lambda: peer.messages)
             assert (Path("/var/lib/mailwren/tls/key.pem").stat().st_mode & 0o777) == 0o600
+
+
+def key_of_roots(host):
+    """Lays out a certificate as certbot does, for root alone, and gives its settings."""
+    pair = Authority(host.dir).issue("house.test")
+    live, archive = (Path("/etc/letsencrypt") / name for name in ("live", "archive"))
+    for path in (live, archive):
+        path.mkdir(parents=True, mode=0o700)
+    for name, file, mode in (("fullchain", pair.certificate, 0o644), ("privkey", pair.key, 0o600)):
+        shutil.copy(file, archive / f"{name}1.pem")
+        (archive / f"{name}1.pem").chmod(mode)
+        (live / f"{name}.pem").symlink_to(f"../archive/{name}1.pem")
+    return {"certificate": live / "fullchain.pem", "key": live / "privkey.pem"}
+
+
+def offers_tls(host):
+    """Whether STARTTLS works."""
+    with host.session() as client:
+        client.send(b"STARTTLS\r\n")
+        return client.reply().code == 220
+
+
+@own_house
+def test_key_of_roots():
+    """Under the unit a key that only root may read, as certbot's, is used; where the server lacks
+    the right that the unit gives it, the log and check say so, and what to do."""
+    host = as_unit(Host())
+    host.overrides = {"tls": key_of_roots(host), "dns": {"servers": ""}}
+    Path("/etc/aliases").write_text("postmaster: root\nroot: ann\n")
+    with host:
+        assert offers_tls(host) and "ERROR" not in host.log(), host.log()
+        assert "letsencrypt" not in run([binary(), "check"]), run([binary(), "check"])
+        host.stop()
+        Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").write_text("0")
+        host.wrapper = [program("setpriv"), "--reuid", "mailwren", "--regid", "mailwren",
+                        "--init-groups", "--inh-caps=-all", "--bounding-set=-all"]
+        host.start()
+        assert not offers_tls(host)
+        for text in (host.log(), run([binary(), "check"], expect=78)):
+            assert "or by its unit" in text and "TLS" in text, text

@@ -2,16 +2,20 @@
 //! and how long.
 
 use super::findings::Findings;
+use super::host::Host;
 use super::rights::is_for_root;
 use crate::config::settings::{ListenerTls, Settings};
 use crate::receive::tls::certificate::{Certificate, Part};
-use crate::receive::tls::files::Files;
+use crate::receive::tls::files::{Files, Unreadable};
 use crate::receive::tls::{EXPIRES_SOON_SECONDS, date};
 use crate::sys::clock;
+use crate::sys::identity::Identity;
+use crate::sys::running::Running;
 
 /// Looks at the files of `[tls]`, where any listener has TLS and the server does not make its
 /// own certificate.
-pub(super) fn look(settings: &Settings, findings: &mut Findings) {
+pub(super) fn look(host: &Host<'_>, findings: &mut Findings) {
+    let settings = host.settings;
     let files = Files::new(settings.tls.certificate.clone(), settings.tls.key.clone());
     let is_used = settings.listeners.iter().any(|listener| listener.tls != ListenerTls::None);
     if !is_used || (!settings.tls.is_configured && files.are_missing()) {
@@ -30,10 +34,28 @@ pub(super) fn look(settings: &Settings, findings: &mut Findings) {
             return findings.mistake(&unreadable.path, None, unreadable.text());
         }
     };
+    if let Some(unreadable) = unreadable_for_server(host, &files) {
+        let text = format!("the server that runs cannot read it: {}", unreadable.text());
+        findings.mistake(&unreadable.path, None, text);
+    }
     match octets.parse() {
         Ok(certificate) => look_at(settings, &files, &certificate, findings),
         Err(unusable) => findings.mistake(files.path(unusable.part), None, unusable.text),
     }
+}
+
+/// What a server that runs may not read, since it was started without the right to read it as root.
+fn unreadable_for_server(host: &Host<'_>, files: &Files) -> Option<Unreadable> {
+    let account = host.owner().filter(|account| account.uid != 0)?;
+    let server = Running::look(&host.settings.server.state).ok()??;
+    if server.may_read_as_root()? {
+        return None;
+    }
+    let files = [Part::Certificate, Part::Key].map(|part| files.path(part).to_owned());
+    let [certificate, key] = files;
+    let identity = Identity::of(account).ok()?;
+    let _guard = identity.assume().ok()?;
+    Files::of_server(certificate, key).load().err()
 }
 
 fn look_at(settings: &Settings, files: &Files, certificate: &Certificate, findings: &mut Findings) {

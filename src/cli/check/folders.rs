@@ -10,10 +10,12 @@ use super::permissions::remedy_of;
 use crate::spool::layout::{DROP_MODE, PARTS, Part, SPOOL};
 use crate::sys::disk::{Disk, Status};
 use crate::sys::mending::Remedy;
+use crate::sys::running;
 use crate::sys::secret_file::Owner;
 
-/// `[server] state`: others may look at the certificate that the server has made.
-const STATE: Part = Part { name: "", is_folder: true, least: 0o700, most: 0o755 };
+/// `[server] state`: others may walk through it to the record of who serves, and may look at the
+/// certificate that the server has made.
+const STATE: Part = Part { name: "", is_folder: true, least: 0o700 | running::WALK, most: 0o755 };
 /// The most names of a folder of messages that are looked at.
 const MAX_MESSAGES: usize = 10_000;
 
@@ -36,7 +38,9 @@ fn look_at_first(host: &Host<'_>, path: &Path, part: Part, findings: &mut Findin
     if !found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
         return look_at(host, path, part, findings);
     }
-    let text = "it is not there yet; the server makes it when it starts".to_owned();
+    let text = "it is not there yet; the server makes it if root starts it, and for its unit do: \
+                mailwren check --fix"
+        .to_owned();
     let remedy = Remedy {
         path: path.to_owned(),
         found: None,
@@ -99,6 +103,10 @@ fn wrong_mode(status: &Status, part: Part) -> Option<(Severity, &'static str)> {
         () if mode & 0o777 & !part.most != 0 => {
             Some((Severity::Warning, "others than the server may look into it"))
         }
+        () if mode & part.least != part.least && part == STATE => Some((
+            Severity::Warning,
+            "others cannot walk through it to what tells `mailwren status` whether the server runs",
+        )),
         () if mode & part.least != part.least => Some((
             Severity::Warning,
             "others cannot walk through it to drop/, where sendmail leaves mail",
@@ -215,6 +223,18 @@ mod tests {
             assert_eq!((status.owner(), status.mode()), (1, after), "{name} {mode:o}");
             assert_eq!(found(&facts), Findings::default());
         }
+    }
+
+    #[test]
+    fn everybody_may_walk_through_the_folder_of_the_state() {
+        let facts = facts();
+        mend(&facts);
+        let state = &facts.settings.server.state;
+        fs::set_permissions(state, Permissions::from_mode(0o700)).unwrap();
+        let said: Vec<_> = found(&facts).iter().map(ToString::to_string).collect();
+        assert!(said.len() == 1 && said[0].contains("`mailwren status`"), "{said:?}");
+        mend(&facts);
+        assert_eq!(Disk::host().look_at(state).unwrap().mode(), 0o711);
     }
 
     #[test]

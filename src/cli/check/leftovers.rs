@@ -46,7 +46,8 @@ fn look_at_waiting(spool: &Path, findings: &mut Findings) {
         let path = spool.join(name);
         let is_message = |name: &str| name.parse::<QueueId>().is_ok();
         if let Some(count) = count(&path, &is_message).filter(|it| *it > 0) {
-            let text = format!("no server runs, and {count} messages wait there; start it");
+            let wait = if count == 1 { "message waits" } else { "messages wait" };
+            let text = format!("no server runs, and {count} {wait} there; start it");
             findings.warning(&path, None, text);
         }
     }
@@ -143,7 +144,7 @@ mod tests {
         assert_eq!(lines.len(), 3, "{lines:?}");
         assert!(lines[0].starts_with("HOME/corrupt: warning: 1 files there cannot be read"));
         assert!(lines[1].starts_with("HOME/failed: warning: 1 files there failed"));
-        assert!(lines[2].starts_with("HOME/drop: warning: no server runs, and 1 messages wait"));
+        assert!(lines[2].starts_with("HOME/drop: warning: no server runs, and 1 message waits"));
     }
 
     #[test]

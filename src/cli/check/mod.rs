@@ -75,7 +75,7 @@ fn look(host: &Host<'_>) -> Findings {
     users::look(settings, &mut findings);
     ports::look(host, &mut findings);
     program::look(host, &mut findings);
-    certificate::look(settings, &mut findings);
+    certificate::look(host, &mut findings);
     smarthost::look(settings, config, &mut findings);
     rewrite::look(settings, config, &mut findings);
     asked.look(host, &mut findings);

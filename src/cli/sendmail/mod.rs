@@ -12,7 +12,7 @@ mod verify;
 
 use lexopt::Parser;
 
-use super::invocation::Invocation;
+use super::invocation::{Invocation, Stop};
 use super::output::warn;
 use super::{Ran, aliases, queue};
 use crate::config::settings::LogReceiver;
@@ -22,6 +22,21 @@ use crate::report::log_format;
 use crate::sys::process::{self, exit};
 use crate::sys::users;
 use options::{Mode, Options};
+
+/// What the help says of the options.
+pub(super) const NOTES: &str = "\
+Its own options are:
+  -t                   take the recipients from To, Cc and Bcc, too
+  -i                   a line with a single dot is text, and not the end
+  -f SENDER            the envelope sender
+  -F NAME              the name in the From field, where that is missing
+  -N NOTIFY            reports wanted: never, or a list of success, failure and delay
+  -R RETURN            what comes back with a report: full or hdrs
+  -V ENVID             a name for the message, which reports repeat
+  -bp, -bi, -bs, -bv   list the queue; check the aliases; speak SMTP; verify addresses
+
+--config stands before the word sendmail. sendmail(1) has all other options; what is not known
+is told of and ignored.";
 
 /// Why nothing, or not all of it, was done.
 struct Failure {
@@ -41,7 +56,12 @@ pub(super) fn run(invocation: &mut Invocation) -> Ran {
     if std::env::var_os("RUST_LOG").is_some() {
         log_format::start(log::LevelFilter::Off, LogReceiver::Auto);
     }
-    let options = Options::parse(invocation.parser.raw_args()?);
+    let words: Vec<_> = invocation.parser.raw_args()?.collect();
+    // Of a person. Among other words it is an unknown option of a program, which loses no mail.
+    if words.len() == 1 && words.iter().all(|word| word == "--help") {
+        return Err(Stop::Help);
+    }
+    let options = Options::parse(words);
     // What is left for other commands.
     invocation.parser = Parser::from_args([""; 0]);
     if let Some(config) = &options.config {

@@ -61,7 +61,8 @@ pub(super) fn start(
     let certificates = Arc::new(Certificates::new(&settings));
     drop_privileges(&settings)?;
     let settings = Arc::new(settings);
-    let spool = Spool::open(&settings.server.spool)?;
+    let spool =
+        Spool::open(&settings.server.spool).map_err(|error| with_remedy(error, &settings))?;
     bound.log_addresses();
     process::apart(|| certificates.prepare());
     let queued = spool.found()?;
@@ -154,6 +155,22 @@ pub(super) fn start(
         record,
         manager_end,
     })
+}
+
+/// What lets the account have its spool, where the rights are what it lacks. Only root may make it in
+/// the usual place.
+fn with_remedy(error: io::Error, settings: &Settings) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            let what =
+                "run, as root: mailwren check --fix; or name another folder in [server] spool";
+            match settings.server.user.as_str() {
+                "root" => error,
+                _ => io::Error::new(error.kind(), format!("{error}; {what}")),
+            }
+        }
+        _ => error,
+    }
 }
 
 /// Tells commands which process serves, and the journal that it does.

@@ -1,7 +1,5 @@
 //! The status in words, and as JSON.
 
-use std::fmt::Write as _;
-
 use serde_json::{Value, json};
 
 use super::backlog::{Backlog, Destination};
@@ -9,12 +7,17 @@ use super::{Activity, Server, Status};
 use crate::cli::queue::words::{Size, Span};
 use crate::cli::trace;
 use crate::mail::text::one_line;
+use crate::report::event::Event;
 use crate::sys::clock;
 
 /// The most destinations on a screen.
 const MAX_SHOWN: usize = 10;
 /// The most characters of an error on a screen.
 const MAX_ERROR: usize = 200;
+/// The columns of a screen. Longer lines go on in the next one.
+const COLUMNS: usize = 80;
+/// How far what goes on stands behind the beginning of its line.
+const DENT: usize = 4;
 
 impl Status<'_> {
     /// The screen, without the end of its last line. What comes from outside is printable ASCII in
@@ -85,8 +88,13 @@ impl Server {
                     false => format!(" (since {})", clock::local_time(since).rfc3339()),
                 };
                 let (running_version, pid) = (&running.version, running.pid);
-                let mut text =
-                    format!("mailwren {running_version} runs as process {pid}, up {up}{since}\n");
+                let mut text = String::new();
+                add(
+                    &mut text,
+                    format_args!(
+                        "mailwren {running_version} runs as process {pid}, up {up}{since}"
+                    ),
+                );
                 for listener in &running.listeners {
                     add(&mut text, format_args!("listening on {listener}"));
                 }
@@ -109,8 +117,31 @@ impl Server {
 }
 
 fn add(text: &mut String, line: std::fmt::Arguments<'_>) {
-    // Writing to a string never fails.
-    let _ = writeln!(text, "{line}");
+    text.push_str(&wrapped(&line.to_string()));
+    text.push('\n');
+}
+
+/// A line broken at its blanks. A word that is wider than the screen stays whole.
+fn wrapped(line: &str) -> String {
+    let indent = line.chars().take_while(|c| *c == ' ').count();
+    let (mut text, mut column) = (" ".repeat(indent), indent);
+    // What stands before the next word.
+    let mut blanks = 0;
+    for word in line.trim_start_matches(' ').split(' ') {
+        let width = word.chars().count();
+        if blanks > 0 && width > 0 && column + blanks + width > COLUMNS {
+            text.push('\n');
+            (blanks, column) = (indent + DENT, 0);
+        }
+        if width > 0 {
+            text.push_str(&" ".repeat(blanks));
+            text.push_str(word);
+            column += blanks + width;
+            blanks = 0;
+        }
+        blanks += 1;
+    }
+    text
 }
 
 fn add_backlog(text: &mut String, backlog: &Backlog) {
@@ -152,7 +183,7 @@ fn add_destination(text: &mut String, name: &str, destination: &Destination) {
 fn add_activity(text: &mut String, activity: &Activity) {
     let today = activity.today;
     let since = match &activity.begins_today {
-        Some(first) => format!(" (the journal begins at {})", first.time()),
+        Some(first) => format!(" (since {})", first.time().get(11..16).unwrap_or_default()),
         None => String::new(),
     };
     add(
@@ -166,13 +197,23 @@ fn add_activity(text: &mut String, activity: &Activity) {
         add(text, format_args!("\nlast deliveries:"));
     }
     for event in &activity.last {
-        let (time, id) = (event.time(), event.id.map(|id| id.to_string()).unwrap_or_default());
-        let fields: Vec<_> = event.text().splitn(2, ' ').collect();
-        let to = fields.first().copied().unwrap_or_default();
+        let id = event.id.map(|id| id.to_string()).unwrap_or_default();
         let place = event.field("host").or_else(|| event.field("place")).unwrap_or_default();
-        let (name, place) = (event.station.name(), place.escape_debug());
-        add(text, format_args!("  {time}  {id}  {name} {to} {place}"));
+        let (time, name, to) = (minute(event), event.station.name(), recipient(event));
+        let place = place.escape_debug();
+        add(text, format_args!("  {time}  {id}  {name:9}  {to}  {place}"));
     }
+}
+
+/// The day in its year and the minute, as the clock of this host showed them.
+fn minute(event: &Event) -> String {
+    event.time().get(5..16).unwrap_or_default().replace('T', " ")
+}
+
+/// Who got it, without the brackets of an address.
+fn recipient(event: &Event) -> String {
+    let to = event.field("to").unwrap_or_default();
+    one_line(to.strip_prefix('<').and_then(|to| to.strip_suffix('>')).unwrap_or(to), MAX_ERROR)
 }
 
 fn backlog_json(backlog: &Backlog) -> Value {
@@ -206,4 +247,36 @@ fn activity_json(activity: &Activity) -> Value {
         "bounced": activity.today.bounced,
         "since": activity.begins_today.as_ref().map(|event| event.time()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_goes_on_below_itself() {
+        for (line, expected) in [
+            ("", ""),
+            ("  a  b", "  a  b"),
+            (&format!("  {} b", "a".repeat(76)), &format!("  {} b", "a".repeat(76))),
+            (&format!("  {} bc", "a".repeat(76)), &format!("  {}\n      bc", "a".repeat(76))),
+            (&format!("{}  b c", "a".repeat(80)), &format!("{}\n    b c", "a".repeat(80))),
+        ] {
+            assert_eq!(wrapped(line), expected);
+        }
+    }
+
+    #[test]
+    fn a_delivery_is_told_by_its_minute_and_its_recipient() {
+        for (fields, expected) in [
+            ("to=<a@b.test> took=1ms", "a@b.test"),
+            ("to=\"<\\\"x y\\\"@b.test>\"", "\"x y\"@b.test"),
+            ("took=1ms", ""),
+        ] {
+            let line = format!("2026-11-22T03:46:52+01:00 0000000000001 relayed {fields}");
+            let event = Event::parse(&line).unwrap();
+            assert_eq!(minute(&event), "11-22 03:46");
+            assert_eq!(recipient(&event), expected);
+        }
+    }
 }

@@ -116,7 +116,7 @@ impl Unreadable {
             io::ErrorKind::NotFound => "put it there, or name another one in [tls]",
             io::ErrorKind::PermissionDenied => {
                 "let the account of [server] user read it and enter the folders above it, or \
-                 start the server as root"
+                 start the server as root or by its unit; \"TLS\" in mailwren(8) says how"
             }
             _ => "give a file in PEM that can be read",
         };
