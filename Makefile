@@ -50,9 +50,9 @@ clean:
 arm64 armhf musl:
 	tests/cross/build $@
 
-# The core of the tests under qemu; arm64 by a build that takes less long than the real one.
+# The core of the tests, under qemu; arm64 by a build that takes less long than the real one.
 test-arm64:
-	PROFILE=debug tests/cross/test arm64
+	PROFILE=debug tests/cross/test arm64 --library
 
 test-armhf test-musl:
 	tests/cross/test $(@:test-%=%)
