@@ -22,6 +22,8 @@ help:
 	@echo 'make from-nothing show it: an empty Debian, setup, and cron has mail at a provider'
 	@echo 'make lint         check the format, the lints and the links of the documentation'
 	@echo 'make check-tools  say which programs are missing for the build and the tests'
+	@echo 'make arm64        build target/aarch64-unknown-linux-gnu/release/mailwren; also armhf, musl'
+	@echo 'make test-arm64   run the core of the tests on arm64 under qemu; also test-armhf, test-musl'
 	@echo 'make clean        remove everything that was built'
 
 demo:
@@ -66,3 +68,15 @@ check-tools:
 
 clean:
 	cargo clean
+
+# For other machines: fetched, built and tested below target/ alone (tests/cross/build tells more).
+.PHONY: arm64 armhf musl test-arm64 test-armhf test-musl
+arm64 armhf musl:
+	tests/cross/build $@
+
+# The core of the tests, under qemu; arm64 by a build that takes less long than the real one.
+test-arm64:
+	PROFILE=debug tests/cross/test arm64 --library
+
+test-armhf test-musl:
+	tests/cross/test $(@:test-%=%)

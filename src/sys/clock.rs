@@ -150,7 +150,6 @@ fn elapsed(clock: ClockId) -> Duration {
 /// as beyond 2038 on a host with 32-bit times: the date is then given in UTC, and is right.
 fn utc_offset_seconds(seconds: u64) -> i32 {
     let Ok(time) = seconds.try_into() else { return 0 };
-    let time: libc::time_t = time;
     let mut broken_down = MaybeUninit::<libc::tm>::uninit();
     // SAFETY: both pointers are valid until the call returns.
     let result = unsafe { libc::localtime_r(&raw const time, broken_down.as_mut_ptr()) };

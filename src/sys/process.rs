@@ -95,32 +95,41 @@ pub fn apart(work: impl FnOnce()) {
 /// back when it is touched, page by page. To be called while no other thread runs.
 pub fn release_start() {
     let Ok(maps) = std::fs::read_to_string("/proc/self/smaps") else { return };
-    for range in unchanged_file_ranges(&maps) {
+    let this_code = release_start as fn() as usize;
+    for range in unchanged_file_ranges(&maps, this_code) {
         // SAFETY: the range is a private mapping of a file, without write permission and
         // without a page of its own (Anonymous: 0), so that what is dropped reads back the
-        // same. No other thread can be changing the mapping.
+        // same. No other thread can be changing the mapping. The addresses are this
+        // process's own, since its code is found at one of them.
         unsafe {
             libc::madvise(range.start as *mut libc::c_void, range.len(), libc::MADV_DONTNEED);
         }
     }
 }
 
-/// The address ranges in an smaps(5) text that show a file as it is on disk.
-fn unchanged_file_ranges(maps: &str) -> Vec<Range<usize>> {
+/// The address ranges in an smaps(5) text that show a file as it is on disk. None where the text
+/// has no code at the address `this_code`: an emulator for another processor may show its own
+/// memory (qemu-user 7.2 does), in which these addresses mean something else.
+fn unchanged_file_ranges(maps: &str, this_code: usize) -> Vec<Range<usize>> {
     let mut unchanged = Vec::new();
     let mut read_only = None;
+    let mut is_ours = false;
     for line in maps.lines() {
         let mut words = line.split_ascii_whitespace();
         match (words.next(), words.next()) {
             (Some("Anonymous:"), Some("0")) => unchanged.extend(read_only.take()),
-            (Some(range), Some("r--p" | "r-xp")) if words.nth(3).is_some_and(is_path) => {
+            (Some(range), Some(access @ ("r--p" | "r-xp")))
+                if words.nth(3).is_some_and(is_path) =>
+            {
                 read_only = address_range(range);
+                let has_it = read_only.as_ref().is_some_and(|range| range.contains(&this_code));
+                is_ours |= access == "r-xp" && has_it;
             }
             (Some(range), _) if address_range(range).is_some() => read_only = None,
             _ => {}
         }
     }
-    unchanged
+    if is_ours { unchanged } else { Vec::new() }
 }
 
 fn is_path(name: &str) -> bool {
@@ -164,6 +173,11 @@ Anonymous:             0 kB
 7000-a000 r--p 00000000 08:01 7                  /usr/lib/b c.so
 Anonymous:             0 kB
 ";
-        assert_eq!(unchanged_file_ranges(maps), [0x1000..0x2000, 0x7000..0xa000]);
+        let released = [0x1000..0x2000, 0x7000..0xa000];
+        assert_eq!(unchanged_file_ranges(maps, 0x1ffc), released);
+        // Code at these addresses is not in that memory: it is somebody else's.
+        for elsewhere in [0xffc, 0x2000, 0x2800, 0x8000, 0xb000] {
+            assert_eq!(unchanged_file_ranges(maps, elsewhere), [], "{elsewhere:x}");
+        }
     }
 }

@@ -30,6 +30,13 @@ def binary():
     return path
 
 
+def emulated(command):
+    """A command that the program under test has printed. One for another machine, which a script
+    starts in an emulator (tests/cross/test), names itself there, and cannot run by itself."""
+    inside = os.environ.get("MAILWREN_EMULATED")
+    return command.replace(inside, str(binary())) if inside else command
+
+
 def program(name):
     """Where a program from a Debian package is; one that is missing fails the test."""
     found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")

@@ -121,7 +121,9 @@ def test_what_is_around_a_command():
     with Host() as server:
         out, pid = server.home("ann") / "out", server.process.pid
         probes = [
-            "env | sort | sed s/^/env:/", "ls -l /proc/$$/fd | sed -n 's/.* -> /fd:/p'",
+            "env | sort | sed s/^/env:/",
+            # In a shell of its own: pipes and files of this command are not the script's then.
+            "(ls -l /proc/$$/fd >fds); sed -n 's/.* -> /fd:/p' fds",
             "grep -E '^(Uid|Gid|Groups|Cap[IPEA]|Sig[BI])' /proc/self/status", "echo umask:$(umask)",
             f"cat /proc/{pid}/environ", f"ls /proc/{pid}/fd/", f"head -c1 /proc/{pid}/mem",
             f"kill -0 {pid}", f"cat {server.spool}/queue/*", f"ls {server.spool}/drop",

@@ -124,12 +124,15 @@ def test_a_sendmail_of_others_is_named():
         assert "/usr/sbin/sendmail: warning: there is none" in house.command("check")
         Path("/usr/sbin/sendmail").write_text("#!/bin/sh\n")
         Path("/usr/sbin/sendmail").chmod(0o755)
+        # The house has a package of that name, so that others find a mail server.
+        Path("/var/lib/dpkg/info/mailwren.list").write_text("/.\n")
         Path("/var/lib/dpkg/info/postfix.list").write_text("/usr/sbin\n/usr/sbin/sendmail\n")
         with open("/var/lib/dpkg/status", "a") as packages:
             packages.write("\nPackage: postfix\nStatus: install ok installed\nVersion: 3.7\n"
                            "Architecture: all\nMaintainer: ann <ann@mx.test>\nDescription: x\n")
         told = "/usr/sbin/sendmail: warning: it is that of the package postfix, so programs"
-        assert told in house.command("check")
+        printed = house.command("check")
+        assert told in printed, printed
         Path("/var/lib/dpkg/info/postfix.list").unlink()
         assert "/usr/sbin/sendmail: warning: it is another program's" in house.command("check")
 

@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 
-from harness import ROOT, Server, binary, folder, free_port, run, wait_for
+from harness import ROOT, Server, binary, emulated, folder, free_port, run, wait_for
 
 EX_USAGE, EX_CONFIG = 64, 78
 
@@ -126,6 +126,6 @@ def test_demo():
 
 def commands_in(path):
     """The commands that the demo printed: the lines that are set in by four blanks or more."""
-    lines = path.read_text().splitlines(keepends=True)
+    lines = emulated(path.read_text()).splitlines(keepends=True)
     return [line.strip().removeprefix("$ ") for line in lines
             if re.match(r"(?:\t| {2,})\S", line) and line.endswith("\n")]
