@@ -163,3 +163,16 @@ fn a_listener_with_a_port_of_the_systems_choice_keeps_it() {
     old.expect("NOOP", "250");
     server.stop();
 }
+
+#[test]
+fn a_stop_does_not_wait_for_a_configuration_that_cannot_be_read() {
+    let home = Home::new(&[]);
+    let server = TestServer::start(&home);
+    let mode = rustix::fs::Mode::RUSR;
+    fs::remove_file(home.config()).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, home.config(), mode).unwrap();
+    rustix::process::kill_process(server.pid(), rustix::process::Signal::HUP).unwrap();
+    // Once it opens the pipe, it waits for somebody to write.
+    let log = server.stop();
+    assert!(log.contains("told to stop while the configuration is read"), "{log}");
+}
