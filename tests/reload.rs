@@ -176,3 +176,15 @@ fn a_stop_does_not_wait_for_a_configuration_that_cannot_be_read() {
     let log = server.stop();
     assert!(log.contains("told to stop while the configuration is read"), "{log}");
 }
+
+#[test]
+fn the_number_of_sessions_counts_from_then_on() {
+    let home = Home::new(&[]);
+    let server = TestServer::start(&home);
+    let (mut old, _) = Client::greeted(&server);
+    edit(&home, "[server]\n", "[server]\nmax_sessions_per_client = 1\n");
+    hang_up(&server, READ);
+    assert!(Client::at(server.address).reply().starts_with("421 4.7.0 "));
+    old.expect("NOOP", "250");
+    server.stop();
+}
