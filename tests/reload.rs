@@ -163,3 +163,28 @@ fn a_listener_with_a_port_of_the_systems_choice_keeps_it() {
     old.expect("NOOP", "250");
     server.stop();
 }
+
+#[test]
+fn a_stop_does_not_wait_for_a_configuration_that_cannot_be_read() {
+    let home = Home::new(&[]);
+    let server = TestServer::start(&home);
+    let mode = rustix::fs::Mode::RUSR;
+    fs::remove_file(home.config()).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, home.config(), mode).unwrap();
+    rustix::process::kill_process(server.pid(), rustix::process::Signal::HUP).unwrap();
+    // Once it opens the pipe, it waits for somebody to write.
+    let log = server.stop();
+    assert!(log.contains("told to stop while the configuration is read"), "{log}");
+}
+
+#[test]
+fn the_number_of_sessions_counts_from_then_on() {
+    let home = Home::new(&[]);
+    let server = TestServer::start(&home);
+    let (mut old, _) = Client::greeted(&server);
+    edit(&home, "[server]\n", "[server]\nmax_sessions_per_client = 1\n");
+    hang_up(&server, READ);
+    assert!(Client::at(server.address).reply().starts_with("421 4.7.0 "));
+    old.expect("NOOP", "250");
+    server.stop();
+}

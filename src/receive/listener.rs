@@ -5,7 +5,7 @@ mod adoption;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -27,7 +27,7 @@ use crate::receive::stream::Socket;
 use crate::receive::terms::{Current, Terms};
 use crate::smtp::reply::Reply;
 use crate::sys::bell::{Bell, Wake};
-use crate::sys::files::{make_public_folder, with_path};
+use crate::sys::files::{make_public_folder, open_socket_to_all, with_path};
 
 /// Connections that the kernel holds until they are accepted: a burst of a thousand is no
 /// reason to lose a SYN.
@@ -457,7 +457,7 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
             std::fs::remove_file(path)?;
         }
         let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
+        open_socket_to_all(path)?;
         Ok(listener)
     };
     bind().map_err(|error| with_path(error, path))

@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::Path;
 
 /// The error with the path that it is about in front.
@@ -32,6 +33,23 @@ pub fn make_public_folder(path: &Path) -> io::Result<()> {
     }
     fs::create_dir(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+}
+
+/// Lets everybody connect to the Unix socket at `path`, which was bound a moment ago. Whoever can
+/// write its folder may have put something else there meanwhile, which is not touched.
+///
+/// # Errors
+/// When there is no socket with that one name, or it is somebody else's.
+pub fn open_socket_to_all(path: &Path) -> io::Result<()> {
+    // Not opened in earnest, which no socket can be: only held, so that it stays the same.
+    let flags = libc::O_PATH | libc::O_NOFOLLOW;
+    let held = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let found = held.metadata()?;
+    if !found.file_type().is_socket() || found.nlink() != 1 {
+        return Err(io::Error::other("it is not the socket that was bound here any more"));
+    }
+    let path = format!("/proc/self/fd/{}", held.as_raw_fd());
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666))
 }
 
 /// Makes the folder at `path` for the account `uid` with the group `gid`, which takes root. One
@@ -67,6 +85,30 @@ pub fn make_or_take_folder_for(path: &Path, uid: u32, gid: u32) -> io::Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_socket_itself_is_opened_to_all() {
+        let base = tempfile::tempdir().unwrap();
+        let [socket, file, link, other] =
+            ["socket", "file", "link", "other"].map(|name| base.path().join(name));
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        fs::write(&file, "").unwrap();
+        let close = |path| fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+        let mode = |path| fs::metadata(path).unwrap().mode() & 0o777;
+        [&socket, &file].into_iter().for_each(close);
+        for target in [&file, &socket] {
+            std::os::unix::fs::symlink(target, &link).unwrap();
+            assert!(open_socket_to_all(&link).is_err());
+            fs::remove_file(&link).unwrap();
+        }
+        assert!(open_socket_to_all(&file).is_err());
+        fs::hard_link(&socket, &other).unwrap();
+        assert!(open_socket_to_all(&socket).is_err());
+        assert_eq!([&socket, &file].map(mode), [0o600; 2]);
+        fs::remove_file(&other).unwrap();
+        open_socket_to_all(&socket).unwrap();
+        assert_eq!(mode(&socket), 0o666);
+    }
 
     #[test]
     fn only_an_empty_folder_of_roots_is_taken() {

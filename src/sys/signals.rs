@@ -40,6 +40,12 @@ impl Requests {
         Ok(Self { signals, arrived: VecDeque::new() })
     }
 
+    /// Whether one has come that says stop. Nobody waits, and [`Self::wait`] gives each all the same.
+    pub fn has_stop(&mut self) -> bool {
+        self.arrived.extend(self.signals.pending());
+        self.arrived.iter().any(|signal| matches!(*signal, SIGTERM | SIGINT))
+    }
+
     /// Waits for the next one.
     pub fn wait(&mut self) -> Request {
         loop {

@@ -57,7 +57,9 @@ impl Beginnings {
         VARIABLES.iter().for_each(|name| unsafe { env::remove_var(name) });
         let watchdog = watchdog(usec, watchdog_pid, std::process::id());
         let handed = Handed::read(listen_pid, count, names, std::process::id());
-        Self { service: ServiceManager::new(notify, watchdog), inherited: Inherited::take(handed) }
+        // First of all: whatever is opened before could have a number that was said to be handed over.
+        let inherited = Inherited::take(handed);
+        Self { service: ServiceManager::new(notify, watchdog), inherited }
     }
 }
 

@@ -3,6 +3,7 @@
 (sd_listen_fds(3)). `supervisor.py N NAMES COMMAND…` is the last step of a start: the descriptors
 from 3 on are the server's own."""
 
+import contextlib
 import os
 import socket
 import sys
@@ -15,7 +16,8 @@ if __name__ == "__main__":
     if "WATCHDOG_USEC" in os.environ:
         os.environ["WATCHDOG_PID"] = str(os.getpid())
     for descriptor in range(3, 3 + count):
-        os.set_inheritable(descriptor, True)
+        with contextlib.suppress(OSError):
+            os.set_inheritable(descriptor, True)
     os.execvp(command[0], command)
 
 import subprocess  # noqa: E402
@@ -41,11 +43,13 @@ class Word:
 class Supervised(Server):
     """A server that is started by the stand-in. `held` are its own sockets: a map from the name of
     the unit's descriptor to functions of the server that give listening sockets, made before the
-    first start. What the server has kept, and not forgotten, is in `kept`, by name."""
+    first start. What the server has kept, and not forgotten, is in `kept`, by name. So many more as
+    `missing` says are announced, and not there."""
 
-    def __init__(self, *arguments, held=None, watchdog=None, abstract=False, keeps=False, **options):
+    def __init__(self, *arguments, held=None, watchdog=None, abstract=False, keeps=False, missing=0,
+                 **options):
         super().__init__(*arguments, **options)
-        self.held, self.watchdog, self.keeps = held or {}, watchdog, keeps
+        self.held, self.watchdog, self.keeps, self.missing = held or {}, watchdog, keeps, missing
         self.sockets, self.kept, self.words = None, {}, []
         self.ear = self.stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
         path = self.dir / "notify"
@@ -66,7 +70,8 @@ class Supervised(Server):
         if self.watchdog:
             environment["WATCHDOG_USEC"] = str(int(self.watchdog * 1e6))
         command = [*self.wrapper, str(binary()), "serve", "--config", str(self.config_path)]
-        launcher = [sys.executable, str(Path(__file__).resolve()), str(len(handed)),
+        launcher = [sys.executable, str(Path(__file__).resolve()),
+                    str(len(handed) + self.missing),
                     ":".join(name for name, _ in handed)]
         begin = len(self.words)
         with self.log_path.open("ab") as log:

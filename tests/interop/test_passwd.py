@@ -2,12 +2,13 @@
 
 import os
 import pty
+import re
 import select
 import termios
 import time
 
 from accounts import Accounts
-from harness import PATIENCE, binary
+from harness import PATIENCE, binary, folder, program, run
 
 FIRST, SECOND = b"New password of zoe: ", b"Once more: "
 
@@ -66,3 +67,16 @@ def test_nothing_changes():
             assert word in shown and b"nothing changed" in shown, shown
             assert len(answers) == 2 or SECOND not in shown, shown
         assert (server.dir / "users").read_bytes() == before
+
+
+def test_lasts():
+    """A file that is replaced is flushed before it gets its name, and its folder after that."""
+    with folder() as there:
+        users, trace = there / "users", there / "trace"
+        (there / "mailwren.ini").write_text(f"[auth]\nusers = {users}\n")
+        run([program("strace"), "-o", trace, "-e", "trace=fsync,fdatasync,rename,renameat,renameat2",
+             binary(), "--config", there / "mailwren.ini", "passwd", "ann"], input=b"sesame-street\n")
+        assert users.exists()
+        calls = re.findall(r"^(\w+)\(", trace.read_text(), re.MULTILINE)
+        kinds = ["flush" if call.startswith("f") else "name" for call in calls]
+        assert kinds == ["flush", "name", "flush"], trace.read_text()

@@ -11,10 +11,12 @@ import socket
 import threading
 from pathlib import Path
 
+from disk import Faults
 from harness import (
     Client, Closed, Server, as_root, free_port, loopback, loopback_up, smarthost, wait_for)
 from ledger import FAR, LOCAL, at_peer, content, in_maildir, send
 from peers import Peer
+from test_digest import send_all, wait_gathered
 
 CLONE_NEWNET = 0x40000000
 READ = "the configuration was read again: "
@@ -407,3 +409,28 @@ def test_an_account_without_root_binds_what_only_root_may():
         server.reload({"listen.low": {"address": f"0.0.0.0:587"}})
         with Client("127.0.0.1", 587) as client:
             client.expect(220)
+
+
+def test_who_waits_where_a_listener_closes():
+    """Who has connected to a listener that goes, and was not accepted yet, gets a session still."""
+    port = free_port()
+    with Reloading({"listen.old": {"address": f"127.0.0.1:{port}"}}) as server:
+        # The thread of the listener hangs on the first client.
+        with Faults(server, "accept4:delay_exit=1500000", "listener"), \
+                Client("127.0.0.1", port) as first, Client("127.0.0.1", port) as second:
+            server.reload({"listen.old": None})
+            first.expect(220)
+            second.expect(220)
+
+
+def test_what_is_gathered_goes_when_nothing_is_to_be():
+    """Notifications that wait to go out as one do so when a new configuration gathers nothing."""
+    with Peer() as peer, Reloading({"smarthost": smarthost(peer.port), "digest": {"burst": 1},
+                                    "local": {"aliases": "DIR/aliases"}}) as server:
+        (server.dir / "aliases").write_text("root: me@far.test\n")
+        server.hang_up(READ)
+        send_all(server, range(3))
+        wait_gathered(server, 2)
+        server.reload({"digest": {"burst": 0}})
+        server.wait_queue(0)
+        assert len(peer.messages) == 2, peer.messages

@@ -192,6 +192,16 @@ def serve(server, expect, **variables):
                env={**server.environment(), **variables})
 
 
+def test_descriptors_that_are_not_there():
+    """Where more are announced than there are, the server takes nothing of its own for one of them."""
+    with Supervised(held={"mail": [tcp()]}, missing=3) as server:
+        assert server.log().count("is not open") == 3, server.log()
+        server.deliver("ann@mx.test")
+        server.wait_queue(0)
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_word("RELOADING=1")
+
+
 def test_missing_and_unused():
     """A socket that is missing is an error with its name; one that nobody uses, a warning."""
     spare = free_port()

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use crossbeam_channel::{RecvTimeoutError, bounded};
+
 use super::changes;
 use super::generation::Channels;
 use super::{Server, VERSION};
@@ -21,6 +23,8 @@ use crate::sys::process;
 const STACK: usize = 1 << 20;
 /// How long the queue manager may be busy with something else.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often somebody looks, while it is read, whether the server is told to stop.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
 /// What keeps a configuration from being taken: a line for each mistake.
 type Mistakes = Vec<String>;
@@ -29,37 +33,55 @@ impl Server {
     /// Reads the configuration again, and says in the log what came of it.
     pub(super) fn reload(&mut self) {
         self.milestones.reload_begins();
-        let outcome = self.read_apart();
+        let Some(read) = self.read_apart() else { return };
+        let outcome = read.and_then(|settings| self.take_apart(settings));
         self.milestones.reload_ended(&outcome, &self.listeners.addresses());
         process::trim_memory();
     }
 
-    /// Reads it in a thread of its own: that has the identity of the server from its beginning, and a
-    /// panic in it ends nothing else.
-    fn read_apart(&mut self) -> Result<String, Mistakes> {
-        thread::scope(|scope| {
-            let thread = thread::Builder::new().name("reload".into()).stack_size(STACK);
-            match thread.spawn_scoped(scope, || self.read_again()) {
-                Ok(reading) => reading.join().unwrap_or_else(|_| {
-                    Err(vec!["internal error while the configuration was read".to_owned()])
-                }),
-                Err(error) => Err(vec![format!("no thread to read the configuration: {error}")]),
+    /// Reads it in a thread of its own, which is left behind where it hangs, as on a directory of
+    /// accounts that does not answer: `None` when the server is told to stop meanwhile.
+    fn read_apart(&mut self) -> Option<Result<Settings, Mistakes>> {
+        let (config, before) =
+            (self.config.clone(), Arc::clone(&self.generation.reception.settings));
+        let (done, outcome) = bounded(1);
+        let thread = thread::Builder::new().name("reload".into()).stack_size(STACK);
+        let reading = thread.spawn(move || {
+            // Nobody waits for it any more, perhaps.
+            let _ = done.send(read_again(&config, &before));
+        });
+        if let Err(error) = reading {
+            return Some(Err(vec![format!("no thread to read the configuration: {error}")]));
+        }
+        loop {
+            match outcome.recv_timeout(LOOK_PAUSE) {
+                Ok(outcome) => return Some(outcome),
+                Err(RecvTimeoutError::Disconnected) => return Some(Err(vec![panicked()])),
+                Err(RecvTimeoutError::Timeout) if self.requests.has_stop() => {
+                    log::warn!("told to stop while the configuration is read, which takes long");
+                    return None;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
             }
-        })
+        }
     }
 
-    /// Takes the configuration as it is in its file now. Gives in words what has changed.
-    fn read_again(&mut self) -> Result<String, Mistakes> {
-        let settings = read(&self.config)?;
+    /// Takes what was read in a thread of its own: that has the identity of the server from its
+    /// beginning, and a panic in it ends nothing else. Gives in words what has changed.
+    fn take_apart(&mut self, settings: Settings) -> Result<String, Mistakes> {
         let before = self.generation.settings();
         let changes = changes::in_words(before, &settings);
         if *before == settings {
             self.generation.reception.certificates.reload();
             return Ok(changes);
         }
-        check_lasting(before, &settings, &self.config)?;
-        check_files(before, &settings, &self.config)?;
-        self.take(settings)?;
+        thread::scope(|scope| {
+            let thread = thread::Builder::new().name("reload".into()).stack_size(STACK);
+            match thread.spawn_scoped(scope, || self.take(settings)) {
+                Ok(taking) => taking.join().unwrap_or_else(|_| Err(vec![panicked()])),
+                Err(error) => Err(vec![format!("no thread to take the configuration: {error}")]),
+            }
+        })?;
         Ok(changes)
     }
 
@@ -99,6 +121,20 @@ impl Server {
         self.generation = next;
         Ok(())
     }
+}
+
+/// The configuration as it is in its file now, where it can take the place of the one `before`.
+fn read_again(config: &Path, before: &Settings) -> Result<Settings, Mistakes> {
+    let settings = read(config)?;
+    if *before != settings {
+        check_lasting(before, &settings, config)?;
+        check_files(before, &settings, config)?;
+    }
+    Ok(settings)
+}
+
+fn panicked() -> String {
+    "internal error while the configuration was read".to_owned()
 }
 
 /// Reads the file, as whoever started the server where that is still possible: it may hold a

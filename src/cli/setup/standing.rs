@@ -21,6 +21,8 @@ pub(super) struct Standing {
     pub(super) config: PathBuf,
     /// The text of the configuration; where there is none, of the shipped one.
     pub(super) text: String,
+    /// The octets of the file; none where there is none.
+    pub(super) config_octets: Vec<u8>,
     pub(super) settings: Settings,
     pub(super) aliases: Option<PathBuf>,
     pub(super) alias_octets: Vec<u8>,
@@ -35,7 +37,9 @@ impl Standing {
     /// When there is a mistake in one of them, or it could not be replaced: then nothing is asked.
     pub(super) fn read(invocation: &Invocation) -> Result<Self, Failure> {
         let config = invocation.config_path();
-        let text = read(&config)?.unwrap_or_else(|| sample::render().into_bytes());
+        let found = read(&config)?;
+        let config_octets = found.clone().unwrap_or_default();
+        let text = found.unwrap_or_else(|| sample::render().into_bytes());
         let settings = config::parse(&config.to_string_lossy(), &text, &process::host_name());
         let settings = settings.map_err(|error| (exit::CONFIG, error.to_string()))?;
         let text = String::from_utf8(text).map_err(|error| (exit::CONFIG, error.to_string()))?;
@@ -48,7 +52,7 @@ impl Standing {
             let path = aliases.as_deref().unwrap_or(Path::new("")).display();
             (exit::CONFIG, format!("{path}: {why}"))
         })?;
-        let standing = Self { config, text, settings, aliases, alias_octets, root };
+        let standing = Self { config, text, config_octets, settings, aliases, alias_octets, root };
         standing.check_rights()?;
         Ok(standing)
     }

@@ -55,6 +55,7 @@ fn standing(text: &str, aliases: &str) -> Standing {
     Standing {
         config: PathBuf::from("/nowhere/mailwren.ini"),
         settings: config::parse("x", text.as_bytes(), "pi").unwrap(),
+        config_octets: text.clone().into_bytes(),
         text,
         aliases: Some(PathBuf::from("/nowhere/aliases")),
         alias_octets: aliases.into(),

@@ -26,13 +26,15 @@ pub(super) fn run(now: &Standing, plan: &Plan) -> Result<(), Failure> {
     if let Some((path, password)) = &plan.password
         && !is_in_place(path, password, &plan.settings)?
     {
-        replace(path, MAX_SECRET_FILE, rights, format!("{}\n", password.0).into_bytes())?;
+        let octets = format!("{}\n", password.0).into_bytes();
+        whole_file::change(path, MAX_SECRET_FILE, rights, |_| Ok(Some(octets)))
+            .map_err(|error| of_file(&error))?;
     }
     if let (Some(path), Some(octets)) = (&now.aliases, &plan.aliases) {
-        replace(path, MAX_FILE, Rights::Kept, octets.clone())?;
+        replace(path, &now.alias_octets, octets.clone())?;
     }
     if let Some(text) = &plan.config {
-        replace(&now.config, MAX_FILE, Rights::Kept, text.clone().into_bytes())?;
+        replace(&now.config, &now.config_octets, text.clone().into_bytes())?;
     }
     Ok(())
 }
@@ -124,6 +126,35 @@ pub(super) fn check_reach(path: &Path, settings: &Settings) -> Result<(), Failur
     }
 }
 
-fn replace(path: &Path, most: u64, rights: Rights, octets: Vec<u8>) -> Result<(), Failure> {
-    whole_file::change(path, most, rights, |_| Ok(Some(octets))).map_err(|error| of_file(&error))
+/// Replaces a file that is `before`. What others have written since it was read, while somebody
+/// thought about an answer or a server was tried, is not lost.
+fn replace(path: &Path, before: &[u8], octets: Vec<u8>) -> Result<(), Failure> {
+    let change = |found: &[u8]| match found == before {
+        true => Ok(Some(octets)),
+        false => {
+            let text = format!("{}: somebody has changed it meanwhile", path.display());
+            Err(std::io::Error::other(text))
+        }
+    };
+    whole_file::change(path, MAX_FILE, Rights::Kept, change).map_err(|error| of_file(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_have_written_meanwhile_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ini");
+        replace(&path, b"", b"one".to_vec()).unwrap();
+        for before in ["", "another"] {
+            let (code, text) = replace(&path, before.as_bytes(), b"two".to_vec()).unwrap_err();
+            assert_eq!(code, exit::OSERR);
+            assert!(text.ends_with("ini: somebody has changed it meanwhile"), "{text}");
+        }
+        assert_eq!(whole_file::look(&path, 99).unwrap().unwrap().octets, b"one");
+        replace(&path, b"one", b"two".to_vec()).unwrap();
+        assert_eq!(whole_file::look(&path, 99).unwrap().unwrap().octets, b"two");
+    }
 }

@@ -93,12 +93,13 @@ pub struct Inherited {
 impl Inherited {
     /// Takes over what was handed over, and closes what cannot be used.
     pub(super) fn take(handed: Handed) -> Self {
-        let mut sockets = Vec::new();
+        // Told of when all are taken, since the log may open something, too.
+        let (mut sockets, mut complaints) = (Vec::new(), Vec::new());
         for (name, number) in handed.names.into_iter().zip(FIRST..) {
             // SAFETY: only asked whether it is open; nobody closes it meanwhile, since no other
             // thread runs.
             if fcntl_getfd(unsafe { BorrowedFd::borrow_raw(number) }).is_err() {
-                log::warn!("descriptor {number}, which systemd calls {name}, is not open");
+                complaints.push(format!("{number}, which systemd calls {name}, is not open"));
                 continue;
             }
             // SAFETY: it is open, whoever started us gave it to us for good, and nothing else was
@@ -106,11 +107,12 @@ impl Inherited {
             let socket = unsafe { OwnedFd::from_raw_fd(number) };
             match listening(socket) {
                 Ok(socket) => sockets.push((name, socket)),
-                Err(error) => log::warn!(
-                    "descriptor {number}, which systemd calls {name}, is of no use and closed: {error}"
-                ),
+                Err(error) => complaints.push(format!(
+                    "{number}, which systemd calls {name}, is of no use and closed: {error}"
+                )),
             }
         }
+        complaints.iter().for_each(|complaint| log::warn!("descriptor {complaint}"));
         Self { sockets }
     }
 
