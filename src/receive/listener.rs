@@ -77,8 +77,8 @@ pub struct BoundListener {
 }
 
 impl BoundListener {
-    /// Binds the address of a `[listen.NAME]`, which is none of systemd's, for sessions whose clients must take something
-    /// of what they are sent within `write_timeout`.
+    /// Binds the address of a `[listen.NAME]`, which is none of systemd's, for sessions whose clients
+    /// must take something of what they are sent within `write_timeout`.
     ///
     /// # Errors
     /// When it cannot be bound; the text names the address and what to do.
