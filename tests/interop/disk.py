@@ -144,11 +144,15 @@ class Faults(contextlib.AbstractContextManager):
         return any("(INJECTED)" in line and self.log not in line for line in lines)
 
 
-def threads_of(process, name):
-    """The threads of a process that have this name."""
-    found = []
+def thread_names(process):
+    """The threads of a process with their names; one that ends while it is asked is none."""
+    names = {}
     for thread in Path(f"/proc/{process}/task").iterdir():
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if (thread / "comm").read_text().strip() == name:
-                found.append(int(thread.name))
-    return found
+            names[int(thread.name)] = (thread / "comm").read_text().strip()
+    return names
+
+
+def threads_of(process, name):
+    """The threads of a process that have this name."""
+    return [thread for thread, its_name in thread_names(process).items() if its_name == name]

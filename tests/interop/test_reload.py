@@ -11,7 +11,7 @@ import socket
 import threading
 from pathlib import Path
 
-from disk import Faults
+from disk import Faults, thread_names
 from harness import (
     Client, Closed, Server, as_root, free_port, loopback, loopback_up, smarthost, wait_for)
 from ledger import FAR, LOCAL, at_peer, content, in_maildir, send
@@ -319,22 +319,20 @@ def test_fifty_reloads_leave_nothing_behind():
             turn(number)
         peer.wait_messages(8)
         pools = 1 + 7 % 2 + 4
-        idle = lambda: [t for t in server.counted()]
 
         def settled():
-            names = [(t / "comm").read_text().strip()
-                     for t in Path(f"/proc/{server.process.pid}/task").iterdir()]
+            names = list(thread_names(server.process.pid).values())
             workers = names.count("local") + names.count("relay")
             return workers == pools and "session" not in names and names.count("listener") == 3
 
         wait_for("the old pools to end", settled)
-        before, memory = idle(), server.memory("Rss")
+        before, memory = server.counted(), server.memory("Rss")
         for number in range(8, 58):
             turn(number)
         peer.wait_messages(58)
         wait_for("the old pools to end", settled)
-        wait_for(f"{before} threads and descriptors", lambda: idle()[0] <= before[0]
-                 and idle()[1] <= before[1] + 2)
+        wait_for(f"{before} threads and descriptors", lambda: all(
+            now <= then + more for now, then, more in zip(server.counted(), before, (0, 2))))
         growth = server.memory("Rss") - memory
         print(f"note: fifty reloads: {before} threads and descriptors, {growth >> 10} KiB more")
         assert growth < 2 << 20, growth
