@@ -89,7 +89,8 @@ def test_queue():
             server.deliver(f"{name}@far.test", sender="sue@mx.test")
         known = wait_for("both to be deferred",
                          lambda: (it := status(server))["queue"]["destinations"]
-                         and it["queue"]["destinations"][0]["last_error"] and it)
+                         and it["queue"]["destinations"][0]["last_error"]
+                         and it["queue"]["destinations"][0]["waiting"] == 2 and it)
         destination, = known["queue"]["destinations"]
         assert known["queue"]["messages"] == destination["waiting"] == 2, known
         assert destination["destination"].startswith("[127.0.0.1]:"), known
