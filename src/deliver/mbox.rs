@@ -264,7 +264,7 @@ mod tests {
                     let has_lock = spool.path().with_extension("lock").exists();
                     let may_stay = matches!(watcher.failed().as_deref(), Some("Look" | "Unlink"));
                     assert!(!has_lock || may_stay, "{watcher:?}");
-                    spool.deliver(NO_PATIENCE, "b").unwrap();
+                    spool.deliver(PATIENCE, "b").unwrap();
                     done.is_ok()
                 },
             );

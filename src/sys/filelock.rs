@@ -34,6 +34,21 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
     }
 }
 
+/// Whether a lock ends that this process has given up, within `patience`. A child that another
+/// test is just starting has this process' files open, and so their locks, until it runs its
+/// program.
+#[cfg(test)]
+pub(crate) fn ends_within(patience: std::time::Duration, is_held: impl Fn() -> bool) -> bool {
+    let deadline = std::time::Instant::now() + patience;
+    while is_held() {
+        if std::time::Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::yield_now();
+    }
+    true
+}
+
 /// The inode numbers of all files that have a lock of flock(2), as the system tells them; none
 /// where it does not. Files of different file systems may share a number.
 pub fn locked_inodes() -> HashSet<u64> {

@@ -6,11 +6,11 @@ import hashlib
 import re
 import ssl
 import subprocess
-import time
 import warnings
 from pathlib import Path
 
 import certs
+from disk import threads_of
 from harness import Client, Server, binary, free_port, wait_for
 
 ALL = "SCRAM-SHA-256, SCRAM-SHA-1, CRAM-MD5, PLAIN, LOGIN"
@@ -114,22 +114,19 @@ class Accounts(Server):
         return int(re.search(r"^Threads:\s+(\d+)", status, re.M)[1])
 
     def settled(self):
-        """Its threads and octets when nobody is connected. A thread waits for two seconds for a
-        next session."""
-        fewest, end = self.threads(), time.monotonic() + 3
-        while time.monotonic() < end:
-            if self.threads() < fewest:
-                fewest, end = self.threads(), time.monotonic() + 3
-            time.sleep(0.05)
-        return fewest, self.memory("Pss")
+        """Its threads and its own octets when nobody is connected. A thread waits for two seconds
+        for a next session."""
+        wait_for("the sessions to end", lambda: not threads_of(self.process.pid, "session"))
+        return self.threads(), self.memory("Anonymous")
 
     def wait_settled(self, before, growth):
         """Waits until it has no more threads than `before`, which is what `settled` gave, and
         no more octets but `growth`; gives how many more it has."""
         threads, memory = before
         wait_for(f"{threads} threads again", lambda: self.threads() <= threads)
-        wait_for(f"less than {growth} octets more", lambda: self.memory("Pss") < memory + growth)
-        return self.memory("Pss") - memory
+        wait_for(f"less than {growth} octets more",
+                 lambda: self.memory("Anonymous") < memory + growth)
+        return self.memory("Anonymous") - memory
 
 
 def secure(client, context, name="localhost"):

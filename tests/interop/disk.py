@@ -127,9 +127,12 @@ class Faults(contextlib.AbstractContextManager):
         # Only when it says so has it taken them.
         for _ in threads:
             said = self.process.stderr.readline().decode()
-            # A thread that waited for a session may just have ended.
-            was_taken = " attached" in said or "No such process" in said
-            assert was_taken, f"strace cannot be attached: {said}"
+            if " attached" in said:
+                continue
+            # A thread that waited for a session may just have ended, or be about to.
+            wait_for(f"the end of the thread to which strace cannot be attached: {said}", lambda: any(
+                f"{it})" in said and not Path(f"/proc/{process}/task/{it}").exists()
+                for it in threads))
 
     def __exit__(self, *_):
         if self.process.poll() is None:

@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / "target/test-tools"
 # Anything that a test waits for has come by then, on a slow and busy machine too.
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 def binary():
@@ -57,13 +57,13 @@ def postfix_tool(name, *arguments):
 def smtp_source(port, *arguments):
     """Runs smtp-source against `port` until it has sent everything."""
     command, environment = postfix_tool("smtp-source", *arguments, f"127.0.0.1:{port}")
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, f"smtp-source: {done.returncode} {done.stderr}"
 
 
 def run(command, expect=0, **options):
     """Runs a command and returns what it printed; another exit code fails the test."""
-    options.setdefault("timeout", 60)
+    options.setdefault("timeout", 2 * PATIENCE)
     done = subprocess.run(list(map(str, command)), capture_output=True, **options)
     output = (done.stdout + done.stderr).decode(errors="replace") \
         if isinstance(done.stdout, bytes) else done.stdout + done.stderr
@@ -82,6 +82,19 @@ def wait_for(what, condition, deadline=PATIENCE):
         if time.monotonic() > end:
             raise AssertionError(f"after {deadline:.0f} s still waiting for {what}")
         time.sleep(0.02)
+
+
+def within(seconds, action, tries=5):
+    """What `action()` gives, and the seconds that it took: fewer than `seconds`, but for tries in
+    which this machine was busy with something else."""
+    times = []
+    for _ in range(tries):
+        begin = time.monotonic()
+        value = action()
+        times.append(time.monotonic() - begin)
+        if times[-1] < seconds:
+            return value, times[-1]
+    raise AssertionError(f"it took {min(times):.1f} s at the least, not {seconds} s: {times}")
 
 
 def free_port(host="127.0.0.1"):
@@ -308,7 +321,7 @@ class Server(contextlib.AbstractContextManager):
 
     def memory(self, field):
         """A line of /proc/PID/status or of smaps_rollup, in octets."""
-        file = "smaps_rollup" if field in ("Pss", "Rss", "Private_Dirty", "Anonymous") else "status"
+        file = "smaps_rollup" if field in ("Pss", "Anonymous") else "status"
         text = Path(f"/proc/{self.process.pid}/{file}").read_text()
         return int(re.search(rf"^{field}:\s+(\d+) kB", text, re.M)[1]) * 1024
 

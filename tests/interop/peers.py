@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import threading
-import time
 
 import harness
 
@@ -179,8 +178,3 @@ def listens(port):
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
         return True
     return False
-
-
-def pause_until(moment):
-    """Sleeps until a moment of the monotonic clock; for the rhythm of a slow peer."""
-    time.sleep(max(0.0, moment - time.monotonic()))

@@ -31,11 +31,11 @@ class StandIn(Peer):
         with self.lock:
             self.sessions += 1
             self.most = max(self.most, self.sessions)
+        session = Session(self, connection, lines, number)
         try:
-            Session(self, connection, lines, number).run()
+            session.run()
         finally:
-            with self.lock:
-                self.sessions -= 1
+            session.leave()
 
     def refuse(self, reply):
         """Notes what is refused, and says so."""
@@ -57,7 +57,7 @@ class Session:
     def __init__(self, provider, connection, lines, number):
         self.provider, self.connection, self.lines = provider, connection, lines
         self.number, self.is_secured, self.has_login = number, False, False
-        self.sender, self.recipients = None, []
+        self.sender, self.recipients, self.is_counted = None, [], True
 
     def say(self, text):
         """Sends a reply."""
@@ -78,6 +78,8 @@ class Session:
             line = self.line()
             verb = line.split()[0].upper()
             if verb == "QUIT":
+                # Before it is said: who hears it may come anew at once.
+                self.leave()
                 return self.say("221 2.0.0 closing")
             if verb == "STARTTLS":
                 self.say("220 2.0.0 Ready to start TLS")
@@ -97,6 +99,13 @@ class Session:
                 self.data()
             else:
                 self.say("250 2.0.0 OK")
+
+    def leave(self):
+        """Counts it no longer among those that go on."""
+        if self.is_counted:
+            self.is_counted = False
+            with self.provider.lock:
+                self.provider.sessions -= 1
 
     def ehlo(self):
         """What it can."""

@@ -3,11 +3,12 @@
 (sd_listen_fds(3)). `supervisor.py N NAMES COMMAND…` is the last step of a start: the descriptors
 from 3 on are the server's own."""
 
+import array
 import contextlib
 import os
 import socket
+import struct
 import sys
-import time
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -25,11 +26,15 @@ import subprocess  # noqa: E402
 from harness import Server, binary, wait_for  # noqa: E402
 
 
-class Word:
-    """What a server has said at once, and when."""
+# From the kernel's asm-generic/socket.h: the ancillary data have the moment at which it was sent.
+SO_TIMESTAMP = 29
 
-    def __init__(self, text):
-        self.at = time.monotonic()
+
+class Word:
+    """What a server has said at once, and when, in seconds of the wall clock."""
+
+    def __init__(self, text, at):
+        self.at = at
         self.fields = dict(line.split("=", 1) for line in text.splitlines())
 
     def __contains__(self, line):
@@ -56,6 +61,7 @@ class Supervised(Server):
         self.notify = f"@{path}" if abstract else str(path)
         self.ear.bind(f"\0{path}" if abstract else str(path))
         self.ear.setblocking(False)
+        self.ear.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMP, 1)
 
     def start(self):
         """Starts the program with what it is handed, and waits until it says that it is ready."""
@@ -84,10 +90,13 @@ class Supervised(Server):
         """All that was said so far."""
         while True:
             try:
-                text, sockets, _, _ = socket.recv_fds(self.ear, 4096, 4)
+                text, ancillary, _, _ = self.ear.recvmsg(4096, 256)
             except BlockingIOError:
                 return self.words
-            word = Word(text.decode())
+            parts = {kind: data for _, kind, data in ancillary}
+            sockets = array.array("i", parts.get(socket.SCM_RIGHTS, b""))
+            seconds, microseconds = struct.unpack("ll", parts[SO_TIMESTAMP])
+            word = Word(text.decode(), seconds + microseconds / 1e6)
             self.words.append(word)
             name = word.fields.get("FDNAME")
             if "FDSTORE=1" in word:

@@ -10,7 +10,7 @@ import time
 from email import message_from_bytes
 
 from accounts import Accounts
-from harness import Server, binary, free_port, run, smarthost, wait_for
+from harness import PATIENCE, Server, binary, free_port, run, smarthost, wait_for
 from peers import Peer
 
 YEAR = 365 * 86400
@@ -54,19 +54,19 @@ def ten_minutes_into_1970():
 
 def jump(server, offset):
     """The clock jumps while a message waits for its second try."""
-    server.deliver("zoe@far.test")
-    wait_for("the first try", lambda: server.deferrals() == 1)
+    # Before the first try, so that no delay of this test makes the pause behind it look shorter.
     begin = time.monotonic()
+    server.deliver("zoe@far.test")
+    wait_for("the first try", lambda: server.deferrals() >= 1)
     server.set_clock(offset)
     # These show that the server has looked at its clock since.
     for number in range(1, 4):
         server.deliver("ann@mx.test")
         server.wait_mail("ann", number)
-    assert server.deferrals() == 1, "the jump woke what was not due"
     wait_for("the second try", lambda: server.deferrals() >= 2)
     took = time.monotonic() - begin
-    # Six seconds, an eighth more or less.
-    assert 4.5 < took < 12, f"tried again after {took:.1f} s"
+    # Six seconds, an eighth more or less: the jump neither woke it nor put it off.
+    assert 4.5 < took < PATIENCE, f"tried again after {took:.1f} s"
     assert "bounced" not in server.log(), server.log()
 
 
@@ -149,7 +149,7 @@ def test_the_queue_says_so():
         id = wait_for("the record", lambda: [f for f in (server.spool / "state").iterdir()
                                              if not f.suffix])[0].name
         assert "next try" not in queue(), queue()
-        assert f"+0000 {NOT_SET}, 0s ago" in queue("show", id).replace("1s ago", "0s ago")
+        assert re.search(rf"\+0000 {re.escape(NOT_SET)}, \d+s ago", queue("show", id))
         run([*server.wrapper, binary(), "queue", "hold", id], env=server.environment())
         assert "    held by root\n" in queue(), queue()
         assert f"{id}!   179 (clock was not set)  bob@client.test\n" in \
@@ -179,6 +179,6 @@ def test_a_certificate_that_nobody_renews():
             server.set_clock(days * day)
             seen_by_a_client()
             seen_by_a_client()
-            if count:
-                server.wait_log(said)
+            wait_for(f"{count} times {said!r}",
+                     lambda: len(re.findall(said, server.log())) >= count)
             assert len(re.findall(said, server.log())) == count, server.log()

@@ -250,8 +250,13 @@ def halt(server):
     server.process.send_signal(signal.SIGSTOP)
 
     def states():
-        # The state is the first field behind the name, which is in parentheses.
-        return {(task / "stat").read_text().rpartition(")")[2].split()[0] for task in tasks.iterdir()}
+        found = set()
+        for task in tasks.iterdir():
+            # One that ended meanwhile has none.
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                # The state is the first field behind the name, which is in parentheses.
+                found.add((task / "stat").read_text().rpartition(")")[2].split()[0])
+        return found
     wait_for("the server to stand still", lambda: states() <= {"T", "D"})
 
 

@@ -170,7 +170,7 @@ def test_other_servers():
 
 def test_from_nothing():
     """From an empty Debian to the mail of a failed job of cron at a provider, by `setup` alone."""
-    print(run([ROOT / "tests/interop/from-nothing"], timeout=120))
+    print(run([ROOT / "tests/interop/from-nothing"], timeout=240))
 
 
 def test_make_install():

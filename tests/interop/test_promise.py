@@ -40,7 +40,8 @@ def ten_kills(mailbox_format, texts_of):
             load = [Load(server, f"r{round_number}t{n}") for n in range(4)]
             for thread in load:
                 thread.start()
-            time.sleep(random.uniform(0.1, 0.5))
+            wait_for("the load to run", lambda: all(thread.acknowledged for thread in load))
+            time.sleep(random.uniform(0.0, 0.4))
             server.kill()
             for thread in load:
                 thread.join(60)
@@ -109,10 +110,12 @@ def test_cut_after_each_byte():
                 length += 1
         # QUIT has six octets; each session that came as far as the end of its message counts.
         assert len(acknowledged) == 2 * 7, acknowledged
-        wait_for("every session to end", lambda: not server.queue())
+        # What is not whole is in the spool or in tmp/ as long as its session lasts.
+        unfinished = server.mail / "ann/tmp"
+        wait_for("every session to end",
+                 lambda: not server.queue() and not list(unfinished.iterdir()))
         subjects = [message_from_bytes(f.read_bytes())["Subject"] for f in server.new_mail()]
         assert sorted(subjects) == sorted(acknowledged), set(subjects) ^ acknowledged
-        assert not list((server.mail / "ann/tmp").iterdir())
 
 
 def test_cut_leaves_nothing_in_the_spool():
@@ -132,7 +135,8 @@ def test_cut_leaves_nothing_in_the_spool():
 
 
 def trace_of_one_message(server_options):
-    """Runs a server under strace for two messages; gives the lines of the second."""
+    """Runs a server under strace for two messages; gives the lines from the end of the first
+    session, which is a warm-up, to the end of the second."""
     with folder() as traces:
         trace = traces / "trace"
         wrapper = [program("strace"), "-D", "-f", "-y", "-s", "64", "-o", trace]
@@ -143,14 +147,17 @@ def trace_of_one_message(server_options):
                     server.wait_mail(count=count)
                 server.wait_queue(0)
 
+            def ends():
+                lines = trace.read_text(errors="replace").splitlines()
+                return lines, [n for n, line in enumerate(lines) if '"221 ' in line]
+
             server.deliver()
             wait(1)
-            time.sleep(0.3)  # lets strace write what it holds; the first message is a warm-up
-            before = len(trace.read_bytes())
             server.deliver()
             wait(2)
-            time.sleep(0.3)
-            return server.spool, trace.read_bytes()[before:].decode(errors="replace").splitlines()
+            wait_for("both sessions in the trace", lambda: len(ends()[1]) == 2)
+            lines, (first, second) = ends()
+            return server.spool, lines[first + 1:second + 1]
 
 
 def flushes_before_the_250(lines):
@@ -178,8 +185,8 @@ def test_flushed_before_the_250():
 
 
 def test_one_flush_on_the_direct_path():
-    """Mail for this host costs one flush of a file before its 250 and at most 60 system calls;
-    nothing of it is written into the spool."""
+    """Mail for this host costs one flush of a file before its 250 and at most 45 system calls, but
+    for those by which threads wait; nothing of it is written into the spool."""
     for local_format in ("maildir", "mbox"):
         spool, lines = trace_of_one_message({"local": {"format": local_format}})
         flushed = flushes_before_the_250(lines)
@@ -190,10 +197,16 @@ def test_one_flush_on_the_direct_path():
                    if re.search(r"\b(write|pwrite64|linkat|renameat)\(", line)
                    and str(spool) in line]
         assert not written, written
-        calls = calls_in(lines)
-        print(f"note: {local_format}: {len(calls)} system calls for a session with one message")
-        message = calls[next(n for n, line in enumerate(calls) if '"MAIL ' in line):]
-        assert len(message) <= 60, f"{len(message)} calls:\n" + "\n".join(message)
+        print(f"note: {local_format}: {len(calls_in(lines))} system calls for a session with one "
+              "message")
+        # The call that reads it may have been interrupted by another thread's.
+        message = calls_in(lines[next(n for n, line in enumerate(lines) if '"MAIL ' in line):])
+        # How often threads wait for each other is the scheduler's to say, and the journal's thread
+        # writes once a second, whatever there is.
+        journal = {line.split()[0] for line in lines if "/state/events" in line}
+        message = [line for line in message
+                   if " futex(" not in line and line.split()[0] not in journal]
+        assert len(message) <= 45, f"{len(message)} calls:\n" + "\n".join(message)
 
 
 def test_no_process_is_started():

@@ -66,6 +66,8 @@ def test_operator():
         assert b"Status: 5.3.0" in report and b"back@far.test" in report, report
         assert f"{ids['held']}!" in mailq(server)
         assert listed(server, ids["held"])[0]["held_by"], "nobody holds it"
+        # The report is in the mailbox before it is out of the queue.
+        wait_for("the two others", lambda: len(listed(server)) == 2)
         with Peer(port=port) as peer:
             assert queue(server, "retry", "--all").startswith("2 messages tried now")
             wait_for("the late one", lambda: ids["late"] not in queue(server))

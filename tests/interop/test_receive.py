@@ -3,7 +3,7 @@
 import re
 import time
 
-from harness import Closed, Server, folder, wait_for
+from harness import Closed, Server, folder, wait_for, within
 
 
 def test_every_reply_has_an_enhanced_code():
@@ -133,11 +133,13 @@ def test_max_sessions_per_client():
 
 def test_idle_timeout():
     """A client that says nothing is told 421 and cut off after session_timeout."""
-    with Server({"server": {"session_timeout": "2s"}}) as server, server.session() as client:
+    with Server({"server": {"session_timeout": "2s"}}) as server:
+        # Before the server can begin to count.
         begin = time.monotonic()
-        client.expect(421)
-        assert client.is_closed(10), "not closed after 421"
-        assert 1.5 < time.monotonic() - begin < 20
+        with server.session() as client:
+            client.expect(421)
+            assert client.is_closed(10), "not closed after 421"
+            assert 1.5 < time.monotonic() - begin < 20
 
 
 def test_dripping_timeout():
@@ -181,12 +183,12 @@ def test_dripping_message():
 def test_quit():
     """QUIT is answered at once and the connection closed, pipelined behind a message too."""
     with Server() as server:
-        with server.session() as client:
-            begin = time.monotonic()
-            client.command("QUIT", 221)
-            assert client.is_closed(10)
-            assert time.monotonic() - begin < 2
-            assert client.buffer == b""
+        def quit_at_once():
+            with server.session() as client:
+                client.command("QUIT", 221)
+                assert client.is_closed(10)
+                assert client.buffer == b""
+        within(2, quit_at_once)
         with server.session() as client:
             client.envelope("bob@client.test", ["ann@mx.test"])
             client.command("DATA", 354)

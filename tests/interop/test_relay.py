@@ -1,10 +1,11 @@
 """On to the smarthost: now, later, or back to the sender."""
 
+import threading
 import time
 from email import message_from_bytes
 
 from harness import PATIENCE, Server, free_port, smarthost
-from peers import Peer, pause_until
+from peers import Peer
 
 
 def relaying(port, **sections):
@@ -154,12 +155,15 @@ def test_one_transaction():
 
 def test_connection_is_kept():
     """One connection carries the messages that wait for it."""
-    free_at = time.monotonic() + 2
-    slow = {"BODY": lambda _: pause_until(free_at)}
+    are_all_there = threading.Event()
+
+    def slow(_):
+        are_all_there.wait(PATIENCE)
     queue = {"retry": "1s", "relay_workers": "1"}
-    with Peer(slow) as peer, relaying(peer.port, queue=queue) as server:
+    with Peer({"BODY": slow}) as peer, relaying(peer.port, queue=queue) as server:
         for _ in range(10):
             server.deliver("zoe@far.test")
+        are_all_there.set()
         peer.wait_messages(10)
         server.wait_queue(0)
         assert peer.connections <= 2, f"{peer.connections} connections for ten messages"

@@ -326,14 +326,14 @@ def test_fifty_reloads_leave_nothing_behind():
             return workers == pools and "session" not in names and names.count("listener") == 3
 
         wait_for("the old pools to end", settled)
-        before, memory = server.counted(), server.memory("Rss")
+        before, memory = server.counted(), server.memory("Anonymous")
         for number in range(8, 58):
             turn(number)
         peer.wait_messages(58)
         wait_for("the old pools to end", settled)
         wait_for(f"{before} threads and descriptors", lambda: all(
             now <= then + more for now, then, more in zip(server.counted(), before, (0, 2))))
-        growth = server.memory("Rss") - memory
+        growth = server.memory("Anonymous") - memory
         print(f"note: fifty reloads: {before} threads and descriptors, {growth >> 10} KiB more")
         assert growth < 2 << 20, growth
 

@@ -375,7 +375,8 @@ fn a_server_that_never_answers_auth_is_left_in_time() {
         _ if line == STANDARD.encode(USER) => Some(Answer::Silence),
         _ => None,
     });
-    let timeouts = Timeouts { command: Duration::from_millis(300), ..Timeouts::default() };
+    // Long enough for the peer to answer EHLO, and the first question.
+    let timeouts = Timeouts { command: Duration::from_secs(3), ..Timeouts::default() };
     let relay = relay().with_timeouts(timeouts);
     let failure = failure(&relay, plainly(&peer, inline(PASSWORD), &[Mechanism::Login]));
     assert!(failure.text.ends_with("took too long over AUTH"), "{failure:?}");

@@ -83,7 +83,8 @@ fn broken() -> [(Manners, &'static str); 7] {
 }
 
 fn impatient(relay: Relay) -> Relay {
-    let handshake = Duration::from_millis(500);
+    // Long enough for a peer that does its part of it.
+    let handshake = Duration::from_secs(2);
     relay.with_timeouts(Timeouts { handshake, ..Timeouts::default() })
 }
 
