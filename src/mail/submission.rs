@@ -77,7 +77,7 @@ pub fn read_lines(input: &[u8], dot_ends: bool) -> Vec<u8> {
 /// Completes a message whose lines end with CRLF. Whatever it begins with that is no header
 /// section becomes its body.
 pub fn complete(message: &[u8], surroundings: &Surroundings<'_>) -> Submission {
-    let message = without_from_line(message);
+    let message = without_from_lines(message);
     let mut iterator = header::fields(message);
     let fields: Vec<_> = iterator.by_ref().collect();
     let body = iterator.rest();
@@ -100,12 +100,13 @@ pub fn complete(message: &[u8], surroundings: &Surroundings<'_>) -> Submission {
     Submission { content, recipients, bad_recipients }
 }
 
-/// Drops the `From ` line of an mbox, with which some programs begin.
-fn without_from_line(message: &[u8]) -> &[u8] {
-    if !message.starts_with(b"From ") {
-        return message;
+/// Drops the `From ` lines of an mbox, with which some programs begin; one that came through another
+/// mbox is `>From `.
+fn without_from_lines(mut message: &[u8]) -> &[u8] {
+    while message.strip_prefix(b">").unwrap_or(message).starts_with(b"From ") {
+        message = memchr::memchr(b'\n', message).map_or(&[][..], |end| &message[end + 1..]);
     }
-    memchr::memchr(b'\n', message).map_or(&[][..], |end| &message[end + 1..])
+    message
 }
 
 /// The fields that a message must have and `fields` lacks (RFC 5322 §3.6), and Message-ID.
@@ -212,7 +213,9 @@ mod tests {
         check("hello\n", &format!("{ADDED}\r\nhello\r\n"));
         check("Subject: x\n\nhello", &format!("{ADDED}Subject: x\r\n\r\nhello\r\n"));
         check("Subject: x\nhello\n", &format!("{ADDED}Subject: x\r\n\r\nhello\r\n"));
-        check("From x Sun Nov\nSubject: x\n", &format!("{ADDED}Subject: x\r\n\r\n"));
+        for lines in ["From x Sun Nov\n", ">From x Sun Nov\r\n", "From x\n>From y\n"] {
+            check(&format!("{lines}Subject: x\n"), &format!("{ADDED}Subject: x\r\n\r\n"));
+        }
         let whole = "From: a\r\nDATE: b\r\nMessage-Id: c\r\n\r\nd\r\n";
         check(whole, whole);
     }
