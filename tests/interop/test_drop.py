@@ -143,7 +143,7 @@ def test_one_account_does_not_starve_others():
         wait_for("only folders", lambda: all(f.is_dir() for f in server.dropped()))
         kept = list((server.spool / "corrupt").iterdir())
         assert len(kept) <= 100, len(kept)
-        assert server.log().count(" ERROR ") < 100, server.log()[-3000:]
+        assert server.log().count("\n") < 100, server.log()[-3000:]
 
 
 def test_pipe_session_without_a_server():
