@@ -287,6 +287,21 @@ def test_pipe_session():
                               env=server.environment())
         assert done.returncode == 0 and b"\r\n354 " in done.stdout, done
         assert len(server.new_mail()) == 2, "a message cut off in the middle was sent"
+        # So do scripts end lines with LF, and say all at once. Who begins with CRLF means it.
+        for is_running in (True, False):
+            if not is_running:
+                server.stop()
+            dialog = (b"HELO x.test\nMAIL FROM:<root>\nRCPT TO:<eve>\nDATA\n"
+                      b"Subject: lf\n\n..\n.\nQUIT\n")
+            done = subprocess.run([link, "-bs"], input=dialog, capture_output=True, timeout=60,
+                                  env=server.environment())
+            assert b"\r\n221 " in done.stdout, done
+            mixed = dialog.replace(b"\n", b"\r\n").replace(b"\r\n..\r\n", b"\n.\nRSET\r\n")
+            done = subprocess.run([link, "-bs"], input=mixed, capture_output=True, timeout=60,
+                                  env=server.environment())
+            assert b"\r\n5" in done.stdout and b" Reset" not in done.stdout, done
+        server.start()
+        assert all(text.endswith(b"Subject: lf\n\n.\n") for text in server.wait_mail("eve", 2))
 
 
 def test_resent():
