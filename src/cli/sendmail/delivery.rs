@@ -124,7 +124,7 @@ fn send(message: &Message, server: &Server) -> Said {
             size_octets: message.content.len() as u64,
         };
         match connection.send(&transaction, &mut Cursor::new(&message.content)) {
-            Ok(results) => pending = said.take(pending, &results),
+            Ok(results) => pending = said.take(pending, &results, message),
             Err(error) => {
                 said.why = format!("the server {}", error.cause);
                 break;
@@ -139,7 +139,12 @@ fn send(message: &Message, server: &Server) -> Said {
 impl Said {
     /// Notes what was said of each recipient. Gives those that were too many, if it is of use to
     /// send to them at once.
-    fn take(&mut self, recipients: Vec<Mailbox>, results: &[RecipientResult]) -> Vec<Mailbox> {
+    fn take(
+        &mut self,
+        recipients: Vec<Mailbox>,
+        results: &[RecipientResult],
+        message: &Message,
+    ) -> Vec<Mailbox> {
         let (mut too_many, mut has_taken) = (Vec::new(), false);
         let mut refuse = |mailbox, why, code, is_recipient| {
             self.refused.push(Refused { mailbox, why, code, is_recipient });
@@ -154,7 +159,9 @@ impl Said {
                 RecipientResult::Refused(refusal) if refusal.status() == TOO_MANY => {
                     too_many.push(mailbox);
                 }
-                RecipientResult::Refused(refusal) if refusal.status().is_temporary() => {
+                RecipientResult::Refused(refusal)
+                    if refusal.status().is_temporary() || is_misnamed(message, refusal) =>
+                {
                     self.why = format!("the server said {}", refusal.reply);
                     self.left.push(mailbox);
                 }
@@ -172,6 +179,12 @@ impl Said {
         self.left.append(&mut too_many);
         Vec::new()
     }
+}
+
+/// Whether the server knows the caller by another name than is known here, as from a container or a
+/// chroot with users of its own. What is left in `drop/` goes out under that one.
+fn is_misnamed(message: &Message, refusal: &Refusal) -> bool {
+    message.has_own_sender && exit_code(refusal) == exit::NOPERM
 }
 
 /// The exit code for a recipient or a message that was refused for good.

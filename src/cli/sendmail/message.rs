@@ -19,6 +19,8 @@ use crate::sys::{clock, random};
 #[derive(Debug)]
 pub(super) struct Message {
     pub(super) reverse_path: ReversePath,
+    /// Whether that is the caller since no other was named.
+    pub(super) has_own_sender: bool,
     /// Whom it is for, no address twice. Never empty. Which spellings mean one mailbox the server
     /// knows.
     pub(super) recipients: Vec<Mailbox>,
@@ -83,6 +85,7 @@ pub(super) fn read(options: &Options, server: &Server) -> Result<Message, Failur
     }
     Ok(Message {
         reverse_path,
+        has_own_sender: options.sender.is_none(),
         recipients,
         has_bad_recipients: !bad.is_empty(),
         request: options.request.clone(),
