@@ -11,9 +11,10 @@ use std::collections::HashSet;
 use memchr::memchr2;
 
 use crate::mail::address::{DomainName, Mailbox};
-use crate::mail::address_list;
+use crate::mail::address_list::{self, AddressList, Spec};
 use crate::mail::display_name;
 use crate::mail::header::{self, Field};
+use crate::mail::text::{MAX_REMARK, one_line};
 
 /// The fields of a resending (RFC 5322 §3.6.6).
 const RESENT: [&str; 7] = [
@@ -172,11 +173,16 @@ fn recipients(fields: &[Field<'_>], origin: &DomainName) -> (Vec<Mailbox>, Vec<S
     let (mut good, mut bad) = (Vec::new(), Vec::new());
     let mut seen = HashSet::new();
     for field in fields.iter().filter(is_destination) {
-        for spec in address_list::specs(field.body) {
-            match address_list::complete(&spec, origin) {
+        let AddressList { specs, is_certain } = address_list::read(field.body);
+        // All of it is in a comment that nobody has closed, and whoever is in there is not lost.
+        if specs.is_empty() && !is_certain {
+            bad.push(one_line(&String::from_utf8_lossy(field.body), MAX_REMARK));
+        }
+        for Spec { text, .. } in specs {
+            match address_list::complete(&text, origin) {
                 Ok(mailbox) if seen.insert(mailbox.clone()) => good.push(mailbox),
                 Ok(_) => {}
-                Err(_) => bad.push(spec),
+                Err(_) => bad.push(text),
             }
         }
     }
@@ -286,6 +292,14 @@ mod tests {
         ];
         assert_eq!(good, expected);
         assert!(bad.is_empty(), "{bad:?}");
+    }
+
+    #[test]
+    fn a_comment_that_is_not_closed_hides_nobody() {
+        let submission = submit("To: (the team ann\nCc: bob\nBcc: undisclosed:; (\\))\n\n");
+        assert_eq!(submission.recipients, ["bob@home.test".parse().unwrap()]);
+        assert!(submission.bad_recipients.concat().contains("(the team ann"));
+        assert_eq!(submission.bad_recipients.len(), 1);
     }
 
     #[test]
