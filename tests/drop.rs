@@ -96,7 +96,19 @@ fn wait_for(what: &str, condition: impl Fn() -> bool) {
 
 /// `sendmail` with a message on its standard input.
 fn sendmail(home: &Home, arguments: &[&str], input: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_mailwren"))
+    sendmail_by(Command::new(env!("CARGO_BIN_EXE_mailwren")), home, arguments, input)
+}
+
+/// The same from a shell that has done `first`, such as another umask.
+fn sendmail_after(first: &str, home: &Home, arguments: &[&str], input: &str) -> Output {
+    let mut shell = Command::new("/bin/sh");
+    shell.arg("-c").arg(format!("{first}; exec \"$0\" \"$@\""));
+    shell.arg(env!("CARGO_BIN_EXE_mailwren"));
+    sendmail_by(shell, home, arguments, input)
+}
+
+fn sendmail_by(mut program: Command, home: &Home, arguments: &[&str], input: &str) -> Output {
+    let mut child = program
         .arg("--config")
         .arg(home.config())
         .arg("sendmail")
@@ -300,4 +312,28 @@ fn the_folder_is_open_to_put_and_closed_to_look() {
     assert_eq!(mode(&home.path().join("spool")) & 0o011, 0o011);
     assert_eq!(mode(&home.path().join("s")), 0o666);
     server.stop();
+}
+
+#[test]
+fn what_is_left_can_be_read_whatever_the_umask_says() {
+    let home = home(&[]);
+    start(&home).stop();
+    assert!(sendmail_after("umask 0777", &home, &["ann"], "Subject: masked\n\n").status.success());
+    let left = drop_folder(&home).join(&names(&drop_folder(&home))[0]);
+    assert_eq!(fs::metadata(left).unwrap().permissions().mode() & 0o7777, 0o600);
+    let server = start(&home);
+    wait_for("the message", || mail(&home, "ann").len() == 1);
+    server.stop();
+}
+
+#[test]
+fn what_the_callers_limits_do_not_allow_is_told_to_be_tried_later() {
+    let home = home(&[]);
+    start(&home).stop();
+    let large = format!("Subject: large\n\n{}", "0123456789\n".repeat(4000));
+    let said = sendmail_after("ulimit -f 1", &home, &["ann"], &large);
+    let told = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert_eq!(said.status.code(), Some(75), "{told}");
+    assert!(told.contains("try again later"), "{told}");
+    assert_eq!(names(&drop_folder(&home)), [""; 0]);
 }

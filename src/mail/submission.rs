@@ -11,9 +11,10 @@ use std::collections::HashSet;
 use memchr::memchr2;
 
 use crate::mail::address::{DomainName, Mailbox};
-use crate::mail::address_list;
+use crate::mail::address_list::{self, AddressList, Spec};
 use crate::mail::display_name;
 use crate::mail::header::{self, Field};
+use crate::mail::text::{MAX_REMARK, one_line};
 
 /// The fields of a resending (RFC 5322 §3.6.6).
 const RESENT: [&str; 7] = [
@@ -77,7 +78,7 @@ pub fn read_lines(input: &[u8], dot_ends: bool) -> Vec<u8> {
 /// Completes a message whose lines end with CRLF. Whatever it begins with that is no header
 /// section becomes its body.
 pub fn complete(message: &[u8], surroundings: &Surroundings<'_>) -> Submission {
-    let message = without_from_line(message);
+    let message = without_from_lines(message);
     let mut iterator = header::fields(message);
     let fields: Vec<_> = iterator.by_ref().collect();
     let body = iterator.rest();
@@ -100,12 +101,13 @@ pub fn complete(message: &[u8], surroundings: &Surroundings<'_>) -> Submission {
     Submission { content, recipients, bad_recipients }
 }
 
-/// Drops the `From ` line of an mbox, with which some programs begin.
-fn without_from_line(message: &[u8]) -> &[u8] {
-    if !message.starts_with(b"From ") {
-        return message;
+/// Drops the `From ` lines of an mbox, with which some programs begin; one that came through another
+/// mbox is `>From `.
+fn without_from_lines(mut message: &[u8]) -> &[u8] {
+    while message.strip_prefix(b">").unwrap_or(message).starts_with(b"From ") {
+        message = memchr::memchr(b'\n', message).map_or(&[][..], |end| &message[end + 1..]);
     }
-    memchr::memchr(b'\n', message).map_or(&[][..], |end| &message[end + 1..])
+    message
 }
 
 /// The fields that a message must have and `fields` lacks (RFC 5322 §3.6), and Message-ID.
@@ -171,11 +173,16 @@ fn recipients(fields: &[Field<'_>], origin: &DomainName) -> (Vec<Mailbox>, Vec<S
     let (mut good, mut bad) = (Vec::new(), Vec::new());
     let mut seen = HashSet::new();
     for field in fields.iter().filter(is_destination) {
-        for spec in address_list::specs(field.body) {
-            match address_list::complete(&spec, origin) {
+        let AddressList { specs, is_certain } = address_list::read(field.body);
+        // All of it is in a comment that nobody has closed, and whoever is in there is not lost.
+        if specs.is_empty() && !is_certain {
+            bad.push(one_line(&String::from_utf8_lossy(field.body), MAX_REMARK));
+        }
+        for Spec { text, .. } in specs {
+            match address_list::complete(&text, origin) {
                 Ok(mailbox) if seen.insert(mailbox.clone()) => good.push(mailbox),
                 Ok(_) => {}
-                Err(_) => bad.push(spec),
+                Err(_) => bad.push(text),
             }
         }
     }
@@ -212,7 +219,9 @@ mod tests {
         check("hello\n", &format!("{ADDED}\r\nhello\r\n"));
         check("Subject: x\n\nhello", &format!("{ADDED}Subject: x\r\n\r\nhello\r\n"));
         check("Subject: x\nhello\n", &format!("{ADDED}Subject: x\r\n\r\nhello\r\n"));
-        check("From x Sun Nov\nSubject: x\n", &format!("{ADDED}Subject: x\r\n\r\n"));
+        for lines in ["From x Sun Nov\n", ">From x Sun Nov\r\n", "From x\n>From y\n"] {
+            check(&format!("{lines}Subject: x\n"), &format!("{ADDED}Subject: x\r\n\r\n"));
+        }
         let whole = "From: a\r\nDATE: b\r\nMessage-Id: c\r\n\r\nd\r\n";
         check(whole, whole);
     }
@@ -283,6 +292,14 @@ mod tests {
         ];
         assert_eq!(good, expected);
         assert!(bad.is_empty(), "{bad:?}");
+    }
+
+    #[test]
+    fn a_comment_that_is_not_closed_hides_nobody() {
+        let submission = submit("To: (the team ann\nCc: bob\nBcc: undisclosed:; (\\))\n\n");
+        assert_eq!(submission.recipients, ["bob@home.test".parse().unwrap()]);
+        assert!(submission.bad_recipients.concat().contains("(the team ann"));
+        assert_eq!(submission.bad_recipients.len(), 1);
     }
 
     #[test]

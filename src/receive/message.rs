@@ -1,6 +1,7 @@
 //! One message on its way in: from the socket through the decoder into the spool, never more
 //! of it in memory than a buffer, and where it is submitted its header section.
 
+use std::collections::HashSet;
 use std::io;
 use std::time::Instant;
 
@@ -15,6 +16,7 @@ use crate::report::complaint::Complaint;
 use crate::report::station;
 use crate::route;
 use crate::route::addressee::Way;
+use crate::route::local::LocalRouter;
 use crate::route::next_hop::NextHop;
 use crate::smtp::data::{DataDecoder, Progress};
 use crate::smtp::reply::Reply;
@@ -67,7 +69,7 @@ impl<'a> IncomingMessage<'a> {
             received_at: now.as_secs(),
             client: provenance.client(),
             reverse_path: transaction.reverse_path.clone(),
-            recipients: transaction.recipients.clone(),
+            recipients: each_once(&reception.router, &transaction.recipients),
             body: transaction.body,
             request: transaction.request.clone(),
         });
@@ -166,6 +168,16 @@ impl<'a> IncomingMessage<'a> {
             intake.store(sealed)
         }
     }
+}
+
+/// The recipients without those who are one of the others by another spelling.
+fn each_once(router: &LocalRouter, recipients: &[Recipient]) -> Vec<Recipient> {
+    if recipients.len() < 2 {
+        return recipients.to_vec();
+    }
+    let mut seen = HashSet::new();
+    let is_new = |to: &&Recipient| seen.insert(router.spelling(&to.mailbox));
+    recipients.iter().filter(is_new).cloned().collect()
 }
 
 /// Writes what came: the header section, if it is held, when it is whole.

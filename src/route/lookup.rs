@@ -280,8 +280,7 @@ impl<'r> Lookup<'r> {
     pub(super) fn at_origin(&self, mailbox: Mailbox) -> Result<Mailbox, Failure> {
         let (_, realm) = self.router.realm(mailbox.domain());
         let origin = self.router.domains().origin();
-        let has_own = realm.virtual_domain.is_some() || realm.path.contains("{domain}");
-        if has_own || mailbox.domain().name() == Some(origin) {
+        if realm.keeps_domains_apart() || mailbox.domain().name() == Some(origin) {
             return Ok(mailbox);
         }
         let there = realm.mailbox(mailbox.local_part(), origin);

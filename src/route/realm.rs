@@ -48,6 +48,11 @@ impl Realm {
         }
     }
 
+    /// Whether each domain has mailboxes of its own, where others may have users of the same names.
+    pub(super) fn keeps_domains_apart(&self) -> bool {
+        self.virtual_domain.is_some() || self.path.contains("{domain}")
+    }
+
     /// `name` at this realm; `origin` is the domain of those that have several.
     pub(super) fn mailbox(&self, name: &LocalPart, origin: &DomainName) -> Mailbox {
         let domain = self.virtual_domain.as_ref().unwrap_or(origin);

@@ -206,7 +206,10 @@ fn names_in(file: &WatchedFile<HashSet<String>>) -> Result<Arc<HashSet<String>>,
 
 /// One name a line; blank lines and those that begin with `#` are skipped.
 fn parse_names(octets: &[u8]) -> HashSet<String> {
-    String::from_utf8_lossy(octets)
+    let text = String::from_utf8_lossy(octets);
+    // Some editors begin a file with a mark of its encoding.
+    text.strip_prefix('\u{feff}')
+        .unwrap_or(&text)
         .lines()
         .map(str::trim)
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
@@ -278,6 +281,9 @@ mod tests {
         check(&table, "a", None);
         check(&table, "# people", None);
         assert_eq!(table.root().unwrap().name.as_str(), "root");
+        fs::write(&path, "\u{feff}ann\r\nBob\r\n").unwrap();
+        check(&table, "ann", Some(("ann", None)));
+        check(&table, "Bob", Some(("Bob", None)));
         fs::write(&path, "carl").unwrap();
         check(&table, "ann", None);
         check(&table, "carl", Some(("carl", None)));

@@ -25,6 +25,9 @@ use crate::sys::disk::{Disk, DiskFile, Folder, Open, is_unsupported};
 pub(super) const FOLDER: &str = "drop";
 /// What the name of a file begins with that is being written.
 pub(super) const UNFINISHED: char = '.';
+/// A file is its owner's alone, whatever the umask says: what its owner may not read the server takes
+/// from nobody.
+const MODE: u32 = 0o600;
 /// The most octets of an envelope in `drop/`.
 pub(super) const MAX_ENVELOPE: usize = 256 << 10;
 /// The most recipients of a message that is left; one with more is left several times. With
@@ -72,6 +75,7 @@ impl DropBox {
     pub fn leave(&self, envelope: &Envelope, content: &[u8]) -> io::Result<Receipt> {
         let name = envelope.id.to_string();
         let octets = |file: &mut DiskFile| -> io::Result<()> {
+            file.set_mode(MODE)?;
             file.write_all(format::envelope_text(envelope).as_bytes())?;
             file.write_all(content)?;
             file.write_all(format::end_line(content.len() as u64).as_bytes())

@@ -14,6 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::report::complaint::Complaint;
 use crate::spool::drop::{FOLDER, MAX_ENVELOPE, UNFINISHED};
 use crate::spool::format::{self, ReadError};
 use crate::spool::id::QueueId;
@@ -39,6 +40,8 @@ const MAX_LEFT_OVER: usize = 1000;
 const MAX_KEPT_OCTETS: u64 = 64 << 20;
 /// What the name of a file in `corrupt/` ends with that was dropped.
 const SUFFIX: &str = ".drop";
+
+static CORRUPT_FULL_TOLD: Complaint = Complaint::new();
 
 /// `drop/`, as the server has it.
 #[derive(Debug)]
@@ -268,7 +271,13 @@ impl DropFolder {
             folders.corrupt.unlink(&new_name)?;
             return Ok(None);
         }
-        if let Err(error) = thin_out(&folders.corrupt, "corrupt", SUFFIX) {
+        let removed = |name: &str| {
+            // Whoever likes may drop thousands of them.
+            CORRUPT_FULL_TOLD.error(format_args!(
+                "spool: corrupt/ is full; {name}, the oldest there, is removed"
+            ));
+        };
+        if let Err(error) = thin_out(&folders.corrupt, SUFFIX, removed) {
             log::warn!("spool: corrupt/ cannot be thinned out: {error}");
         }
         Ok(Some(format!("corrupt/{new_name}")))

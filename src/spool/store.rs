@@ -304,7 +304,10 @@ impl Spool {
         folders.reader.queue.rename(&name, &failed, &name)?;
         let record_name = format!("{name}.state");
         let _ = folders.reader.state.rename(&name, &failed, &record_name);
-        if let Err(error) = thin_out(&failed, "failed", "") {
+        let removed = |name: &str| {
+            log::warn!("spool: failed/ is full; {name}, the oldest there, is removed");
+        };
+        if let Err(error) = thin_out(&failed, "", removed) {
             log::warn!("spool: failed/ cannot be thinned out: {error}");
         }
         Ok(path.join(name))
@@ -359,9 +362,13 @@ impl Spool {
     }
 }
 
-/// Removes the oldest messages of `folder`, called `called`, whose names are an id and `suffix`,
-/// beyond [`MAX_FAILED`] and [`MAX_FAILED_OCTETS`], but never the newest.
-pub(super) fn thin_out(folder: &Folder, called: &str, suffix: &str) -> io::Result<()> {
+/// Removes the oldest messages of `folder`, whose names are an id and `suffix`, beyond [`MAX_FAILED`]
+/// and [`MAX_FAILED_OCTETS`], but never the newest. `removed` is told the name of each.
+pub(super) fn thin_out(
+    folder: &Folder,
+    suffix: &str,
+    mut removed: impl FnMut(&str),
+) -> io::Result<()> {
     let mut ids = Vec::new();
     let id = |name: &str| name.strip_suffix(suffix)?.parse::<QueueId>().ok();
     folder.each_name(|name| ids.extend(id(name)))?;
@@ -371,7 +378,7 @@ pub(super) fn thin_out(folder: &Folder, called: &str, suffix: &str) -> io::Resul
         let name = format!("{id}{suffix}");
         octets = octets.saturating_add(folder.look_at(&name)?.size_octets());
         if place > 0 && (place >= MAX_FAILED || octets > MAX_FAILED_OCTETS) {
-            log::warn!("spool: {called}/ is full; {name}, the oldest there, is removed");
+            removed(&name);
             folder.unlink(&name)?;
             remove_if_there(folder, &format!("{name}.state"))?;
         }

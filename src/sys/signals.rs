@@ -28,14 +28,13 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Takes over the signals. One more is taken that says nothing: by itself, SIGXFSZ ends a
-    /// program that writes beyond the limit of a file's size (setrlimit(2)). Without it the write
-    /// fails, and one mailbox that is too long stops no other mail.
+    /// Takes over the signals, and [`outlive_large_files`]: one mailbox that is too long stops no
+    /// other mail.
     ///
     /// # Errors
     /// When the system does not let us.
     pub fn new() -> io::Result<Self> {
-        flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
+        outlive_large_files()?;
         let signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
         Ok(Self { signals, arrived: VecDeque::new() })
     }
@@ -57,6 +56,15 @@ impl Requests {
             }
         }
     }
+}
+
+/// Takes a signal that says nothing: by itself, SIGXFSZ ends a program that writes beyond the limit
+/// of a file's size (setrlimit(2)). Without it the write fails.
+///
+/// # Errors
+/// When the system does not let us.
+pub fn outlive_large_files() -> io::Result<()> {
+    flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map(drop)
 }
 
 /// SIGINT of a program that asks a person: it ends the program, but not while that is held back.

@@ -82,6 +82,23 @@ def test_accounts_send_as_themselves():
 
 
 @as_root
+def test_accounts_that_are_called_otherwise_elsewhere():
+    """From a chroot or a container, where the account has no name or another one, mail goes out."""
+    uid = pwd.getpwnam("games").pw_uid
+    with Host() as server:
+        server.open_folder()
+        for number, name in enumerate(["", f"app:x:{uid}:{uid}::/:/bin/sh\n"], 1):
+            (server.dir / "passwd").write_text(name)
+            inside = (f"mount --bind {server.dir}/passwd /etc/passwd && exec setpriv --reuid {uid} "
+                      f"--regid {uid} --clear-groups {server.dir}/sendmail ann")
+            run(["unshare", "--mount", "sh", "-c", inside], input=b"Subject: x\n\n",
+                env=server.environment())
+            message = message_from_bytes(server.wait_mail(count=number)[-1])
+            assert message["Return-Path"] == "<games@mx.test>", message["Return-Path"]
+        assert server.sendmail(["-f", "app", "ann"], expect=EX_NOPERM, user="games")
+
+
+@as_root
 def test_everybody_leaves_mail_while_the_server_is_away():
     """What accounts leave is theirs alone, is delivered at the start, and never as somebody else."""
     with Host() as server:
@@ -143,7 +160,7 @@ def test_one_account_does_not_starve_others():
         wait_for("only folders", lambda: all(f.is_dir() for f in server.dropped()))
         kept = list((server.spool / "corrupt").iterdir())
         assert len(kept) <= 100, len(kept)
-        assert server.log().count(" ERROR ") < 100, server.log()[-3000:]
+        assert server.log().count("\n") < 100, server.log()[-3000:]
 
 
 def test_pipe_session_without_a_server():

@@ -1,6 +1,7 @@
 """The `sendmail` that cron, mail(1) and scripts call."""
 
 import os
+import socket
 import subprocess
 from email import message_from_bytes, policy
 
@@ -203,10 +204,73 @@ def test_exit_codes():
             assert text in output, f"{arguments}: {output}"
         assert not server.new_mail()
         server.wait_queue(0)
-        # One who is not known does not keep the mail from the others.
-        output = sendmail(server, ["ann", "nobody-here"], message, 67)
-        assert output.count("\n") == 1, output
-        server.wait_mail()
+
+
+def test_some_recipients_are_refused():
+    """Who is refused beside others is told of by a report, so that nobody sends to all again."""
+    server = Server({"local": {"users": "DIR/users"}})
+    (server.dir / "users").write_text("ann\nbob\n")
+    message, told, reports = b"Subject: x\n\n", "no such user here; the sender gets a report", 0
+    with server:
+        for number, (arguments, code, has_copy, is_reported, text) in enumerate([
+            ([], 0, True, True, told),
+            (["-oem"], 0, True, True, told),
+            (["-oem", "-f", "<>"], 67, True, False, "no such user here\n"),
+            (["-N", "never"], 67, True, False, "no such user here\n"),
+            (["-oeq"], 67, True, False, ""),
+            (["-oem"], 67, False, True, told),
+            (["-oee"], 0, False, True, told),
+            ([], 67, False, False, "no such user here\n"),
+        ]):
+            copies = len(server.new_mail())
+            arguments = ["-f", "bob", *arguments, "nobody-here"] + ["ann"] * has_copy
+            output = sendmail(server, arguments, message, code)
+            assert text in output and output.count("\n") == (text != ""), (arguments, output)
+            reports += is_reported
+            server.wait_mail(count=copies + has_copy)
+            server.wait_queue(0)
+            if reports:
+                assert len(server.wait_mail("bob", reports)) == reports, arguments
+        for report in server.wait_mail("bob", reports):
+            assert b"nobody-here@mx.test" in report and b"5.1.1" in report, report
+    # Without a server it is the same in the end.
+    server = Server({"local": {"users": "DIR/users"}})
+    (server.dir / "users").write_text("ann\nbob\n")
+    with server:
+        server.stop()
+        sendmail(server, ["-f", "bob", "ann", "nobody-here"], message)
+        server.start()
+        assert server.wait_mail("ann") and b"nobody-here" in server.wait_mail("bob")[0]
+
+
+def test_one_mailbox_has_one_copy():
+    """Who is named in several spellings has the message once, and two people of one spelling each."""
+    settings = {"server": {"domains": "mx.test, other.test, localhost"},
+                "local": {"users": "DIR/users"}, "domain.shop.test": {"users": "DIR/users"}}
+    server = Server(settings)
+    (server.dir / "users").write_text("ann\nBob\nbob\nroot\n")
+    server.overrides["domain.shop.test"]["path"] = server.mail / "shop-{user}"
+    everybody = ["ann", "Ann@localhost", f"ann@{socket.gethostname()}", "ANN@other.test",
+                 "ann@MX.test.", "ann@shop.test", "Ann@shop.test", "Bob", "bob@other.test", "BOB",
+                 "root", "postmaster"]
+    copies = {"ann": 1, "shop-ann": 1, "Bob": 1, "bob": 1, "root": 1}
+    with server:
+        for number, is_running in enumerate([True, False], 1):
+            if not is_running:
+                server.stop()
+            sendmail(server, everybody, b"Subject: once\n\n")
+            if not is_running:
+                server.start()
+            for user in copies:
+                server.wait_mail(user, number)
+            server.wait_queue(0)
+            found = {user: len(server.new_mail(user)) // number for user in copies}
+            assert found == copies, found
+        with server.session() as client:
+            client.send_message("", ["ann@mx.test", "Ann@other.test"], b"Subject: once\r\n\r\n")
+            server.wait_mail("ann", 3)
+            server.wait_queue(0)
+            assert len(server.new_mail("ann")) == 3
 
 
 def test_pipe_session():
@@ -223,6 +287,21 @@ def test_pipe_session():
                               env=server.environment())
         assert done.returncode == 0 and b"\r\n354 " in done.stdout, done
         assert len(server.new_mail()) == 2, "a message cut off in the middle was sent"
+        # So do scripts end lines with LF, and say all at once. Who begins with CRLF means it.
+        for is_running in (True, False):
+            if not is_running:
+                server.stop()
+            dialog = (b"HELO x.test\nMAIL FROM:<root>\nRCPT TO:<eve>\nDATA\n"
+                      b"Subject: lf\n\n..\n.\nQUIT\n")
+            done = subprocess.run([link, "-bs"], input=dialog, capture_output=True, timeout=60,
+                                  env=server.environment())
+            assert b"\r\n221 " in done.stdout, done
+            mixed = dialog.replace(b"\n", b"\r\n").replace(b"\r\n..\r\n", b"\n.\nRSET\r\n")
+            done = subprocess.run([link, "-bs"], input=mixed, capture_output=True, timeout=60,
+                                  env=server.environment())
+            assert b"\r\n5" in done.stdout and b" Reset" not in done.stdout, done
+        server.start()
+        assert all(text.endswith(b"Subject: lf\n\n.\n") for text in server.wait_mail("eve", 2))
 
 
 def test_resent():

@@ -4,10 +4,15 @@
 //! recipients, is left in `drop/`, because few programs try again; so it is when there is no
 //! server, or it went away in the middle. Where nobody knows whether the server has a message it is
 //! left as well: mail twice is better than no mail.
+//!
+//! Where the server refuses some recipients and takes the others, an exit code would have a script
+//! send to all of them once more. So a copy for the refused ones is left, too, of which the server
+//! makes a report to the sender, and the code is 0. Where no report can come, the code tells of them.
 
 use std::io::Cursor;
 
 use super::message::Message;
+use super::options::Errors;
 use super::{Failure, socket};
 use crate::cli::output::warn;
 use crate::config::settings::Server;
@@ -29,13 +34,26 @@ use crate::sys::{clock, random};
 const TOO_MANY: Status = Status::new(4, 5, 3);
 
 /// What the server said to a message.
+#[derive(Default)]
 struct Said {
+    /// Whether it has taken it for anybody.
+    has_taken: bool,
     /// Those who must be left in `drop/`.
     left: Vec<Mailbox>,
     /// Why.
     why: String,
-    /// The exit code for those who were refused.
+    /// Those who were refused for good.
+    refused: Vec<Refused>,
+}
+
+/// A recipient who was refused for good.
+struct Refused {
+    mailbox: Mailbox,
+    why: String,
+    /// The exit code for it.
     code: u8,
+    /// Whether it was this recipient, and not the sender or the content.
+    is_recipient: bool,
 }
 
 /// Submits a message, and gives the exit code.
@@ -43,20 +61,48 @@ struct Said {
 /// # Errors
 /// When nobody takes it for some recipients: to be tried again.
 pub(super) fn submit(message: &Message, server: &Server) -> Result<u8, Failure> {
-    let Said { left, why, code } = send(message, server);
+    let Said { has_taken, left, why, refused } = send(message, server);
+    leave(message, &left, server).map_err(|text| {
+        Failure::new(exit::TEMPFAIL, format!("{why}; {text}; not accepted, try again later"))
+    })?;
     if !left.is_empty() {
-        leave(message, &left, server).map_err(|text| {
-            Failure::new(exit::TEMPFAIL, format!("{why}; {text}; not accepted, try again later"))
-        })?;
         log::debug!("{why}; left in drop/ for {} recipients", left.len());
     }
-    let code = if message.has_bad_recipients { code.max(exit::DATAERR) } else { code };
-    Ok(code)
+    let code = tell_of(&refused, has_taken || !left.is_empty(), message, server);
+    Ok(if message.has_bad_recipients { code.max(exit::DATAERR) } else { code })
+}
+
+/// Tells of those who were refused, by a report where one can come and makes sense, and gives the
+/// exit code that is left to say. `is_sent` says whether the message goes to anybody.
+fn tell_of(refused: &[Refused], is_sent: bool, message: &Message, server: &Server) -> u8 {
+    let wants_report = match message.errors {
+        Errors::Print => is_sent,
+        Errors::Mail | Errors::MailAlone => true,
+        Errors::Code => false,
+    };
+    // What was said of the sender or the content would be said of the copy, too.
+    let is_reportable =
+        |it: &&Refused| wants_report && message.can_be_reported() && it.is_recipient;
+    let reported: Vec<_> =
+        refused.iter().filter(is_reportable).map(|it| it.mailbox.clone()).collect();
+    let left = leave(message, &reported, server);
+    let is_reported = |it| left.is_ok() && is_reportable(&it);
+    let mut code = exit::OK;
+    for it in refused {
+        let and = if is_reported(it) { "; the sender gets a report" } else { "" };
+        if message.errors != Errors::Code {
+            warn(format_args!("sendmail: <{}>: {}{and}", it.mailbox, it.why));
+        }
+        if !is_reported(it) || !is_sent && message.errors == Errors::Mail {
+            code = code.max(it.code);
+        }
+    }
+    code
 }
 
 /// Gives a message to the server.
 fn send(message: &Message, server: &Server) -> Said {
-    let mut said = Said { left: Vec::new(), why: String::new(), code: exit::OK };
+    let mut said = Said::default();
     let mut pending = message.recipients.clone();
     let opened = socket::open(server).map_err(|error| socket::unreachable(server, &error));
     let opened = opened.and_then(|stream| {
@@ -78,7 +124,7 @@ fn send(message: &Message, server: &Server) -> Said {
             size_octets: message.content.len() as u64,
         };
         match connection.send(&transaction, &mut Cursor::new(&message.content)) {
-            Ok(results) => pending = said.take(pending, &results),
+            Ok(results) => pending = said.take(pending, &results, message),
             Err(error) => {
                 said.why = format!("the server {}", error.cause);
                 break;
@@ -93,39 +139,52 @@ fn send(message: &Message, server: &Server) -> Said {
 impl Said {
     /// Notes what was said of each recipient. Gives those that were too many, if it is of use to
     /// send to them at once.
-    fn take(&mut self, recipients: Vec<Mailbox>, results: &[RecipientResult]) -> Vec<Mailbox> {
+    fn take(
+        &mut self,
+        recipients: Vec<Mailbox>,
+        results: &[RecipientResult],
+        message: &Message,
+    ) -> Vec<Mailbox> {
         let (mut too_many, mut has_taken) = (Vec::new(), false);
+        let mut refuse = |mailbox, why, code, is_recipient| {
+            self.refused.push(Refused { mailbox, why, code, is_recipient });
+        };
         for (mailbox, result) in recipients.into_iter().zip(results) {
             match result {
                 RecipientResult::Taken(_) => has_taken = true,
                 RecipientResult::TooLarge { limit_octets } => {
-                    let text = format!("larger than the {limit_octets} octets that are taken");
-                    self.refuse(&mailbox, &text, exit::UNAVAILABLE);
+                    let why = format!("larger than the {limit_octets} octets that are taken");
+                    refuse(mailbox, why, exit::UNAVAILABLE, false);
                 }
                 RecipientResult::Refused(refusal) if refusal.status() == TOO_MANY => {
                     too_many.push(mailbox);
                 }
-                RecipientResult::Refused(refusal) if refusal.status().is_temporary() => {
+                RecipientResult::Refused(refusal)
+                    if refusal.status().is_temporary() || is_misnamed(message, refusal) =>
+                {
                     self.why = format!("the server said {}", refusal.reply);
                     self.left.push(mailbox);
                 }
                 RecipientResult::Refused(refusal) => {
-                    self.refuse(&mailbox, &refusal.reply.to_string(), exit_code(refusal));
+                    let is_recipient = matches!(refusal.command, Awaited::Recipient(_));
+                    let why = refusal.reply.to_string();
+                    refuse(mailbox, why, exit_code(refusal), is_recipient);
                 }
             }
         }
+        self.has_taken |= has_taken;
         if has_taken {
             return too_many;
         }
         self.left.append(&mut too_many);
         Vec::new()
     }
+}
 
-    /// Says who was refused. The code of the last one that is worse counts.
-    fn refuse(&mut self, mailbox: &Mailbox, why: &str, code: u8) {
-        warn(format_args!("sendmail: <{mailbox}>: {why}"));
-        self.code = self.code.max(code);
-    }
+/// Whether the server knows the caller by another name than is known here, as from a container or a
+/// chroot with users of its own. What is left in `drop/` goes out under that one.
+fn is_misnamed(message: &Message, refusal: &Refusal) -> bool {
+    message.has_own_sender && exit_code(refusal) == exit::NOPERM
 }
 
 /// The exit code for a recipient or a message that was refused for good.
@@ -144,6 +203,9 @@ fn exit_code(refusal: &Refusal) -> u8 {
 /// # Errors
 /// Why it cannot be left. Nothing of it is left then.
 fn leave(message: &Message, recipients: &[Mailbox], server: &Server) -> Result<(), String> {
+    if recipients.is_empty() {
+        return Ok(());
+    }
     let to = |mailbox: &Mailbox| Recipient {
         mailbox: mailbox.clone(),
         request: message.recipient_request.clone(),

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io::{self, Read};
 
-use super::options::Options;
+use super::options::{Errors, Options};
 use super::{Failure, own_mailbox};
 use crate::cli::output::warn;
 use crate::config::settings::Server;
@@ -19,16 +19,29 @@ use crate::sys::{clock, random};
 #[derive(Debug)]
 pub(super) struct Message {
     pub(super) reverse_path: ReversePath,
-    /// Whom it is for, nobody twice. Never empty.
+    /// Whether that is the caller since no other was named.
+    pub(super) has_own_sender: bool,
+    /// Whom it is for, no address twice. Never empty. Which spellings mean one mailbox the server
+    /// knows.
     pub(super) recipients: Vec<Mailbox>,
     /// Whether some of those who were named have no address.
     pub(super) has_bad_recipients: bool,
     pub(super) request: MessageRequest,
     /// What is asked about each recipient.
     pub(super) recipient_request: RecipientRequest,
+    /// How the caller wants to hear of recipients that are refused.
+    pub(super) errors: Errors,
     pub(super) is_eight_bit: bool,
     /// Lines that end with CRLF.
     pub(super) content: Vec<u8>,
+}
+
+impl Message {
+    /// Whether there is somebody who hears, and wants to hear, of recipients that fail.
+    pub(super) fn can_be_reported(&self) -> bool {
+        let notify = self.recipient_request.notify;
+        self.reverse_path.mailbox().is_some() && notify.is_none_or(|notify| notify.failure)
+    }
 }
 
 /// Reads standard input to its end, whatever else is wrong: who writes there must not be killed
@@ -61,11 +74,7 @@ pub(super) fn read(options: &Options, server: &Server) -> Result<Message, Failur
         }
     }
     let mut seen = HashSet::new();
-    // Elsewhere two spellings may be two people (RFC 5321 §2.4).
-    recipients.retain(|mailbox| match server.domains.contains(mailbox.domain()) {
-        true => seen.insert(mailbox.to_string().to_ascii_lowercase()),
-        false => seen.insert(mailbox.to_string()),
-    });
+    recipients.retain(|mailbox| seen.insert(mailbox.clone()));
     for spec in &bad {
         warn(format_args!("sendmail: {spec:?} is no address; not sent there"));
     }
@@ -76,10 +85,12 @@ pub(super) fn read(options: &Options, server: &Server) -> Result<Message, Failur
     }
     Ok(Message {
         reverse_path,
+        has_own_sender: options.sender.is_none(),
         recipients,
         has_bad_recipients: !bad.is_empty(),
         request: options.request.clone(),
         recipient_request: options.recipient_request(),
+        errors: options.errors,
         is_eight_bit: options.is_eight_bit || !content.is_ascii(),
         content,
     })

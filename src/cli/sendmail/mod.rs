@@ -20,7 +20,7 @@ use crate::config::settings::{Server, Settings};
 use crate::mail::address::{Domain, LocalPart, Mailbox};
 use crate::report::log_format;
 use crate::sys::process::{self, exit};
-use crate::sys::users;
+use crate::sys::{signals, users};
 use options::{Mode, Options};
 
 /// What the help says of the options.
@@ -56,6 +56,8 @@ pub(super) fn run(invocation: &mut Invocation) -> Ran {
     if std::env::var_os("RUST_LOG").is_some() {
         log_format::start(log::LevelFilter::Off, LogReceiver::Auto);
     }
+    // What is too large for the caller's limits is told of, with an exit code that says so.
+    let _ = signals::outlive_large_files();
     let words: Vec<_> = invocation.parser.raw_args()?.collect();
     // Of a person. Among other words it is an unknown option of a program, which loses no mail.
     if words.len() == 1 && words.iter().all(|word| word == "--help") {

@@ -50,6 +50,20 @@ pub(super) enum Queued {
     Sender(String),
 }
 
+/// How the caller wants to hear of recipients that are refused (`-e`, `-oe`, `-OErrorMode=`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Errors {
+    /// On standard error and by the exit code (`p`).
+    #[default]
+    Print,
+    /// By a report to the sender as well (`m`, and `w`, which wrote to the caller's terminal).
+    Mail,
+    /// The same, and the exit code says nothing of them (`e`).
+    MailAlone,
+    /// By the exit code alone (`q`).
+    Code,
+}
+
 /// What the command line asks for.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Options {
@@ -70,6 +84,8 @@ pub(super) struct Options {
     pub(super) request: MessageRequest,
     /// `-N`: what is asked about reports on each recipient.
     pub(super) notify: Option<Notify>,
+    /// `-e`.
+    pub(super) errors: Errors,
     /// `-C`: another configuration.
     pub(super) config: Option<OsString>,
 }
@@ -153,7 +169,7 @@ impl Options {
                 'o' => return self.set_short(&value()),
                 'O' => return self.set_long(&value()),
                 'C' => return self.config = Some(value().into()),
-                'e' => return ignored("-e", &value()),
+                'e' => return self.set_errors("-e", &value()),
                 letter if IGNORED_WITH_VALUE.contains(letter) => {
                     return ignored(&format!("-{letter}"), &value());
                 }
@@ -191,11 +207,22 @@ impl Options {
         };
     }
 
+    fn set_errors(&mut self, option: &str, value: &str) {
+        self.errors = match value {
+            "p" => Errors::Print,
+            "m" | "w" => Errors::Mail,
+            "e" => Errors::MailAlone,
+            "q" => Errors::Code,
+            _ => return ignored(option, value),
+        }
+    }
+
     /// `-o` with the letter of an option and its value.
     fn set_short(&mut self, value: &str) {
-        match value {
-            "i" => self.dot_is_text = true,
-            value => ignored("-o", value),
+        match (value, value.strip_prefix('e')) {
+            ("i", _) => self.dot_is_text = true,
+            (_, Some(mode)) => self.set_errors("-oe", mode),
+            _ => ignored("-o", value),
         }
     }
 
@@ -203,9 +230,10 @@ impl Options {
     fn set_long(&mut self, value: &str) {
         let (name, setting) = value.split_once('=').unwrap_or((value, "true"));
         let is_set = !setting.starts_with(['f', 'F', 'n', 'N', '0']);
-        match name.trim().eq_ignore_ascii_case("IgnoreDots") {
-            true => self.dot_is_text = is_set,
-            false => ignored("-O", value),
+        match name.trim().to_ascii_lowercase().as_str() {
+            "ignoredots" => self.dot_is_text = is_set,
+            "errormode" => self.set_errors("-OErrorMode=", setting),
+            _ => ignored("-O", value),
         }
     }
 }
@@ -333,6 +361,24 @@ mod tests {
             ("-t -q", Mode::Submit),
         ] {
             assert_eq!(parse(line).mode, expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn errors_are_told_as_the_last_option_says() {
+        for (line, expected) in [
+            ("x", Errors::Print),
+            ("-oem x", Errors::Mail),
+            ("-em x", Errors::Mail),
+            ("-e m x", Errors::Mail),
+            ("-oew x", Errors::Mail),
+            ("-oee x", Errors::MailAlone),
+            ("-O ErrorMode=q x", Errors::Code),
+            ("-oeq -oep x", Errors::Print),
+            ("-oem -oez -oe x", Errors::Mail),
+        ] {
+            assert_eq!(parse(line).errors, expected, "{line}");
+            assert_eq!(parse(line).recipients, ["x"], "{line}");
         }
     }
 

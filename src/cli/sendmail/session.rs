@@ -41,7 +41,7 @@ pub(super) fn run(server: &Server) -> Result<u8, Failure> {
         Ok(stream) => relay(stream),
         Err(error) => {
             log::debug!("{}", socket::unreachable(server, &error));
-            Alone::new(server).run(&mut io::stdin().lock(), &mut io::stdout().lock())
+            Alone::new(server).run(&mut Spoken::new(io::stdin().lock()), &mut io::stdout().lock())
         }
     };
     match done {
@@ -57,7 +57,7 @@ fn relay(stream: UnixStream) -> io::Result<()> {
     let mut to_server = stream.try_clone()?;
     // It ends with the process, if nobody says more.
     thread::spawn(move || {
-        let _ = copy(&mut io::stdin().lock(), &mut to_server);
+        let _ = copy(&mut Spoken::new(io::stdin().lock()), &mut to_server);
         let _ = to_server.shutdown(Shutdown::Write);
     });
     copy(&mut &stream, &mut io::stdout().lock())
@@ -73,6 +73,41 @@ fn copy(from: &mut dyn Read, to: &mut dyn Write) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
+    }
+}
+
+/// What a program says. One that ends its first line with LF alone, as scripts do, means CRLF by each
+/// LF. Where that line ends with CRLF a bare LF stays one: a program that knows the difference may
+/// have it from somebody who wants to end the message with it.
+struct Spoken<R> {
+    from: R,
+    means_crlf: Option<bool>,
+    last: u8,
+}
+
+impl<R: Read> Spoken<R> {
+    const fn new(from: R) -> Self {
+        Self { from, means_crlf: None, last: 0 }
+    }
+}
+
+impl<R: Read> Read for Spoken<R> {
+    /// Reads into half of `block`, which has two octets or more, so that each may become two.
+    fn read(&mut self, block: &mut [u8]) -> io::Result<usize> {
+        let half = block.len() / 2;
+        let count = self.from.read(&mut block[..half])?;
+        let (said, mut filled) = (block[..count].to_vec(), 0);
+        for octet in said {
+            let is_bare = octet == b'\n' && self.last != b'\r';
+            if octet == b'\n' && *self.means_crlf.get_or_insert(is_bare) && is_bare {
+                block[filled] = b'\r';
+                filled += 1;
+            }
+            block[filled] = octet;
+            filled += 1;
+            self.last = octet;
+        }
+        Ok(filled)
     }
 }
 
@@ -243,4 +278,33 @@ impl Policy for Lenient<'_> {
     }
 
     fn cancel_login(&mut self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_says_what_ends_a_line() {
+        for (said, expected) in [
+            ("", ""),
+            ("QUIT", "QUIT"),
+            ("\n", "\r\n"),
+            ("HELO x\nDATA\n.\n\n", "HELO x\r\nDATA\r\n.\r\n\r\n"),
+            ("HELO x\nDATA\r\n.\n", "HELO x\r\nDATA\r\n.\r\n"),
+            ("HELO x\r\nDATA\r\n.\n", "HELO x\r\nDATA\r\n.\n"),
+        ] {
+            for size in [2, 3, 64] {
+                let (mut spoken, mut heard) = (Spoken::new(said.as_bytes()), Vec::new());
+                let mut block = vec![0; size];
+                loop {
+                    match spoken.read(&mut block).unwrap() {
+                        0 => break,
+                        count => heard.extend_from_slice(&block[..count]),
+                    }
+                }
+                assert_eq!(String::from_utf8(heard).unwrap(), expected, "{said:?} by {size}");
+            }
+        }
+    }
 }

@@ -432,3 +432,39 @@ proptest! {
         prop_assert!(has_ended, "{first}: {aliases}");
     }
 }
+
+#[test]
+fn one_mailbox_has_one_spelling() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("aliases"), "all: ann\n").unwrap();
+    let mut settings = settings(folder.path(), "ann\nBob\nbob\n");
+    settings.domains.push(VirtualDomain {
+        name: "shop.test".parse().unwrap(),
+        users: Some(folder.path().join("users")),
+        aliases: None,
+        catch_all: None,
+        path: "/mail/shop/{user}".to_owned(),
+    });
+    settings.server.domains.others.push("shop.test".parse().unwrap());
+    let check = |settings: &Settings, address: &str, expected: &str| {
+        let spelling = LocalRouter::new(settings).spelling(&address.parse().unwrap());
+        assert_eq!(spelling.to_string(), expected, "{address}");
+    };
+    for (address, expected) in [
+        ("Ann@B.test", "ann@home.test"),
+        ("ann+X@b.test", "ann+X@home.test"),
+        // Here these are two people.
+        ("Bob@b.test", "Bob@home.test"),
+        ("bob@b.test", "bob@home.test"),
+        ("BOB@b.test", "bob@home.test"),
+        ("Postmaster@b.test", "root@home.test"),
+        ("ANN@shop.test", "ann@shop.test"),
+        ("ALL@b.test", "ALL@b.test"),
+        ("Zoe@b.test", "Zoe@b.test"),
+        ("Ann@far.test", "Ann@far.test"),
+    ] {
+        check(&settings, address, expected);
+    }
+    settings.local.path = "/mail/{domain}/{user}".to_owned();
+    check(&settings, "Ann@b.test", "ann@b.test");
+}
