@@ -55,6 +55,7 @@ impl House {
         fs::write(path("users"), "ann\nbob\n").unwrap();
         let aliases = "sales: ann\nstaff: ann, carl@x.test\nboss: bob\n";
         fs::write(path("aliases"), aliases).unwrap();
+        fs::write(path("aliases.virtual"), "shop: ann@home.test\n").unwrap();
         let settings = Arc::new(settings(folder.path()));
         let router = Arc::new(LocalRouter::new(&settings));
         let spool = Spool::open(&settings.server.spool).unwrap();
@@ -130,7 +131,8 @@ fn settings(folder: &Path) -> Settings {
     let text = format!(
         "[server]\nhostname = mx.home.test\ndomains = home.test, b.test\nspool = {folder}/spool\n\
          state = {folder}/state\n[local]\nusers = {folder}/users\naliases = {folder}/aliases\n\
-         path = /nowhere/{{user}}\nvacation = yes\n[domain.virtual.test]\nusers = {folder}/users\n"
+         path = /nowhere/{{user}}\nvacation = yes\n[domain.virtual.test]\nusers = {folder}/users\n\
+         aliases = {folder}/aliases.virtual\n"
     );
     mailwren::config::parse("x", text.as_bytes(), "mx.home.test").unwrap()
 }
@@ -166,7 +168,9 @@ fn only_who_wrote_to_ann_herself_gets_one() {
         ("To: undisclosed-recipients:;\r\n", false),
         ("To: bob@home.test, boss@home.test\r\n", false),
         ("To: ann@x.test\r\n", false),
+        // A namesake, and an alias that leads to her.
         ("To: ann@virtual.test\r\n", false),
+        ("To: shop@virtual.test\r\n", true),
         ("From: ann@home.test\r\nReply-To: ann@home.test\r\n", false),
         ("To: ann@home.test\r\nPrecedence: list\r\n", false),
         ("To: ann@home.test\r\nAuto-Submitted: auto-generated\r\n", false),

@@ -151,9 +151,10 @@ pub(super) const REWRITE: &[Key] = &[
         ADDRESS,
         "",
         "The address that every sender of this host gets in mail that leaves it, in the envelope \
-         and in the fields From, Sender and Reply-To: what a provider insists on. What From said \
-         stands in X-Original-From then, and reports of the provider go to this address. Senders at \
-         a [domain.NAME] keep their own. Empty: all do.",
+         and in the fields From, Sender and Reply-To: what a provider insists on. A From in \
+         which no address can be read gets it, too. What From said stands in X-Original-From then, \
+         and reports of the provider go to this address. Senders at a [domain.NAME] keep their \
+         own. Empty: all do.",
     ),
     key(
         "masquerade",

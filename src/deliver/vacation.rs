@@ -17,7 +17,7 @@ use std::time::Duration;
 use crate::config::settings::Settings;
 use crate::deliver::outcome::Failure;
 use crate::deliver::storage::printable;
-use crate::mail::address::{Domain, Mailbox, ReversePath};
+use crate::mail::address::{Mailbox, ReversePath};
 use crate::mail::auto_reply::{self, Reply, Template};
 use crate::mail::dsn_request::{Notify, RecipientRequest};
 use crate::report::complaint::Complaint;
@@ -176,11 +176,8 @@ impl Vacation {
         if owner.owns(sender)? {
             return Err(Silence::Right("the user sent it".into()));
         }
-        // The users of virtual domains are others.
-        let is_virtual =
-            |domain: &Domain| domain.name().is_some_and(|name| domains.others.contains(name));
         let named = auto_reply::recipients(delivered.head, domains.origin());
-        let named = named.filter(|to| domains.contains(to.domain()) && !is_virtual(to.domain()));
+        let named = named.filter(|to| domains.contains(to.domain()));
         for mailbox in named.take(MAX_LOOKUPS) {
             if owner.owns(&mailbox)? {
                 return Ok(());

@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use crate::mail::address::{AddressError, Domain, DomainName, LocalPart, Mailbox};
+use crate::mail::encoded_word::is_encoded_word;
 
 /// An address in a field body, neither checked nor completed: `ann` or `ann@example.org`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,12 +60,14 @@ pub fn specs(body: &[u8]) -> Vec<String> {
     read(body).specs.into_iter().map(|spec| spec.text).collect()
 }
 
-/// The mailbox that a spec means; `origin` is the domain of one that has none.
+/// The mailbox that a spec means; `origin` is the domain of one that has none. An encoded word is
+/// a display name, though a local part has the same characters (RFC 2047 §5).
 ///
 /// # Errors
 /// Why it is no address.
 pub fn complete(spec: &str, origin: &DomainName) -> Result<Mailbox, AddressError> {
     match spec.parse() {
+        Err(AddressError::NoDomain) if is_encoded_word(spec) => Err(AddressError::BadLocalPart),
         Err(AddressError::NoDomain) => {
             let local_part = spec.parse::<LocalPart>()?;
             Ok(Mailbox::new(local_part, Domain::Name(origin.clone())))
@@ -311,6 +314,7 @@ mod tests {
         assert_eq!(complete("root", &origin).unwrap().to_string(), "root@home.test");
         assert_eq!(complete("a@b.test", &origin).unwrap().to_string(), "a@b.test");
         assert_eq!(complete("a b", &origin), Err(AddressError::BadLocalPart));
+        assert_eq!(complete("=?utf-8?q?J=C3=B6?=", &origin), Err(AddressError::BadLocalPart));
         assert_eq!(complete("a@", &origin), Err(AddressError::BadLocalPart));
     }
 

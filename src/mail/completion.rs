@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use crate::mail::address::{AddressError, Domain, DomainName, LocalPart, Mailbox};
 use crate::mail::address_list::{self, Spec};
+use crate::mail::encoded_word::is_encoded_word;
 use crate::mail::header::{self, Field};
 use crate::mail::submission::{Surroundings, missing_fields};
 
@@ -214,7 +215,7 @@ fn incomplete(body: &[u8], spec: &Spec) -> Incomplete {
             let at = spec.text.rfind('@').filter(|_| is_whole);
             Incomplete::Label(domain.clone(), at.map(|at| start + at..end))
         }
-        Err(AddressError::NoDomain) if is_whole => {
+        Err(AddressError::NoDomain) if is_whole && !is_encoded_word(&spec.text) => {
             let local_part = spec.text.parse::<LocalPart>();
             local_part.map_or(Incomplete::Not, |name| Incomplete::Name(name, end))
         }
@@ -332,6 +333,7 @@ mod tests {
             ("from:carl, \"d e\"", Some("from:carl@home.test, \"d e\"@home.test")),
             ("From: carl@localhost", Some("From: carl@home.test")),
             ("From: Cron Daemon", None),
+            ("From: =?utf-8?q?J=C3=B6rg?=", None),
             ("From: <carl@nas>", None),
             ("From: ann @ localhost", None),
             ("From: carl@@, <>, \"x", None),

@@ -1,13 +1,14 @@
 //! Other addresses in a header section that leaves this host (RFC 6409 §8.8): those of its authors,
 //! and those of its recipients that mean nothing elsewhere. Which become what is said by a
 //! [`Renaming`]; here they are found and replaced. Everything else keeps its octets, and what is no
-//! address stays as it is.
+//! address stays as it is, but for a From without any: who sent the message stands there then.
 
 use std::ops::Range;
 
-use crate::mail::address::{DomainName, Mailbox};
+use crate::mail::address::{Domain, DomainName, Mailbox};
 use crate::mail::address_list::{self, Spec};
 use crate::mail::display_name::{Template, has_comment, phrase, plain_text};
+use crate::mail::encoded_word;
 use crate::mail::header::{self, Field};
 
 /// The fields with addresses of who wrote or sent the message, or wants an answer (RFC 5322
@@ -84,8 +85,17 @@ pub struct Rewritten {
 
 /// Rewrites the fields at the beginning of a message, whose lines end with CRLF. Where the
 /// message goes on behind `beginning`, as `is_whole` tells, its last field may go on there and
-/// stays as it is. `None` where nothing changes.
-pub fn rewrite(beginning: &[u8], is_whole: bool, renaming: &dyn Renaming) -> Option<Rewritten> {
+/// stays as it is. A From in which nobody can read an address gets what `sender` becomes. `None`
+/// where nothing changes.
+pub fn rewrite(
+    beginning: &[u8],
+    is_whole: bool,
+    renaming: &dyn Renaming,
+    sender: Option<&Mailbox>,
+) -> Option<Rewritten> {
+    // What was sent before is somebody else's.
+    let is_resent = header::fields(beginning).any(|field| field.is_named("Resent-From"));
+    let sender = sender.filter(|_| !is_resent);
     let (mut fields, mut traces, mut has_changed) = (Vec::new(), Vec::new(), false);
     let (mut rest, mut growth) = (beginning, 0);
     let mut iterator = header::fields(beginning);
@@ -97,7 +107,10 @@ pub fn rewrite(beginning: &[u8], is_whole: bool, renaming: &dyn Renaming) -> Opt
         let whole = &rest[..rest.len() - behind.len()];
         rest = behind;
         let body_at = whole.len() - field.body.len();
-        let edits = edits(&field, renaming, MAX_GROWTH - growth);
+        let mut edits = edits(&field, renaming, MAX_GROWTH - growth);
+        if let Some(sender) = sender.filter(|_| edits.is_empty() && field.is_named("From")) {
+            edits.extend(stand_in(field.body, renaming, sender));
+        }
         if edits.is_empty() {
             fields.extend_from_slice(whole);
             continue;
@@ -170,6 +183,44 @@ fn edits(field: &Field<'_>, renaming: &dyn Renaming, room: usize) -> Vec<Edit> {
         edits.push(edit);
     }
     edits
+}
+
+/// `sender` in the place of a From in which there is no address that can be read, such as `Cron
+/// Daemon` or `root@`: providers refuse that. What stood there becomes the name.
+fn stand_in(body: &[u8], renaming: &dyn Renaming, sender: &Mailbox) -> Option<Edit> {
+    let is_of_use = |spec: &Spec| {
+        Found::of(body, spec, renaming.origin()).is_some() || is_elsewhere(spec, renaming, sender)
+    };
+    if address_list::read(body).specs.iter().any(is_of_use) {
+        return None;
+    }
+    let NewAuthor { mailbox, change } = renaming.author(sender)?;
+    let written = String::from_utf8_lossy(body);
+    let text = plain_text(written.as_bytes()).unwrap_or_else(|| encoded_word::decode(&written));
+    let text = text.trim_end_matches("<>").trim();
+    let former = (!text.is_empty()).then(|| phrase(text));
+    let by_template = match change {
+        Change::OneForAll => {
+            let user = sender.local_part().as_str();
+            renaming.template().phrase(user, former.as_deref().map(str::as_bytes))
+        }
+        Change::Domain | Change::Address => None,
+    };
+    let start = body.len() - body.trim_ascii_start().len();
+    let end = body.trim_ascii_end().len();
+    let place = if start < end { start..end } else { 0..0 };
+    let is_traced = !place.is_empty();
+    Some(Edit { place, name: by_template.or(former), address: format!("<{mailbox}>"), is_traced })
+}
+
+/// Whether what is not read as an address may be somebody's at another host all the same, as one
+/// beyond ASCII is (RFC 6532).
+fn is_elsewhere(spec: &Spec, renaming: &dyn Renaming, sender: &Mailbox) -> bool {
+    let domain = spec.text.rsplit_once('@').map_or("", |(_, domain)| domain);
+    let is_ours = |domain: Domain| {
+        renaming.author(&Mailbox::new(sender.local_part().clone(), domain)).is_some()
+    };
+    domain.contains('.') && !domain.parse().is_ok_and(is_ours)
 }
 
 /// An address in the body of a field.

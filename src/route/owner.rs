@@ -24,8 +24,6 @@ use crate::route::local::{LocalRouter, Resolution};
 use crate::route::users::split_detail;
 use crate::sys::{process, users};
 
-/// Names that every host has for itself.
-const LOCALHOST: [&str; 2] = ["localhost", "localhost.localdomain"];
 /// RFC 3463: the directory that knows the accounts is away.
 const ASK_LATER: Status = Status::new(4, 4, 3);
 
@@ -140,19 +138,13 @@ pub fn account_name(uid: u32) -> Result<String, Failure> {
     Ok(account.map_or_else(|| format!("uid{uid}"), |account| account.name))
 }
 
-/// `mailbox` as an account of this host means it: names that the host has for itself, which are
-/// its own, that without its domain, and `localhost`, stand for the origin. A full name that is
-/// a domain of ours stays, for its users may be others.
+/// `mailbox` as an account of this host means it: names that the host has for itself stand for the
+/// origin. A full name that is a domain of ours stays, for its users may be others.
 pub fn at_origin(settings: &Settings, mailbox: Mailbox) -> Mailbox {
     let domains = &settings.server.domains;
     let Domain::Name(name) = mailbox.domain() else { return mailbox };
-    let is_called = |own: &str| name.as_str().eq_ignore_ascii_case(own);
-    let is_known = || domains.names.contains(name) && name.as_str().contains('.');
-    let host = process::host_name();
-    let short = host.split_once('.').map_or(&*host, |(short, _)| short);
-    let is_of_host = LOCALHOST.into_iter().any(is_called)
-        || (is_called(&host) || is_called(short)) && !is_known();
-    if !is_of_host || domains.others.contains(name) {
+    let is_known = domains.names.contains(name) && name.as_str().contains('.');
+    if is_known || domains.others.contains(name) || !process::own_names().contains(name) {
         return mailbox;
     }
     Mailbox::new(mailbox.local_part().clone(), Domain::Name(domains.origin().clone()))

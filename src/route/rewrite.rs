@@ -3,9 +3,10 @@
 //! The first that applies counts, and once: a line of the map, which may name any address; then,
 //! for authors, the one address of `sender`; then the domain of `masquerade`; then a full domain
 //! for a name that has none. All but the map is for addresses of this host only: those at a domain
-//! of `[server] domains`, at its own name, or at a name of one label such as `raspberrypi`, which
-//! nobody elsewhere could answer (RFC 6409 §8.8 warns of rules for more than that). The domains
-//! with users of their own are not among them: their addresses are good everywhere.
+//! of `[server] domains`, at a name that it has for itself, or at one of one label such as
+//! `raspberrypi`, which nobody elsewhere could answer (RFC 6409 §8.8 warns of rules for more than
+//! that). The domains with users of their own are not among them: their addresses are good
+//! everywhere.
 //!
 //! What strangers wrote is never touched: to say that it is from here would be a lie.
 
@@ -21,6 +22,7 @@ use crate::mail::display_name::Template;
 use crate::mail::rewriting::{Change, NewAuthor, Renaming};
 use crate::mail::status::Status;
 use crate::mail::text::{MAX_REMARK, one_line};
+use crate::sys::process;
 use crate::sys::watched::WatchedFile;
 
 pub mod map;
@@ -39,6 +41,8 @@ type Version = Result<AddressMap, MapError>;
 pub struct Rewriter {
     rewrite: Rewrite,
     hostname: DomainName,
+    /// What programs put behind the `@` that know of no configuration.
+    own_names: Vec<DomainName>,
     domains: LocalDomains,
     networks: Vec<IpNet>,
     map: Option<WatchedFile<Version>>,
@@ -53,6 +57,7 @@ impl Rewriter {
         is_of_use.then(|| Self {
             rewrite,
             hostname: settings.server.hostname.clone(),
+            own_names: process::own_names(),
             domains: settings.server.domains.clone(),
             networks: settings.relay_networks.clone(),
             map,
@@ -92,8 +97,12 @@ impl Rewriter {
     fn is_local(&self, mailbox: &Mailbox) -> bool {
         mailbox.domain().name().is_some_and(|name| {
             !self.domains.others.contains(name)
-                && (is_one_label(name) || *name == self.hostname || self.is_listed(name))
+                && (is_one_label(name) || self.is_own_name(name) || self.is_listed(name))
         })
+    }
+
+    fn is_own_name(&self, name: &DomainName) -> bool {
+        *name == self.hostname || self.own_names.contains(name)
     }
 
     fn is_listed(&self, name: &DomainName) -> bool {
@@ -224,6 +233,7 @@ mod tests {
             (sender.to_owned(), "root@pi.home.test", ["me@isp.test", "-"]),
             (sender.to_owned(), "root@raspberrypi", ["me@isp.test", "-"]),
             (sender.to_owned(), "root@localhost", ["me@isp.test", "root@home.test"]),
+            (sender.to_owned(), "root@localhost.localdomain", ["me@isp.test", "-"]),
             (sender.to_owned(), "me@isp.test", ["-", "-"]),
             (sender.to_owned(), "root@nas.home.test", ["-", "-"]),
             (sender.to_owned(), "ann@far.test", ["-", "-"]),

@@ -391,20 +391,39 @@ fn local_addresses(host: &DomainName) -> Vec<IpAddr> {
     listed
 }
 
-/// The addresses of `host` in a file like `/etc/hosts`: `ADDRESS NAME...`, `#` for comments.
-/// A line that is not readable is passed over.
+/// The addresses of `host` in a file like `/etc/hosts`.
 fn addresses_listed(file: impl BufRead, host: &DomainName) -> Vec<IpAddr> {
-    let mut addresses = Vec::new();
-    for line in file.split(b'\n').map_while(Result::ok) {
+    let is_host = |name: &String| name.eq_ignore_ascii_case(host.as_str());
+    let of_host = entries(file).filter(|(_, names)| names.iter().any(is_host));
+    of_host.map(|(address, _)| address).take(MAX_RECORDS).collect()
+}
+
+/// The full name that `/etc/hosts` has for the host of that name of one label, as `hostname -f`
+/// finds it there.
+pub fn full_name(host: &str) -> Option<DomainName> {
+    full_name_listed(BufReader::new(File::open(HOSTS).ok()?.take(MAX_FILE)), host)
+}
+
+/// The first name of more than one label that stands beside `host` and begins with it.
+fn full_name_listed(file: impl BufRead, host: &str) -> Option<DomainName> {
+    let is_full = |name: &&String| {
+        let label = name.split_once('.').map(|(label, _)| label);
+        label.is_some_and(|label| label.eq_ignore_ascii_case(host))
+    };
+    let is_host = |name: &String| name.eq_ignore_ascii_case(host);
+    let mut of_host = entries(file).filter(|(_, names)| names.iter().any(is_host));
+    of_host.find_map(|(_, names)| names.iter().find(is_full)?.parse().ok())
+}
+
+/// The lines of a file like `/etc/hosts`: `ADDRESS NAME...`, `#` for comments. One that is not
+/// readable is passed over.
+fn entries(file: impl BufRead) -> impl Iterator<Item = (IpAddr, Vec<String>)> {
+    file.split(b'\n').map_while(Result::ok).filter_map(|line| {
         let line = String::from_utf8_lossy(&line);
         let mut words = line.split('#').next().unwrap_or_default().split_ascii_whitespace();
-        let Some(address) = words.next().and_then(|word| word.parse().ok()) else { continue };
-        let is_host = |name: &str| name.trim_end_matches('.').eq_ignore_ascii_case(host.as_str());
-        if addresses.len() < MAX_RECORDS && words.any(is_host) {
-            addresses.push(address);
-        }
-    }
-    addresses
+        let address = words.next()?.parse().ok()?;
+        Some((address, words.map(|name| name.trim_end_matches('.').to_owned()).collect()))
+    })
 }
 
 /// The servers of `/etc/resolv.conf`, or this host where it names none (resolv.conf(5)).
@@ -440,6 +459,21 @@ mod tests {
         let expected: Vec<IpAddr> = vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
         assert_eq!(found("mX.test"), expected);
         assert!(found("mx2.test").is_empty());
+    }
+
+    #[test]
+    fn a_full_name_stands_beside_the_short_one() {
+        for (file, expected) in [
+            ("127.0.0.1 localhost\n127.0.1.1 pi.home.test pi\n", Some("pi.home.test")),
+            ("127.0.0.1 localhost.localdomain localhost pi\n::1 PI Pi.lan # x\n", Some("Pi.lan")),
+            ("127.0.1.1 pi.one.test. pi\n192.0.2.1 pi.two.test pi\n", Some("pi.one.test")),
+            ("192.0.2.1 pi.far.test\n127.0.1.1 pi\n", None),
+            ("192.0.2.1 pi.a_b nas.home.test pi\nx pi.home.test pi\n", None),
+            ("", None),
+        ] {
+            let found = full_name_listed(file.as_bytes(), "pi").map(|name| name.to_string());
+            assert_eq!(found.as_deref(), expected, "{file:?}");
+        }
     }
 
     #[test]

@@ -7,6 +7,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rustix::process::{Pid, Resource, WaitOptions, getrlimit, setrlimit, waitpid};
 
+use crate::mail::address::DomainName;
+use crate::sys::dns;
+
 /// sysexits(3): what a command's exit says to the program that called it.
 pub mod exit {
     /// It went well.
@@ -146,8 +149,19 @@ fn address_range(text: &str) -> Option<Range<usize>> {
 /// The host's own name, as it is set; `localhost` where it is none that mail can use.
 pub fn host_name() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let is_usable = name.parse::<crate::mail::address::DomainName>().is_ok();
+    let is_usable = name.parse::<DomainName>().is_ok();
     if is_usable { name } else { "localhost".to_owned() }
+}
+
+/// The names that the host has for itself, and that its programs put behind an `@`: those that every
+/// host has, its own as it is set, that without its domain, and where it has none, the one with it
+/// that `/etc/hosts` says.
+pub fn own_names() -> Vec<DomainName> {
+    let host = host_name();
+    let short = host.split_once('.').map_or(&*host, |(short, _)| short);
+    let known = ["localhost", "localhost.localdomain", &host, short];
+    let known = known.into_iter().filter_map(|name| name.parse().ok());
+    known.chain(dns::full_name(&host)).collect()
 }
 
 #[cfg(test)]

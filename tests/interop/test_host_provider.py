@@ -77,6 +77,33 @@ def test_programs_at_a_strict_provider():
 
 
 @own_house
+def test_a_name_in_two_parts():
+    """A host as Debian's installer makes one: it is called by a short name, and some programs find the
+    full one in /etc/hosts and /etc/mailname. Its mail is read here, and taken by the provider."""
+    only_crontabs()
+    run(["hostname", "house"])
+    Path("/etc/mailname").write_text("house.home.test\n")
+    Path("/etc/hosts").write_text("127.0.0.1 localhost\n127.0.1.1 house.home.test house\n")
+    fail2ban = ["/usr/sbin/sendmail", "-f", "root@house.home.test"]
+    programs = [("ann", ["mail.mailutils", "-s", "mailutils"], "x\n"),
+                ("ann", ["mutt", "-s", "mutt"], "x\n"),
+                ("root", fail2ban, "From: Fail2Ban <root@house.home.test>\nSubject: ban\n\nx\n")]
+    with World() as world, \
+            Host({**settings(world), "server": {"hostname": None}}) as host:
+        for count, (user, command, text) in enumerate(programs, 1):
+            host.run([*command, "bob"], user, input=text)
+            assert f"<{user}@house" in host.wait_mail("bob")[0].decode()
+            host.empty("bob")
+            host.run([*command, ME], user, input=text)
+            octets = world.provider.wait_mail(count)[-1]
+            name = "Fail2Ban on house" if command is fail2ban else f"{user} on house"
+            assert author(octets) == (name, USER), octets.decode()
+            assert b"Return-Path: <%s>" % USER.encode() in octets, octets.decode()
+        host.wait_queue(0)
+        assert "rejected" not in host.log(), host.log()
+
+
+@own_house
 def test_flood_of_cron():
     """A crontab with more output than a person wants: as many messages as may go by themselves, and
     one with all the others, through a kill -9 in the middle; mutt opens what is in it."""

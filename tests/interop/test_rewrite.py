@@ -124,6 +124,8 @@ def test_names():
         ({}, b"root (Cron Daemon)", "Cron Daemon on pi.home.test"),
         ({}, b'"(Cron Daemon)" <root>', "(Cron Daemon) on pi.home.test"),
         ({}, b"mdadm monitoring <root>", "mdadm monitoring on pi.home.test"),
+        # What a script has for an author: no address at all.
+        ({}, b"Raspberry Pi", "Raspberry Pi on pi.home.test"),
         ({"name": "{user} on {host}"}, b"root (Cron Daemon)", "root on pi.home.test"),
         ({"name": "{user} on {host}"}, b"Ann Lee <ann@pi>", "Ann Lee"),
         ({"name": "{name} auf Müllers Pi"}, b"=?utf-8?q?J=C3=B6rg?= <j@home.test>",

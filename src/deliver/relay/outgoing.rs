@@ -77,7 +77,8 @@ impl<'a> Outgoing<'a> {
             return Ok(());
         }
         let is_whole = self.job.message.size_octets() == read.len() as u64;
-        if let Some(Rewritten { fields, replaced }) = rewriting::rewrite(&read, is_whole, rules) {
+        let rewritten = rewriting::rewrite(&read, is_whole, rules, sender.mailbox());
+        if let Some(Rewritten { fields, replaced }) = rewritten {
             self.replaced = read.len();
             self.beginning = fields;
             self.beginning.extend(read.drain(replaced..));

@@ -54,7 +54,7 @@ impl Renaming for Home {
 
 /// The whole message as it goes out.
 fn sent(message: &[u8], is_whole: bool, renaming: &Home) -> Vec<u8> {
-    match rewrite(message, is_whole, renaming) {
+    match rewrite(message, is_whole, renaming, None) {
         Some(Rewritten { mut fields, replaced }) => {
             fields.extend_from_slice(&message[replaced..]);
             fields
@@ -175,6 +175,50 @@ fn what_from_said_is_kept_in_front() {
     assert!(sent(long.as_bytes(), true, &home(USUAL)).starts_with(b"From: \"root on"));
 }
 
+/// What a From with this body becomes in a message that `sender` has sent.
+fn check_stand_in(template: &'static str, sender: &str, body: &str, expected: Option<&str>) {
+    let message = format!("From:{body}\r\n\r\nFrom: x y\r\n");
+    let sender = sender.parse().ok();
+    let found = rewrite(message.as_bytes(), true, &home(template), sender.as_ref());
+    let found = found.map(|it| String::from_utf8(it.fields).unwrap());
+    let expected = expected.map(|expected| match body.trim() {
+        "" => format!("From:{expected}{body}\r\n"),
+        _ => format!("X-Original-From: {}\r\nFrom:{expected}\r\n", body.trim_start()),
+    });
+    assert_eq!(found, expected, "{body:?}");
+}
+
+#[test]
+fn who_sent_it_stands_for_an_author_whose_address_cannot_be_read() {
+    for (body, expected) in [
+        (" Cron Daemon", Some(" \"Cron Daemon on pi.home.test\" <me@isp.test>")),
+        (" \"My Site\" <>", Some(" \"My Site on pi.home.test\" <me@isp.test>")),
+        (" root@", Some(" \"root@ on pi.home.test\" <me@isp.test>")),
+        (" 'root@pi'", Some(" \"'root@pi' on pi.home.test\" <me@isp.test>")),
+        (" root @\r\n pi", Some(" \"root @ pi on pi.home.test\" <me@isp.test>")),
+        (" root(x)@home.test", Some(" \"root(x)@home.test on pi.home.test\" <me@isp.test>")),
+        (" =?utf-8?q?J=C3=B6?=", Some(" =?utf-8?q?J=C3=B6?= \"on pi.home.test\" <me@isp.test>")),
+        (" j\u{f6}@pi", Some(" =?utf-8?q?j=C3=B6=40pi?= \"on pi.home.test\" <me@isp.test>")),
+        ("", Some("\"root on pi.home.test\" <me@isp.test>")),
+        ("\r\n ", Some("\"root on pi.home.test\" <me@isp.test>")),
+        // Somebody's all the same, or said well enough.
+        (" zoe @ x.test", None),
+        (" j\u{f6}@x.test", None),
+        (" zoe@x.test, My Site", None),
+    ] {
+        check_stand_in("{name} on {host}", "root@pi", body, expected);
+    }
+    check_stand_in(USUAL, "root@pi", " <>", Some(" \"root on pi.home.test\" <me@isp.test>"));
+    check_stand_in(USUAL, "root@pi", " My Site", Some(" \"My Site\" <me@isp.test>"));
+    check_stand_in("", "root@pi", " ,", Some(" \",\" <me@isp.test>"));
+    check_stand_in(USUAL, "ann@pi", " My Site", Some(" \"My Site\" <ann@out.test>"));
+    check_stand_in(USUAL, "zoe@x.test", " My Site", None);
+    check_stand_in(USUAL, "", " My Site", None);
+    let resent = b"Resent-From: zoe@x.test\r\nFrom: My Site\r\n\r\n";
+    let sender = "root@pi".parse().unwrap();
+    assert_eq!(rewrite(resent, true, &home(USUAL), Some(&sender)), None);
+}
+
 #[test]
 fn only_fields_are_looked_at_and_only_whole_ones() {
     for message in
@@ -186,7 +230,7 @@ fn only_fields_are_looked_at_and_only_whole_ones() {
     check(USUAL, "To: a\r\nbad\r\nTo: b\r\n", "To: a@out.test\r\nbad\r\nTo: b\r\n");
     let cut = b"To: a\r\nTo: b,\r\n c";
     assert_eq!(sent(cut, false, &home(USUAL)), b"To: a@out.test\r\nTo: b,\r\n c");
-    assert_eq!(rewrite(&cut[..7], false, &home(USUAL)), None);
+    assert_eq!(rewrite(&cut[..7], false, &home(USUAL), None), None);
     let cut = b"To: a\r\n\r\nTo: b";
     assert_eq!(sent(cut, false, &home(USUAL)), b"To: a@out.test\r\n\r\nTo: b");
 }
@@ -234,6 +278,25 @@ fn specs(field: &Field<'_>) -> Vec<String> {
 }
 
 proptest! {
+    #[test]
+    fn a_stand_in_can_be_read(
+        body in "([a-z@<>()\"\\\\,;: \u{f6}\0.]|=\\?utf-8\\?q\\?=0D=0Ax\\?=|\r\n ){0,20}",
+        template in prop::sample::select(vec!["", "{user} on {host}", "{name} on {host}"]),
+    ) {
+        let (message, sender) = (format!("From: {body}\r\n\r\n"), "root@pi".parse().unwrap());
+        if rewrite(message.as_bytes(), true, &home(template), None).is_none()
+            && let Some(found) = rewrite(message.as_bytes(), true, &home(template), Some(&sender))
+        {
+            let from: Vec<_> =
+                header::fields(&found.fields).filter(|field| field.is_named("From")).collect();
+            prop_assert_eq!(from.len(), 1);
+            let list = address_list::read(from[0].body);
+            prop_assert!(list.is_certain);
+            prop_assert_eq!(address_list::specs(from[0].body), ["me@isp.test"]);
+            prop_assert!(header::fields(&found.fields).count() <= 2);
+        }
+    }
+
     #[test]
     fn other_fields_and_the_body_keep_every_octet(
         fields in "((From|To|CC|Sender|Subject|X-Original-From)[ ]{0,2}:\
@@ -286,8 +349,10 @@ proptest! {
         is_whole: bool,
     ) {
         let field = [b"From:", body.as_slice()].concat();
+        let sender = "root@pi".parse().unwrap();
         for message in [message, field] {
             let _ = sent(&message, is_whole, &home(USUAL));
+            let _ = rewrite(&message, is_whole, &home(USUAL), Some(&sender));
         }
     }
 }
