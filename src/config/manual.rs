@@ -61,6 +61,8 @@ const TAIL: &str = "\
 The configuration.
 It is read by everybody who sends mail from this host; passwords have files of
 their own.
+.It Pa /usr/share/doc/mailwren/recipes
+Whole configurations for common cases, with what else is to be done.
 .El
 .Sh EXAMPLES
 To hand everything for other places to a provider, under the address that it
