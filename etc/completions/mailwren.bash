@@ -5,14 +5,20 @@ _mailwren() {
     local word=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
     local command='' verb='' words='' at
     COMPREPLY=()
+    [[ $previous == = ]] && previous=${COMP_WORDS[COMP_CWORD - 2]}
+    [[ $word == = ]] && word=''
     case $previous in
-        --ca|--config) mapfile -t COMPREPLY < <(compgen -f -- "$word"); return ;;
-        --dir) mapfile -t COMPREPLY < <(compgen -d -- "$word"); return ;;
+        --ca|--config) mapfile -t COMPREPLY < <(compgen -f -- "$word")
+            compopt -o filenames 2>/dev/null; return ;;
+        --dir) mapfile -t COMPREPLY < <(compgen -d -- "$word")
+            compopt -o filenames 2>/dev/null; return ;;
         --from|--listen|--root|--sender|--smarthost|--tls|--to|--user) return ;;
     esac
     for ((at = 1; at < COMP_CWORD; at++)); do
         case ${COMP_WORDS[at]} in
-            --ca|--config|--dir|--from|--listen|--root|--sender|--smarthost|--tls|--to|--user) ((at++)) ;;
+            --ca|--config|--dir|--from|--listen|--root|--sender|--smarthost|--tls|--to|--user)
+                [[ ${COMP_WORDS[at + 1]} == = ]] && ((at++))
+                ((at++)) ;;
             -*) ;;
             *) if [[ -z $command ]]; then command=${COMP_WORDS[at]}
                elif [[ -z $verb ]]; then verb=${COMP_WORDS[at]}; fi ;;

@@ -1,5 +1,5 @@
 //! The table of commands: their names, options and what they do. The command line is read by it,
-//! and help comes from it; so it is what the man pages and the completions of shells are held
+//! and [`super::help`] shows it; so it is what the man pages and the completions of shells are held
 //! against, which `mailwren help --table` prints it for.
 
 use super::invocation::Invocation;
@@ -164,12 +164,12 @@ pub(super) static COMMANDS: &[Command] = &[
         operands: "[SELECTION]",
         does: "what is in the queue, and what is to become of it",
         options: &[
-            flag("json", "list: an array with an object for each message"),
+            flag("json", "an array with an object for each message, for programs"),
             flag("envelope", "show: the envelope alone"),
             flag("headers", "show: the envelope and the header section"),
             flag("all", "every message"),
-            option("to", "DOMAIN", "messages with a recipient there who has not got it yet"),
-            option("from", "ADDRESS", "messages of this sender; <> is reports"),
+            option("to", "DOMAIN", "messages with a recipient there, or this one, still to get it"),
+            option("from", "ADDRESS", "messages of this sender, or this domain; <> is reports"),
         ],
         verbs: queue::VERBS,
         notes: queue::NOTES,
@@ -199,48 +199,6 @@ impl Command {
     /// The option of that name.
     pub(super) fn option(&self, name: &str) -> Option<&'static Opt> {
         self.options.iter().find(|option| option.name == name)
-    }
-
-    /// What may follow the word `mailwren`, in one line.
-    pub(super) fn usage(&self) -> String {
-        let mut usage = self.name.to_owned();
-        let names: Vec<_> = self.verbs.iter().map(|verb| verb.name).collect();
-        if !names.is_empty() {
-            usage += &format!(" [{}]", names.join("|"));
-        }
-        for option in self.options {
-            usage += &match option.value {
-                Some(value) => format!(" [--{} {value}]", option.name),
-                None => format!(" [--{}]", option.name),
-            };
-        }
-        if !self.operands.is_empty() {
-            usage += &format!(" {}", self.operands);
-        }
-        usage
-    }
-
-    /// What `--help` says.
-    pub(super) fn help(&self) -> String {
-        let mut help = format!("mailwren {}\n    {}\n", self.usage(), self.does);
-        for Verb { name, operands, does } in self.verbs {
-            let verb = format!("{name} {operands}");
-            help += &format!("\nmailwren {} {}\n    {does}", self.name, verb.trim_end());
-        }
-        if !self.verbs.is_empty() {
-            help.push('\n');
-        }
-        for option in self.options.iter().chain(EVERYWHERE) {
-            let name = match option.value {
-                Some(value) => format!("--{} {value}", option.name),
-                None => format!("--{}", option.name),
-            };
-            help += &format!("\n  {name:<20} {}", option.does);
-        }
-        if !self.notes.is_empty() {
-            help += &format!("\n\n{}", self.notes);
-        }
-        help
     }
 }
 
@@ -283,15 +241,6 @@ mod tests {
                 let is_other = |other: &&Opt| other.name != option.name;
                 assert!(options[..at].iter().all(is_other), "--{} twice", option.name);
             }
-        }
-    }
-
-    #[test]
-    fn help_names_verbs_options_and_values() {
-        let queue = COMMANDS.iter().find(|command| command.name == "queue").expect("it is there");
-        let help = queue.help();
-        for word in ["queue hold SELECTION", "--to DOMAIN", "--json", "--config FILE"] {
-            assert!(help.contains(word), "{word} is not in\n{help}");
         }
     }
 }

@@ -4,6 +4,7 @@ mod aliases;
 mod check;
 mod commands;
 mod demo;
+mod help;
 mod invocation;
 mod output;
 mod passwd;
@@ -16,6 +17,7 @@ mod status;
 mod trace;
 
 use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -28,6 +30,8 @@ use crate::sys::process::{self, exit};
 
 /// Where the configuration is when nothing else is said.
 const DEFAULT_CONFIG: &str = "/etc/mailwren/mailwren.ini";
+/// What `--version` says.
+const VERSION: &str = concat!("mailwren ", env!("CARGO_PKG_VERSION"));
 /// The variable that names another one.
 const CONFIG_VARIABLE: &str = "MAILWREN_CONFIG";
 
@@ -65,8 +69,8 @@ fn dispatch(mut parser: Parser) -> Result<u8, lexopt::Error> {
     while let Some(argument) = parser.next()? {
         match argument {
             Arg::Long("config") => config = Some(parser.value()?.into()),
-            Arg::Long("help") | Arg::Short('h') => return Ok(help()),
-            Arg::Long("version") | Arg::Short('V') => return Ok(version()),
+            Arg::Long("help") | Arg::Short('h') => return Ok(print(help::overview())),
+            Arg::Long("version") | Arg::Short('V') => return Ok(print(VERSION)),
             Arg::Value(word) if word == "help" => return help_on(parser),
             Arg::Value(word) => {
                 let command = named(&word)?;
@@ -75,7 +79,7 @@ fn dispatch(mut parser: Parser) -> Result<u8, lexopt::Error> {
             argument => return Err(argument.unexpected()),
         }
     }
-    help();
+    say(help::overview());
     Ok(exit::USAGE)
 }
 
@@ -99,40 +103,26 @@ fn finish(command: &Command, ran: Ran) -> Result<u8, lexopt::Error> {
     match ran {
         Ok(code) => Ok(code),
         Err(Stop::Usage(error)) => Err(error),
-        Err(Stop::Help) => {
-            say(command.help());
-            Ok(exit::OK)
-        }
+        Err(Stop::Help) => Ok(print(help::of(command))),
     }
 }
 
 /// `mailwren help`, `mailwren help COMMAND`, and the table for those who compare.
 fn help_on(mut parser: Parser) -> Result<u8, lexopt::Error> {
+    let text = match parser.next()? {
+        None => help::overview(),
+        Some(Arg::Long("table")) => commands::table(),
+        Some(Arg::Value(word)) => help::of(named(&word)?),
+        Some(argument) => return Err(argument.unexpected()),
+    };
     match parser.next()? {
-        None => Ok(help()),
-        Some(Arg::Long("table")) => {
-            say(commands::table());
-            Ok(exit::OK)
-        }
-        Some(Arg::Value(word)) => finish(named(&word)?, Err(Stop::Help)),
+        None => Ok(print(text)),
         Some(argument) => Err(argument.unexpected()),
     }
 }
 
-fn help() -> u8 {
-    say("mailwren, a mail server for small hosts\n\nmailwren [--config FILE] COMMAND\n");
-    for command in COMMANDS {
-        say(format_args!("  {}\n      {}", command.usage(), command.does));
-    }
-    say(format_args!(
-        "\nmailwren COMMAND --help says what its options do.\n\
-         The configuration is {DEFAULT_CONFIG}, or what {CONFIG_VARIABLE} or --config name.\n\
-         Called as sendmail, mailq or newaliases, mailwren behaves as those."
-    ));
-    exit::OK
-}
-
-fn version() -> u8 {
-    say(concat!("mailwren ", env!("CARGO_PKG_VERSION")));
+/// Says what was asked for.
+fn print(text: impl Display) -> u8 {
+    say(text);
     exit::OK
 }

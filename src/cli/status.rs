@@ -20,8 +20,9 @@ use backlog::Backlog;
 
 /// What stands behind the options in the help.
 pub(super) const NOTES: &str = "\
-It exits with 0 when the server runs, 69 when it does not, and 77 when that cannot be told.
-What the queue and the journal of events have, root and the server's account are told.";
+It exits with 0 when the server runs, 69 when it does not, and 77 when that
+cannot be told. What the queue and the journal of events have, root and the
+server's account are told.";
 
 /// Whether a server runs.
 enum Server {

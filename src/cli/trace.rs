@@ -21,9 +21,9 @@ use story::{Chosen, Stories};
 
 /// What stands behind the options in the help.
 pub(super) const NOTES: &str = "\
-ID is a message, whose reports, digests and automatic replies are shown with it; ADDRESS stands
-for the last 20 messages with that sender or recipient, a domain for those of everybody there,
-and <> for reports.";
+ID is a message, whose reports, digests and automatic replies are shown with
+it; ADDRESS stands for the last 20 messages with that sender or recipient, a
+domain for those of everybody there, and <> for reports.";
 
 /// `mailwren trace`. The exit code is one of sysexits(3).
 pub(super) fn run(invocation: &mut Invocation) -> Ran {

@@ -46,7 +46,7 @@ and
 .Li d .
 Lists are separated by commas or blanks.
 A section or a key that is not known is a mistake, which is told with its line
-and the nearest known name.
+and the nearest known name; so is one that is not built yet.
 .Ic mailwren check
 finds all of them;
 .Ic systemctl reload mailwren ,
@@ -61,6 +61,8 @@ const TAIL: &str = "\
 The configuration.
 It is read by everybody who sends mail from this host; passwords have files of
 their own.
+.It Pa /usr/share/doc/mailwren/recipes
+Whole configurations for common cases, with what else is to be done.
 .El
 .Sh EXAMPLES
 To hand everything for other places to a provider, under the address that it
@@ -95,6 +97,9 @@ pub fn render() -> String {
 fn render_section(text: &mut String, section: &Section) {
     text.push_str(&heading(section));
     prose(text, section.help);
+    if section.later.is_some() {
+        prose(text, "Not built yet.");
+    }
     text.push_str(".Bl -tag -width Ds\n");
     for key in section.keys() {
         render_key(text, section, key);
@@ -117,8 +122,8 @@ fn render_key(text: &mut String, section: &Section, key: &Key) {
     if let Some(remark) = remark(section, key) {
         prose(text, &remark);
     }
-    if let Some((why, _)) = section.later(key) {
-        prose(text, &format!("Not built yet: {why}."));
+    if section.later.is_none() && section.later(key).is_some() {
+        prose(text, "Not built yet.");
     }
 }
 

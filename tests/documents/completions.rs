@@ -49,6 +49,9 @@ pub(crate) fn bash(table: &Table) -> String {
     text += "\n_mailwren() {\n";
     text += "    local word=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}\n";
     text += "    local command='' verb='' words='' at\n    COMPREPLY=()\n";
+    // Readline takes `--option=value` for three words.
+    text += "    [[ $previous == = ]] && previous=${COMP_WORDS[COMP_CWORD - 2]}\n";
+    text += "    [[ $word == = ]] && word=''\n";
     text += "    case $previous in\n";
     for (value, flag) in [(Value::File, "-f"), (Value::Folder, "-d"), (Value::Other, "")] {
         let names = options_with(table, |it| it == value);
@@ -57,13 +60,18 @@ pub(crate) fn bash(table: &Table) -> String {
         }
         let reply = match flag {
             "" => String::new(),
-            flag => format!("mapfile -t COMPREPLY < <(compgen {flag} -- \"$word\"); "),
+            flag => format!(
+                "mapfile -t COMPREPLY < <(compgen {flag} -- \"$word\")\n            \
+                 compopt -o filenames 2>/dev/null; "
+            ),
         };
         text += &format!("        {names}) {reply}return ;;\n");
     }
     text += "    esac\n    for ((at = 1; at < COMP_CWORD; at++)); do\n";
     text += "        case ${COMP_WORDS[at]} in\n";
-    text += &format!("            {}) ((at++)) ;;\n", options_with(table, |it| it != Value::None));
+    text += &format!("            {})\n", options_with(table, |it| it != Value::None));
+    text += "                [[ ${COMP_WORDS[at + 1]} == = ]] && ((at++))\n";
+    text += "                ((at++)) ;;\n";
     text += "            -*) ;;\n";
     text += "            *) if [[ -z $command ]]; then command=${COMP_WORDS[at]}\n";
     text += "               elif [[ -z $verb ]]; then verb=${COMP_WORDS[at]}; fi ;;\n";
@@ -112,19 +120,22 @@ pub(crate) fn zsh(table: &Table) -> String {
     for option in &table.everywhere {
         text += &format!("        {} \\\n", zsh_option(option));
     }
-    text += "        '--version[the version]' '1: :->command' '*:: :->rest'\n    case $state in\n";
-    text += "    command)\n        commands=(\n            'help:what there is'\n";
+    text += "        '--version[the version]' '1: :->command' '*:: :->rest'\n    commands=(\n";
     for command in &table.commands {
         let item = format!("{}:{}", command.name, zsh_text(&command.does));
-        text += &format!("            {}\n", quoted(&item));
+        text += &format!("        {}\n", quoted(&item));
     }
-    text +=
-        "        )\n        _describe command commands ;;\n    rest)\n        case $words[1] in\n";
+    text += "    )\n    case $state in\n    command)\n";
+    text += "        commands+=('help:what there is')\n        _describe command commands ;;\n";
+    text += "    rest)\n        case $words[1] in\n";
+    text += "        help) (( CURRENT > 2 )) || _describe command commands ;;\n";
     for command in &table.commands {
         text += &format!("        {})\n", command.name);
-        let mut rest = "'*: : '";
+        // A rest of no use, `*: : `, would have zsh show a message and insert nothing, options
+        // included.
+        let mut rest = "";
         if !command.verbs.is_empty() {
-            rest = "'1: :{_describe verb verbs}' '*: : '";
+            rest = "                '1: :{_describe verb verbs}'";
             text += "            verbs=(\n";
             for verb in &command.verbs {
                 let item = format!("{}:{}", verb.name, zsh_text(&verb.does));
@@ -132,11 +143,11 @@ pub(crate) fn zsh(table: &Table) -> String {
             }
             text += "            )\n";
         }
-        text += "            _arguments \\\n";
-        for option in options_of(table, command) {
-            text += &format!("                {} \\\n", zsh_option(option));
-        }
-        text += &format!("                {rest} ;;\n");
+        let options = options_of(table, command);
+        let mut words: Vec<_> =
+            options.map(|option| format!("                {}", zsh_option(option))).collect();
+        words.extend((!rest.is_empty()).then(|| rest.to_owned()));
+        text += &format!("            _arguments \\\n{} ;;\n", words.join(" \\\n"));
     }
     text + "        esac ;;\n    esac\n}\n\n_mailwren \"$@\"\n"
 }
@@ -144,33 +155,42 @@ pub(crate) fn zsh(table: &Table) -> String {
 /// The file for fish.
 pub(crate) fn fish(table: &Table) -> String {
     let mut text = format!("# Completion of mailwren for fish.\n{MADE}\n");
+    text += "# The words so far that are neither options nor their values.\n";
+    text += "function __mailwren_words\n    set -l is_value no\n";
+    text += "    for word in (commandline -opc)[2..-1]\n        if test $is_value = yes\n";
+    text += "            set is_value no\n            continue\n        end\n";
+    let names = options_with(table, |it| it != Value::None).replace('|', " ");
+    text += &format!("        switch $word\n            case {names}\n");
+    text += "                set is_value yes\n            case '-*'\n            case '*'\n";
+    text += "                echo $word\n        end\n    end\nend\n\n";
+    text += "# Whether they begin with these, of which the last may be empty: there is none yet.\n";
+    text += "function __mailwren_is\n    set -l words (__mailwren_words)\n";
+    text += "    set -l last (count $argv)\n";
+    text += "    test \"$words[1..$last]\" = (string trim -- \"$argv\")\nend\n\n";
     text += "complete -c mailwren -f\n";
     for option in &table.everywhere {
         text += &fish_option("", option);
     }
-    let at_first = "-n __fish_use_subcommand";
-    text += &format!("complete -c mailwren {at_first} -l version -d 'the version'\n");
-    text += &format!("complete -c mailwren {at_first} -a help -d 'what there is'\n");
+    text += "complete -c mailwren -n '__mailwren_is \"\"' -l version -d 'the version'\n";
+    text += "complete -c mailwren -n '__mailwren_is \"\"' -a help -d 'what there is'\n";
     for command in &table.commands {
-        text += &format!(
-            "complete -c mailwren {at_first} -a {} -d {}\n",
-            command.name,
-            quoted(&command.does)
-        );
+        let does = quoted(&command.does);
+        for before in ["\"\"", "help \"\""] {
+            text += &format!(
+                "complete -c mailwren -n '__mailwren_is {before}' -a {} -d {does}\n",
+                command.name
+            );
+        }
     }
     for command in &table.commands {
-        let seen = format!("__fish_seen_subcommand_from {}", command.name);
+        let is_there = format!("__mailwren_is {}", command.name);
         for option in &command.options {
-            text += &fish_option(&format!(" -n '{seen}'"), option);
+            text += &fish_option(&format!(" -n '{is_there}'"), option);
         }
-        let verbs = joined(command.verbs.iter().map(|verb| &verb.name));
         for verb in &command.verbs {
-            text += &format!(
-                "complete -c mailwren -n '{seen}; and not __fish_seen_subcommand_from {verbs}' \
-                 -a {} -d {}\n",
-                verb.name,
-                quoted(&verb.does)
-            );
+            let does = quoted(&verb.does);
+            text +=
+                &format!("complete -c mailwren -n '{is_there} \"\"' -a {} -d {does}\n", verb.name);
         }
     }
     text

@@ -1,10 +1,12 @@
 """Manual pages are well formed, and shells complete what the program takes."""
 
-import re
+import contextlib
+import os
+import pty
 import shlex
 import subprocess
 
-from harness import ROOT, binary, program, run
+from harness import ROOT, binary, folder, program, run
 
 MAN = ROOT / "etc/man"
 COMPLETIONS = ROOT / "etc/completions"
@@ -45,19 +47,58 @@ def fish(line):
     return {offer.split("\t")[0] for offer in output.splitlines()}
 
 
-def zsh(*words):
-    """What zsh would be given to choose from: the functions of its library print their
-    arguments here, since they work within its line editor alone."""
-    # What stands behind the command is looked at by `_arguments`, which sets the state.
-    state, words = ("rest", words) if len(words) > 1 else ("command", words)
-    script = f"""_arguments() {{
-            print -rl -- "$@"; state={state}
-            for one in "$@"; do [[ $one == *"{{"*"}}" ]] && eval "${{${{one##*\\{{}}%\\}}}}"; done; true
-        }}
-        _describe() {{ print -rl -- "${{(P@)2}}" }}
-        words=({shlex.join(words)}); source {shlex.quote(str(COMPLETIONS / "mailwren.zsh"))}"""
-    output = run([program("zsh"), "-f", "-c", script])
-    return {re.split(r"[\[:]", line)[0] for line in output.splitlines()}
+# What zsh reads at its start. Every word that its completion would offer is a line for the test; ^X
+# adds the command line as it is then, behind a `=`, and begins a new one.
+ZSHRC = """PS1=
+autoload -U compinit && compinit -D -u
+compadd() {
+    local -a offers
+    if [[ -z ${argv[(r)-[OAD]]} ]]; then
+        builtin compadd -O offers "$@"
+        print -rl -u $TOLD -- $offers
+    fi
+    builtin compadd "$@"
+}
+tell() { print -r -u $TOLD -- "=$BUFFER"; BUFFER= }
+zle -N tell
+zle-line-init() { print -u $TOLD ready }
+zle -N zle-line-init
+bindkey '^I' complete-word '^X' tell
+"""
+
+
+@contextlib.contextmanager
+def zsh():
+    """A zsh at a terminal: a function that says what it offers when Tab is pressed at the end of a
+    line, and what the line is then."""
+    with contextlib.ExitStack() as stack:
+        home = stack.enter_context(folder())
+        (home / "_mailwren").symlink_to(COMPLETIONS / "mailwren.zsh")
+        (home / ".zshrc").write_text(f"fpath=({home} $fpath)\n{ZSHRC}")
+        keys, terminal = pty.openpty()
+        reader, writer = os.pipe()
+        environment = {**os.environ, "ZDOTDIR": str(home), "TERM": "dumb", "TOLD": str(writer)}
+        shell = subprocess.Popen(
+            [program("zsh"), "-d", "-i"], stdin=terminal, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, cwd=ROOT, env=environment, pass_fds=[writer],
+            start_new_session=True)
+        stack.callback(shell.wait)
+        stack.callback(shell.kill)
+        for end in (keys, terminal):
+            stack.callback(os.close, end)
+        os.close(writer)
+        told = stack.enter_context(open(reader))
+
+        def ask(line):
+            os.write(keys, line.encode() + b"\t\x18")
+            offered = set()
+            for word in iter(told.readline, ""):
+                if word.startswith("="):
+                    return offered, word[1:].rstrip("\n")
+                offered |= {word.strip()} - {""}
+            raise AssertionError(f"zsh has ended at {line!r}")
+        assert told.readline() == "ready\n"
+        yield ask
 
 
 def test_bash_completes():
@@ -72,6 +113,9 @@ def test_bash_completes():
     assert bash("check", "--config", "Cargo.t") == {"Cargo.toml"}
     assert bash("demo", "--dir", "sr") == {"src"}
     assert bash("demo", "--listen", "") == set()
+    assert bash("check", "--config", "=", "Cargo.t") == bash("--config", "=", "Cargo.t")
+    assert bash("check", "--config", "=", "Cargo.t") == {"Cargo.toml"}
+    assert bash("--config", "=", "x", "de") == {"demo"}
     assert bash("help", "ch") == {"check"}
 
 
@@ -82,14 +126,27 @@ def test_fish_completes():
     for name, words in known.items():
         offered = fish(f"mailwren {name} ") | fish(f"mailwren {name} --")
         assert offered >= words, (name, words - offered)
+        assert fish(f"mailwren --config x {name} --") >= words & {"--json", "--all"}, name
+    assert fish("mailwren --config x de") == {"demo"} == fish("mailwren help de")
     assert "list" not in fish("mailwren queue hold ")
+    assert fish("mailwren queue --to x ho") == {"hold"} and not fish("mailwren passwd queue ho")
     assert "Cargo.toml" in fish("mailwren check --config Cargo.t")
 
 
 def test_zsh_completes():
-    """The same, as far as it can be asked without a terminal."""
+    """The same, by its line editor on a terminal."""
     known = commands()
-    assert zsh("") >= {*known, "help", "--config", "--version"}
-    for name, words in known.items():
-        offered = zsh(name, "")
-        assert offered >= words - {"--help", "--config"}, (name, words - offered)
+    with zsh() as ask:
+        assert ask("mailwren ")[0] == {*known, "help"}
+        for name, words in known.items():
+            options = {word for word in words if word.startswith("--")}
+            assert ask(f"mailwren {name} --")[0] == options, name
+        assert ask("mailwren queue ")[0] == {word for word in known["queue"] if word[0] != "-"}
+        for line, completed in {
+                "q": "queue ", "--config x de": "--config x demo ", "--v": "--version ",
+                "help st": "help status ", "demo --d": "demo --dir ", "queue ho": "queue hold ",
+                "queue --to x ho": "queue --to x hold ",
+                "queue hold --al": "queue hold --all ",
+                "check --config Cargo.t": "check --config Cargo.toml ",
+                "demo --dir sr": "demo --dir src/"}.items():
+            assert ask(f"mailwren {line}")[1] == f"mailwren {completed}", line

@@ -24,12 +24,16 @@ use selection::{Pattern, Selection};
 /// What may be done.
 pub(super) const VERBS: &[Verb] = &[
     verb("list", "[--json] [SELECTION]", "age, size, sender, recipients, next try, last reply"),
-    verb("show", "[--envelope | --headers] ID...", "the envelope, what became of it, the message"),
-    verb("retry", "SELECTION", "try it now, whatever the schedule says"),
-    verb("hold", "SELECTION", "do not try it until it is released; held time is no age"),
-    verb("release", "SELECTION", "hold it no longer, and try it now"),
-    verb("delete", "SELECTION", "remove it and tell nobody"),
-    verb("bounce", "SELECTION", "give it up: its sender gets a report"),
+    verb(
+        "show",
+        "[--envelope | --headers] [--json] ID...",
+        "the envelope, what became of it, the message",
+    ),
+    verb("retry", "[--json] SELECTION", "try it now, whatever the schedule says"),
+    verb("hold", "[--json] SELECTION", "do not try it until it is released; held time is no age"),
+    verb("release", "[--json] SELECTION", "hold it no longer, and try it now"),
+    verb("delete", "[--json] SELECTION", "remove it and tell nobody"),
+    verb("bounce", "[--json] SELECTION", "give it up: its sender gets a report"),
 ];
 
 const fn verb(name: &'static str, operands: &'static str, does: &'static str) -> Verb {
@@ -38,11 +42,10 @@ const fn verb(name: &'static str, operands: &'static str, does: &'static str) ->
 
 /// What stands behind the table in the help.
 pub(super) const NOTES: &str = "\
-SELECTION is any of ID..., --all, --to and --from. --to means a message with a recipient
-there who has not got it yet, its other recipients too; an address is one recipient, a
-domain in --from all senders there. Patterns of one kind widen the selection, both kinds
-and ids together narrow it. mailq prints the list in its classic form; mailwren-queue(8)
-says more.";
+SELECTION is any of ID..., --all, --to and --from. --to means a message with a
+recipient there who has not got it yet, its other recipients too. Patterns of
+one kind widen the selection; both kinds, and ids, narrow it. mailq prints the
+list in its classic form; mailwren-queue(8) says more.";
 
 /// A command line of `mailwren queue`, read.
 #[derive(Debug, Default)]

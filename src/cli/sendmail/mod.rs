@@ -30,13 +30,13 @@ Its own options are:
   -i                   a line with a single dot is text, and not the end
   -f SENDER            the envelope sender
   -F NAME              the name in the From field, where that is missing
-  -N NOTIFY            reports wanted: never, or a list of success, failure and delay
+  -N NOTIFY            reports wanted: never, or of success, failure, delay
   -R RETURN            what comes back with a report: full or hdrs
   -V ENVID             a name for the message, which reports repeat
-  -bp, -bi, -bs, -bv   list the queue; check the aliases; speak SMTP; verify addresses
+  -bp, -bi, -bs, -bv   list the queue; check aliases; speak SMTP; verify
 
---config stands before the word sendmail. sendmail(1) has all other options; what is not known
-is told of and ignored.";
+--config stands before the word sendmail. sendmail(1) has all other options;
+what is not known is told of and ignored.";
 
 /// Why nothing, or not all of it, was done.
 struct Failure {

@@ -37,10 +37,11 @@ use wish::{Exit, Manner, Password, Wish};
 
 /// What the options do not say, for `--help`.
 pub(super) const NOTES: &str = "\
-What no option says is asked for, on a terminal or from a pipe; with --yes it stays as the files
-have it, or is an error. The password comes from standard input alone. Exit codes: 64 for what is
-missing or wrong on the command line, 69 refused or not there, 75 try again later, 77 the login was
-refused or you may not write the files, 78 a mistake in a file that is there.";
+What no option says is asked for, on a terminal or from a pipe; with --yes it
+stays as the files have it, or is an error. The password comes from standard
+input alone. Exit codes: 64 for what is missing or wrong on the command line,
+69 refused or not there, 75 try again later, 77 the login was refused or you
+may not write the files, 78 a mistake in a file that is there.";
 
 /// Why it came to nothing: the exit code, and what to say.
 type Failure = (u8, String);
