@@ -128,6 +128,23 @@ def while_we_have(lock):
         assert text.count(b"\nSubject: ") == MANY
 
 
+@as_root
+def test_an_old_lock_that_is_not_ours_to_remove():
+    """Mail waits for a dot-lock that another user has left in a sticky folder, and the log does not
+    claim that it was removed."""
+    with Host("mbox") as server:
+        reader = Reader(server, "mbox")
+        lock = Path(f"{reader.box}.lock")
+        lock.touch()
+        os.utime(lock, (0, 0))
+        server.deliver(RECIPIENT, ledger.content("new"))
+        server.wait_log("locked by another program")
+        assert "which was left behind" not in server.log() and lock.exists()
+        lock.unlink()
+        server.wait_queue(0)
+        assert reader.arrivals(reader.box).whole == {"new": 1}
+
+
 for _lock in ("dotlock", "fcntl", "flock"):
     for _scene in (while_dovecot_has, while_we_have):
         _name = f"test_{_scene.__name__}_{_lock}"
