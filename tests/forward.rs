@@ -59,6 +59,8 @@ fn a_forward_sends_the_mail_elsewhere() {
         ("ANN@Home.test, bob", "\\ of ann@home.test bob@home.test"),
         ("ann@x.test", "ann@x.test"),
         ("\\bob", "\\ of bob@home.test"),
+        // The queue knows by one name who has the message already.
+        ("root@b.test, bob@b.test, root", "root@home.test bob@b.test"),
         (
             "\"|cmd 'a b'\", /var/x/, ann",
             "|cmd 'a b' of ann@home.test /var/x/ of ann@home.test \\ of ann@home.test",

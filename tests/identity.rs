@@ -6,8 +6,10 @@
 
 mod local_support;
 
+use std::env;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +17,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use mailwren::config::settings::{MailboxFormat, Users};
 use mailwren::deliver::outcome::Outcome;
 use mailwren::deliver::pool::Deliver;
+use mailwren::sys::identity::Identity;
 use mailwren::sys::users::{Account, by_name};
+use rustix::process::Signal;
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
 use local_support::{Folder, deferred, deliver, delivery_by, files, job, settings};
 
@@ -70,6 +75,23 @@ fn files_belong_to_the_recipient_and_the_thread_gets_its_identity_back() {
     let mine = folder.path().join("mine");
     fs::write(&mine, "").unwrap();
     assert_eq!(fs::metadata(mine).unwrap().uid(), 0);
+}
+
+#[test]
+fn an_identity_that_cannot_be_given_back_ends_the_process() {
+    const ROLE: &str = "MAILWREN_TEST_LOSES_ITS_RIGHTS";
+    if env::var_os(ROLE).is_some() {
+        let guard = Identity::of(&accounts().0).unwrap().assume().unwrap();
+        let none = CapabilitySet::empty();
+        let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+        set_capabilities(None, sets).unwrap();
+        drop(guard);
+        std::process::exit(0);
+    }
+    let name = "an_identity_that_cannot_be_given_back_ends_the_process";
+    let mut again = Command::new(env::current_exe().unwrap());
+    let output = again.args(["--exact", name]).env(ROLE, "1").output().unwrap();
+    assert_eq!(output.status.signal(), Some(Signal::ABORT.as_raw()), "{output:?}");
 }
 
 #[test]

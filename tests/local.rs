@@ -118,6 +118,22 @@ fn each_recipient_has_its_own_outcome() {
 }
 
 #[test]
+fn who_is_addressed_at_two_domains_has_the_message_once() {
+    let folder = Folder::new();
+    let delivery = folder.delivery(MailboxFormat::Maildir, Users::Any);
+    let outcomes = delivery.deliver(&job(MESSAGE, &["ann@home.test", "Ann@b.test"]));
+    let same = vec!["Ann@home.test".parse().unwrap()].into();
+    assert_eq!(
+        outcomes,
+        [(0, delivered(&folder.path().join("ann"))), (1, Outcome::Expanded(same))]
+    );
+    assert_eq!(files(&folder.path().join("ann/new")).len(), 1);
+    // Alone it need not be known by another name.
+    let outcome = deliver(&delivery, MESSAGE, "ann@b.test");
+    assert_eq!(outcome, delivered(&folder.path().join("ann")));
+}
+
+#[test]
 fn a_namesake_in_a_virtual_domain_is_somebody_else() {
     let folder = Folder::new();
     // An account of the host, as which nothing of the domain's may be written.

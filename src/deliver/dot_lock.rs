@@ -151,9 +151,11 @@ fn remove_stale(folder: &Folder, name: &str) -> io::Result<bool> {
     if stamp(&folder.look_at(name)?) != stamp(&status) {
         return Ok(false);
     }
-    log::warn!("removing the lock {}, which was left behind", name.escape_default());
     match folder.unlink(name) {
-        Ok(()) => Ok(true),
+        Ok(()) => {
+            log::warn!("removed the lock {}, which was left behind", name.escape_default());
+            Ok(true)
+        }
         Err(error) => match Errno::from_io_error(&error) {
             Some(Errno::NOENT) => Ok(true),
             Some(Errno::ACCESS | Errno::PERM | Errno::ISDIR) => Ok(false),

@@ -59,7 +59,7 @@ impl Append<'_> {
         let result = self.write(head, content).and_then(|()| {
             // A file without a message is new, or was made by a delivery that then failed: in
             // either case its name may never have been flushed.
-            if self.locked.size_octets == 0 {
+            if self.locked.before.size_octets() == 0 {
                 let flush = flush_entry(folder, || self.locked.file.flush_file_system());
                 flush.map_err(|error| failure(&error, "create the mbox", path))?;
             }
@@ -80,7 +80,20 @@ impl Append<'_> {
             CopyError::Read(error) => spool_failure(&error),
             CopyError::Write(error) => write_failure(&error),
         })?;
-        self.locked.file.flush_to_disk().map_err(|error| write_failure(&error))
+        let noted = self.leave_unread().and_then(|()| self.locked.file.flush_to_disk());
+        noted.map_err(|error| write_failure(&error))
+    }
+
+    /// Sees that the file was last read before it was changed, in whole seconds: by that shells,
+    /// login and mail readers know of new mail. That we have looked at its end does not count.
+    fn leave_unread(&self) -> io::Result<()> {
+        let Locked { file, before, .. } = &self.locked;
+        let changed = file.status()?.modified_seconds();
+        match file.set_times(before.accessed_seconds().min(changed.saturating_sub(1)), None) {
+            // Of a file that we may write and that is another's, the kernel alone keeps the times.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            result => result,
+        }
     }
 
     /// What the file lacks of the empty line that a From_ line must follow (RFC 4155
@@ -88,8 +101,8 @@ impl Append<'_> {
     /// ours by a crash.
     fn missing_separator(&self) -> io::Result<&'static [u8]> {
         let mut end = [b'\n'; 2];
-        let known = usize::try_from(self.locked.size_octets).unwrap_or(2).min(2);
-        let start = self.locked.size_octets - known as u64;
+        let known = usize::try_from(self.locked.before.size_octets()).unwrap_or(2).min(2);
+        let start = self.locked.before.size_octets() - known as u64;
         self.locked.file.read_exact_at(&mut end[2 - known..], start)?;
         Ok(match end {
             [b'\n', b'\n'] => b"",
@@ -98,14 +111,17 @@ impl Append<'_> {
         })
     }
 
-    /// Brings the file back to the size that it had.
+    /// Brings the file back to the size that it had, and to the times: nothing has come.
     fn cut_off(&self) {
-        let Locked { file, size_octets, .. } = &self.locked;
-        let cut = file.truncate(*size_octets).and_then(|()| file.flush_to_disk());
+        let Locked { file, before, .. } = &self.locked;
+        let size_octets = before.size_octets();
+        let cut = file.truncate(size_octets).and_then(|()| file.flush_to_disk());
         if let Err(error) = cut {
             let path = printable(self.path);
             log::error!("cannot cut off half a message from {path} at {size_octets}: {error}");
         }
+        // Where that fails, at worst somebody looks for new mail in vain.
+        let _ = file.set_times(before.accessed_seconds(), Some(before.modified_seconds()));
     }
 }
 
@@ -117,14 +133,25 @@ mod tests {
     use crate::deliver::storage::MAILBOX_UNUSABLE;
     use crate::sys::disk::Disk;
     use crate::sys::disk::faults::{FailNth, each_fault};
-    use std::fs;
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::fs::{self, FileTimes};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
     use std::path::PathBuf;
-    use std::time::Duration;
+    use std::time::{Duration, SystemTime};
 
     const BOTH: [MboxLock; 2] = [MboxLock::DotLock, MboxLock::Fcntl];
     const PATIENCE: Duration = Duration::from_secs(30);
     const NO_PATIENCE: Duration = Duration::from_millis(5);
+
+    /// A content that can be read so many times, and then no more.
+    struct Broken(usize);
+
+    impl Read for Broken {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.0 = self.0.checked_sub(1).ok_or_else(|| io::Error::other("broken"))?;
+            buffer.fill(b'x');
+            Ok(buffer.len())
+        }
+    }
 
     struct Spool(tempfile::TempDir);
 
@@ -187,6 +214,33 @@ mod tests {
     }
 
     #[test]
+    fn new_mail_is_newer_than_the_last_look_at_it_and_none_is_not() {
+        let spool = Spool::new();
+        let times = || {
+            let file = fs::metadata(spool.path()).unwrap();
+            (file.atime(), file.mtime())
+        };
+        for _ in 0..2 {
+            spool.deliver(PATIENCE, "a").unwrap();
+            let (read, changed) = times();
+            assert!(read < changed, "{read} is not before {changed}");
+        }
+        // Somebody has read it, just now and long ago.
+        for ago in [0, 1000] {
+            let file = fs::File::open(spool.path()).unwrap();
+            let then = SystemTime::now() - Duration::from_secs(ago);
+            file.set_times(FileTimes::new().set_accessed(then).set_modified(then)).unwrap();
+            let before = times();
+            spool.deliver_on(&Disk::host(), PATIENCE, &mut Broken(5)).unwrap_err();
+            assert_eq!(times(), before, "it shows what was cut off again");
+            spool.deliver(PATIENCE, "b").unwrap();
+            let (read, changed) = times();
+            let expected = if ago == 0 { changed - 1 } else { before.0 };
+            assert!(read <= expected && read >= before.0 - 1, "{read}, {changed}, {before:?}");
+        }
+    }
+
+    #[test]
     fn what_is_no_plain_file_is_refused() {
         let secret = tempfile::NamedTempFile::new().unwrap();
         type Plant<'a> = &'a dyn Fn(&Path);
@@ -227,14 +281,6 @@ mod tests {
 
     #[test]
     fn half_a_message_is_cut_off_again() {
-        struct Broken(usize);
-        impl Read for Broken {
-            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-                self.0 = self.0.checked_sub(1).ok_or_else(|| io::Error::other("broken"))?;
-                buffer.fill(b'x');
-                Ok(buffer.len())
-            }
-        }
         let spool = Spool::new();
         fs::write(spool.path(), "before\n").unwrap();
         let failure = spool.deliver_on(&Disk::host(), PATIENCE, &mut Broken(5)).unwrap_err();

@@ -20,7 +20,7 @@ use crate::deliver::dot_lock::{Attempt, DotLock};
 use crate::deliver::outcome::Failure;
 use crate::deliver::place::Target;
 use crate::deliver::storage::{MAILBOX_UNUSABLE, failure, printable};
-use crate::sys::disk::{DiskFile, Folder, Open};
+use crate::sys::disk::{DiskFile, Folder, Open, Status};
 
 /// The first and the longest pause between two tries at a lock.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(200));
@@ -93,8 +93,8 @@ pub struct Locked<'a> {
     /// The mbox, open to read and to append.
     pub file: DiskFile,
     _dot_lock_before_file: Option<DotLock<'a>>,
-    /// Its length in octets.
-    pub size_octets: u64,
+    /// What stood in its inode when they were taken.
+    pub before: Status,
 }
 
 /// The locks that were taken so far. Fields are dropped in this order.
@@ -162,7 +162,7 @@ impl Turn<'_> {
             _dot_lock_after_file: taken.after_file,
             file,
             _dot_lock_before_file: taken.before_file,
-            size_octets: status.size_octets(),
+            before: status,
         }))
     }
 

@@ -141,7 +141,7 @@ fn logical_lines(octets: &[u8]) -> (Vec<(usize, String)>, Vec<AliasError>) {
                 continue;
             }
         };
-        if text.is_empty() || text.starts_with('#') {
+        if text.is_empty() {
             continue;
         }
         if !octets.starts_with(b" ") && !octets.starts_with(b"\t") {

@@ -139,10 +139,11 @@ impl Forwards {
             );
             into.push(Addressee { mailbox: mailbox.clone(), way: Way::Mailbox });
         }
+        let into = each_once(into, router).map_err(Unheard::Away)?;
         Ok(Some(Expansion { into, owner: None }))
     }
 
-    /// Those whom the `.forward` of `user` names, none twice.
+    /// Those whom the `.forward` of `user` names.
     fn addressees(&self, user: &User, mailbox: &Mailbox) -> Result<Vec<Addressee>, Unheard> {
         let Some((account, template)) = user.account.as_ref().zip(self.template.as_ref()) else {
             return Ok(Vec::new());
@@ -154,10 +155,8 @@ impl Forwards {
         })?;
         let reader = Reader { disk: &self.disk, account };
         let targets = reader.targets(&place, &self.names(&place, user))?;
-        let mut seen = HashSet::new();
-        let addressees =
-            targets.into_iter().filter_map(|target| self.addressee(target, user, mailbox));
-        Ok(addressees.filter(|addressee| seen.insert(addressee.clone())).collect())
+        let targets = targets.into_iter();
+        Ok(targets.filter_map(|target| self.addressee(target, user, mailbox)).collect())
     }
 
     fn assume(&self, account: &Account) -> io::Result<Guard> {
@@ -236,6 +235,22 @@ impl Forwards {
         }
         true
     }
+}
+
+/// The same, none twice. What the domains of this host have in common goes by the name of the first
+/// one, by which the queue knows that somebody has the message already.
+fn each_once(into: Vec<Addressee>, router: &LocalRouter) -> Result<Vec<Addressee>, Failure> {
+    let mut seen = HashSet::new();
+    let mut each = Vec::new();
+    for mut to in into {
+        if matches!(to.way, Way::Routed | Way::Mailbox) {
+            to.mailbox = router.canonical(to.mailbox)?;
+        }
+        if seen.insert(to.clone()) {
+            each.push(to);
+        }
+    }
+    Ok(each)
 }
 
 /// Whether a detail, which a stranger chose, can be part of a file's name.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::deliver::outcome::Failure;
 use crate::mail::status::Status;
 use crate::mail::text::{MAX_REMARK, one_line};
+use crate::report::complaint::Complaint;
 use crate::route::targets::AliasError;
 use crate::sys::watched::WatchedFile;
 
@@ -24,12 +25,13 @@ pub(super) struct KeptFile<T> {
     file: WatchedFile<Version<T>>,
     /// What it is, for people.
     what: &'static str,
+    unreadable: Complaint,
 }
 
 impl<T> KeptFile<T> {
     /// The file at `path`, which is `what`. One with more than `max_octets` is not read.
     pub(super) fn new(path: PathBuf, max_octets: u64, what: &'static str) -> Self {
-        Self { file: WatchedFile::of_users(path, max_octets), what }
+        Self { file: WatchedFile::of_users(path, max_octets), what, unreadable: Complaint::new() }
     }
 
     /// Where it is.
@@ -41,7 +43,7 @@ impl<T> KeptFile<T> {
     /// changed.
     ///
     /// # Errors
-    /// A temporary failure when it cannot be read, and was not before.
+    /// A temporary failure when it cannot be read, or makes no sense, and no version before did.
     pub(super) fn load(
         &self,
         read: fn(&[u8]) -> Result<T, AliasError>,
@@ -58,8 +60,22 @@ impl<T> KeptFile<T> {
                 ))),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(self.wrong(&format!("{path} cannot be read: {error}"))),
+            Err(error) => self.kept(&error).map(Some),
         }
+    }
+
+    /// What a file meant that cannot be read any more.
+    fn kept(&self, error: &io::Error) -> Result<Arc<T>, Failure> {
+        let path = self.path().display();
+        let Some(good) = self.file.latest().and_then(|it| it.as_ref().as_ref().ok().cloned())
+        else {
+            return Err(self.wrong(&format!("{path} cannot be read: {error}")));
+        };
+        let what = self.what;
+        self.unreadable.error(format_args!(
+            "the {what} {path} cannot be read: {error}; what stood there before stays"
+        ));
+        Ok(good)
     }
 
     fn wrong(&self, text: &str) -> Failure {

@@ -89,6 +89,16 @@ impl LocalRouter {
         self.realm(mailbox.domain()).1.users.find(mailbox.local_part())
     }
 
+    /// The address of ours that means the same as `mailbox`: where several domains share their
+    /// mailboxes, that of the first one. Any other stays as it is.
+    ///
+    /// # Errors
+    /// A temporary failure when nobody can say at the moment.
+    pub fn canonical(&self, mailbox: Mailbox) -> Result<Mailbox, Failure> {
+        let lookup = Lookup::new(self);
+        if lookup.is_ours(&mailbox) { lookup.at_origin(mailbox) } else { Ok(mailbox) }
+    }
+
     /// The same for the user that `mailbox` names, whatever the aliases say.
     pub fn resolve_user(&self, mailbox: &Mailbox) -> Resolution {
         match self.user(mailbox) {

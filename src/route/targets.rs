@@ -76,19 +76,19 @@ pub fn read_list(octets: &[u8]) -> Result<Vec<(usize, Target)>, AliasError> {
 pub fn list_lines(octets: &[u8]) -> impl Iterator<Item = Result<(usize, Vec<Target>), AliasError>> {
     let lines = octets.split(|&octet| octet == b'\n').zip(1..);
     lines.map(|(octets, line)| {
-        let read = line_text(octets).and_then(|text| match text.starts_with('#') {
-            true => Ok(Vec::new()),
-            false => read_targets(text),
-        });
+        let read = line_text(octets).and_then(read_targets);
         read.map(|targets| (line, targets)).map_err(|text| AliasError { line, text })
     })
 }
 
-/// A line as text, without the blanks around it.
+/// A line as text, without the blanks around it. Of a comment, in whatever encoding, there is none.
 ///
 /// # Errors
 /// When it is not UTF-8.
 pub(super) fn line_text(octets: &[u8]) -> Result<&str, String> {
+    if octets.trim_ascii_start().starts_with(b"#") {
+        return Ok("");
+    }
     str::from_utf8(octets).map(str::trim).map_err(|_| "it is not UTF-8 text".to_owned())
 }
 
@@ -415,7 +415,7 @@ mod tests {
 
     #[test]
     fn a_list_has_its_lines() {
-        let list = b"# all of us\nann, bob\r\n\n  # not carl\n  \\dan,\n\"|cmd\"";
+        let list = b"# all of us\nann, bob\r\n\n  # not J\xf6rg\n  \\dan,\n\"|cmd\"";
         let read = read_list(list).unwrap();
         let lines: Vec<_> = read.iter().map(|(line, target)| (*line, target.to_string())).collect();
         let expected = [(2, "ann"), (2, "bob"), (5, "\\dan"), (6, "\"|cmd\"")];

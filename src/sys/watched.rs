@@ -68,6 +68,11 @@ impl<T> WatchedFile<T> {
         &self.path
     }
 
+    /// What the file meant when it was read last.
+    pub fn latest(&self) -> Option<Arc<T>> {
+        self.last().clone().map(|(_, value)| value)
+    }
+
     /// What the file means now. When it is new or has changed, `parse` is given its octets
     /// and what the version before meant.
     ///
@@ -78,7 +83,7 @@ impl<T> WatchedFile<T> {
         if let Some(value) = self.unchanged()? {
             return Ok(value);
         }
-        let before = self.last().clone().map(|(_, value)| value);
+        let before = self.latest();
         let (stamp, octets) = self.read()?;
         let value = parse(&octets, before);
         *self.last() = Some((stamp, Arc::clone(&value)));

@@ -21,10 +21,11 @@ use mailwren::spool::envelope::{Body, Envelope};
 use mailwren::spool::id::QueueId;
 use mailwren::spool::message::StoredMessage;
 
-/// Settings that deliver for home.test.
+/// Settings that deliver for home.test, which is b.test, too.
 pub(crate) fn settings(format: MailboxFormat, path: &str, users: Users) -> Settings {
     let mut settings = Settings::default_with("mx.home.test").unwrap();
-    settings.server.domains.names = vec!["home.test".parse().unwrap()];
+    settings.server.domains.names =
+        ["home.test", "b.test"].map(|name| name.parse().unwrap()).to_vec();
     let (path, aliases) = (path.to_owned(), None);
     settings.local = Local { format, path, users, aliases, ..settings.local };
     settings

@@ -45,6 +45,9 @@ impl LocalDelivery {
             Resolution::Mailbox(user) => user,
             other => return outcome_without_user(other, mailbox),
         };
+        if let Some(same) = self.other_name(mail, mailbox)? {
+            return Ok(Outcome::Expanded(vec![same].into()));
+        }
         let opened = self.open(mailbox, &user)?;
         if !self.forwards.is_there(&user, mailbox.domain())? {
             return self.write_into(opened, mail, mailbox, &user);
@@ -55,6 +58,16 @@ impl LocalDelivery {
             Some(expansion) => Ok(Outcome::Expanded(expansion)),
             None => self.write_now(mail, mailbox, &user),
         }
+    }
+
+    /// The address by which others behind this one may have the message, too: of a message to one
+    /// alone nobody has.
+    fn other_name(&self, mail: &Mail<'_>, mailbox: &Mailbox) -> Result<Option<Mailbox>, Failure> {
+        if mail.message.envelope().recipients.len() < 2 {
+            return Ok(None);
+        }
+        let same = self.router.canonical(mailbox.clone())?;
+        Ok(Some(same).filter(|same| same != mailbox))
     }
 
     /// Passes to those behind the user that the address names, whatever aliases say.

@@ -176,6 +176,11 @@ fn a_broken_file_changes_nothing_and_without_one_before_mail_waits() {
     fs::write(&path, "a: bob\nbroken again\n").unwrap();
     assert_eq!(resolve(&router, "a@home.test"), "ann@home.test");
     fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    assert_eq!(resolve(&router, "a@home.test"), "ann@home.test");
+    let news = self::router(folder.path(), USERS, None);
+    assert_eq!(resolve(&news, "a@home.test"), "4.3.5");
+    fs::remove_dir(&path).unwrap();
     assert_eq!(resolve(&router, "a@home.test"), "unknown");
 }
 

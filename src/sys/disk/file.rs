@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::{Mode, fstat, syncfs};
+use rustix::fs::{Mode, Timespec, Timestamps, UTIME_OMIT, fstat, futimens, syncfs};
 
 use super::push_out;
 use super::watcher::{Kind, Operation, Verdict};
@@ -123,6 +123,20 @@ impl DiskFile {
     /// When the disk fails.
     pub fn truncate(&self, octets: u64) -> io::Result<()> {
         self.watch(Kind::Truncate(octets), || self.file.set_len(octets))
+    }
+
+    /// Notes when it was last read and, unless it is `None`, last changed, in seconds since 1970.
+    ///
+    /// # Errors
+    /// `PermissionDenied` where it belongs to somebody else, or when the disk fails.
+    pub fn set_times(&self, accessed: i64, modified: Option<i64>) -> io::Result<()> {
+        let at = |tv_sec| Timespec { tv_sec, tv_nsec: 0 };
+        let unchanged = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        let times = Timestamps {
+            last_access: at(accessed),
+            last_modification: modified.map_or(unchanged, at),
+        };
+        self.watch(Kind::SetTimes, || Ok(futimens(&self.file, &times)?))
     }
 
     /// Takes the lock of flock(2) without waiting. `false` when another process has it. It

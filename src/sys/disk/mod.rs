@@ -272,6 +272,11 @@ impl Status {
     pub const fn modified_seconds(&self) -> i64 {
         self.0.st_mtime
     }
+
+    /// When it was last read, in the same way.
+    pub const fn accessed_seconds(&self) -> i64 {
+        self.0.st_atime
+    }
 }
 
 /// The number of an error, where it came from the system or is like one of its.

@@ -78,6 +78,8 @@ pub enum Kind<'a> {
     MakeFolder,
     /// The mode of a folder is changed.
     SetMode,
+    /// It is noted when a file was last read, and perhaps when it was last changed.
+    SetTimes,
     /// A file that must be there is opened.
     Open,
     /// A file is opened and made where it is missing. Where one is there it may be emptied.
