@@ -144,6 +144,26 @@ fn what_is_refused_is_told_with_what_to_do() {
 }
 
 #[test]
+fn what_another_setup_wrote_meanwhile_is_not_ours() {
+    let house = House::new();
+    let aliases = house.home.path().join("aliases");
+    let mine = aliases.clone();
+    // Somebody writes the alias file while the host is tried.
+    let peer = Peer::new(move |_, line| {
+        if line.starts_with("MAIL") {
+            fs::write(&mine, "root: other@far.test\n").unwrap();
+        }
+        None
+    });
+    let (code, said) = house.relay_to(&peer, &["--tls", "none"]);
+    assert_eq!(code, 71, "{said}");
+    let expected = format!("Not written: {}, ", aliases.display());
+    assert!(said.contains("somebody has changed it meanwhile"), "{said}");
+    assert!(said.contains(&expected) && !said.contains("All of it"), "{said}");
+    assert_eq!(fs::read_to_string(&aliases).unwrap(), "root: other@far.test\n");
+}
+
+#[test]
 fn a_port_that_nobody_listens_on() {
     let house = House::new();
     let before = house.state();
