@@ -327,7 +327,7 @@ fn a_file_that_cannot_be_read_is_an_error_with_a_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("m.ini");
     let error = load(&file, HOST).expect_err("it is not there").to_string();
-    let remedy = "mailwren setup writes it, or name yours with --config FILE";
+    let remedy = "mailwren setup makes one, or name yours with --config FILE";
     assert_eq!(error, format!("{}: there is no such file; {remedy}", file.display()));
     let error = load(folder.path(), HOST).expect_err("it is a folder").to_string();
     assert!(error.ends_with(": it is a folder; name a file with --config FILE"), "{error}");

@@ -319,6 +319,16 @@ fn with_the_server_down_changes_wait_for_it() {
         let said = scene.queue(arguments);
         assert_eq!((said.code, said.err), (65, format!("{}: {problem}\n", arguments[1])));
     }
+    for (id, decided) in [
+        (&held, &["held"][..]),
+        (&released, &["held", "released"]),
+        (&deleted, &["deleted"]),
+        (&bounced, &["held", "given-up"]),
+        (&retried, &[]),
+    ] {
+        let expected: Vec<_> = decided.iter().map(|it| format!("{it} by=root uid=0")).collect();
+        assert_eq!(scene.journal(id), expected, "{decided:?}");
+    }
     let server = scene.start();
     wait_for("all but the held one to go", || scene.ids(&[]) == [held.clone()]);
     wait_for("the report", || scene.mail("sue").len() == 1);
@@ -368,6 +378,22 @@ fn with_the_server_up_changes_work_at_once() {
     wait_for_log(&server, &format!("{held}: relayed "), 1);
     scene.wait_until_empty();
     let log = server.stop();
+    for (id, decided, next) in [
+        (&held, "held by=root uid=0", Some("released by=root uid=0")),
+        (&held, "released by=root uid=0", Some("relayed to=<held@far.test>")),
+        (&deleted, "deleted by=root uid=0", None),
+        (&bounced, "given-up by=root uid=0", Some("bounced to=<bounced@far.test>")),
+    ] {
+        let told = |what: &str| log.find(&format!("{id}: {what}"));
+        assert!(told(decided).is_some(), "{decided}: {log}");
+        let journal = scene.journal(id);
+        let at = journal.iter().position(|event| event == decided);
+        let behind = journal.get(at.unwrap() + 1).map(String::as_str);
+        assert_eq!(behind.is_some(), next.is_some(), "{journal:?}");
+        if let (Some(behind), Some(next)) = (behind, next) {
+            assert!(behind.starts_with(next) && told(decided) < told(next), "{journal:?} {log}");
+        }
+    }
     assert!(!log.contains("ERROR"), "{log}");
     assert!(!log.contains(&format!("{deleted}: relayed")), "{log}");
 }

@@ -118,8 +118,11 @@ fn what_is_refused_is_told_with_what_to_do() {
             "RCPT",
             "450 4.2.0 greylisted\r\n",
             75,
-            ["the recipient zoe@far.test", "try it again later"],
+            ["the recipient zoe@far.test", "try it again in ten minutes; else see that --root"],
         ),
+        ("MAIL", "450 4.7.1 greylisted\r\n", 75, ["450", "What to do: this may pass"]),
+        ("RCPT", "554 5.7.1 Relay access denied\r\n", 69, ["554", "want a login: give --user"]),
+        (".", "554 5.2.252 SendAsDenied\r\n", 69, ["refused the message: 554", "--sender"]),
         (".", "554 5.7.1 spam\r\n", 69, ["refused the message: 554", "ask who runs it"]),
         (".", "550 5.7.1 From is not yours\r\n", 69, ["refused the message: 550", "--sender"]),
         (
@@ -129,10 +132,35 @@ fn what_is_refused_is_told_with_what_to_do() {
             ["will not talk to us: 554", "this host's address"],
         ),
         ("connect", "421 4.3.2 busy\r\n", 75, ["will not talk to us: 421", "try it again later"]),
-        ("connect", "HTTP/1.1 400\r\n", 75, ["does not speak SMTP", "ask who runs"]),
+        (
+            "connect",
+            "* OK [CAPABILITY IMAP4rev1]\r\n",
+            69,
+            ["does not speak SMTP", "is for something else, such as reading mail"],
+        ),
     ] {
         house.refuses(at(verb, reply), code, &words);
     }
+}
+
+#[test]
+fn what_another_setup_wrote_meanwhile_is_not_ours() {
+    let house = House::new();
+    let aliases = house.home.path().join("aliases");
+    let mine = aliases.clone();
+    // Somebody writes the alias file while the host is tried.
+    let peer = Peer::new(move |_, line| {
+        if line.starts_with("MAIL") {
+            fs::write(&mine, "root: other@far.test\n").unwrap();
+        }
+        None
+    });
+    let (code, said) = house.relay_to(&peer, &["--tls", "none"]);
+    assert_eq!(code, 71, "{said}");
+    let expected = format!("Not written: {}, ", aliases.display());
+    assert!(said.contains("somebody has changed it meanwhile"), "{said}");
+    assert!(said.contains(&expected) && !said.contains("All of it"), "{said}");
+    assert_eq!(fs::read_to_string(&aliases).unwrap(), "root: other@far.test\n");
 }
 
 #[test]

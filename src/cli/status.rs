@@ -6,12 +6,14 @@ mod backlog;
 mod screen;
 
 use std::io;
+use std::time::Duration;
 
 use super::Ran;
 use super::invocation::{Argument, Invocation};
 use super::output::say;
 use crate::config::settings::Settings;
 use crate::spool::wake;
+use crate::sys::clock;
 use crate::sys::disk::Disk;
 use crate::sys::process::exit;
 use crate::sys::running::Running;
@@ -37,6 +39,8 @@ enum Server {
 /// What is known. A part that could not be had says why.
 struct Status<'a> {
     settings: &'a Settings,
+    /// When the server was looked for, since 1970: a long queue takes its time after that.
+    looked_at: Duration,
     server: Server,
     written_octets: Option<u64>,
     free_octets: Result<u64, String>,
@@ -72,7 +76,7 @@ pub(super) fn run(invocation: &mut Invocation) -> Ran {
 
 impl<'a> Status<'a> {
     fn of(settings: &'a Settings) -> Self {
-        let server = Server::of(settings);
+        let (looked_at, server) = (clock::since_1970(), Server::of(settings));
         let written_octets = match &server {
             Server::Runs(running) => running.written_octets(),
             _ => None,
@@ -80,6 +84,7 @@ impl<'a> Status<'a> {
         let why = |error: io::Error| why(&error, settings);
         Self {
             settings,
+            looked_at,
             written_octets,
             free_octets: Disk::host()
                 .walk_to(&settings.server.spool)

@@ -46,7 +46,7 @@ pub fn load(path: &Path, hostname: &str) -> Result<Settings, ConfigError> {
 fn unreadable(error: &std::io::Error) -> String {
     match error.kind() {
         ErrorKind::NotFound => {
-            "there is no such file; mailwren setup writes it, or name yours with --config FILE"
+            "there is no such file; mailwren setup makes one, or name yours with --config FILE"
                 .to_owned()
         }
         ErrorKind::PermissionDenied => {

@@ -138,7 +138,7 @@ pub fn flush_entry(
 }
 
 /// Splits a path before the component that has the first variable, or before its last one.
-fn split_fixed(path: &str) -> (&str, &str) {
+pub fn split_fixed(path: &str) -> (&str, &str) {
     let end = path.find('{').unwrap_or(path.trim_end_matches('/').len());
     match path[..end].rfind('/') {
         Some(0) => ("/", &path[1..]),

@@ -49,10 +49,18 @@ pub enum Station {
     Reported,
     /// Its sender gets an automatic reply, another message.
     Replied,
+    /// A person has it left alone.
+    Held,
+    /// A person has it tried again, after all.
+    Released,
+    /// A person has given it up; what that means to each recipient comes next.
+    GivenUp,
+    /// A person has removed it, and nobody is told.
+    Deleted,
 }
 
 impl Station {
-    const NAMES: [(Self, &str); 11] = [
+    const NAMES: [(Self, &str); 15] = [
         (Self::Started, "started"),
         (Self::Stopped, "stopped"),
         (Self::Received, "received"),
@@ -64,6 +72,10 @@ impl Station {
         (Self::Bounced, "bounced"),
         (Self::Reported, "reported"),
         (Self::Replied, "replied"),
+        (Self::Held, "held"),
+        (Self::Released, "released"),
+        (Self::GivenUp, "given-up"),
+        (Self::Deleted, "deleted"),
     ];
 
     /// Its name in the log and in the journal.
@@ -71,7 +83,8 @@ impl Station {
         Self::NAMES.iter().find(|(station, _)| *station == self).map_or("", |(_, name)| name)
     }
 
-    fn from_name(name: &str) -> Option<Self> {
+    /// The one of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
         Self::NAMES.iter().find(|(_, known)| *known == name).map(|(station, _)| *station)
     }
 }

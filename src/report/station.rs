@@ -123,6 +123,11 @@ pub fn replied(id: QueueId, to: &Mailbox, user: &str, reply: QueueId) {
     tell(Level::Info, id, Station::Replied, &fields.with("for", user).with("in", reply));
 }
 
+/// A person has changed what becomes of a message: the account `by`, whose user id is `uid`.
+pub fn decided(id: QueueId, station: Station, by: &str, uid: u32) {
+    tell(Level::Info, id, station, &Fields::default().with("by", by).with("uid", uid));
+}
+
 /// Tells it to the log and to the journal.
 fn tell(level: Level, id: QueueId, station: Station, fields: &Fields) {
     log::log!(level, "{id}: {} {fields}", station.name());

@@ -7,7 +7,8 @@
 //! delivered once a command has said that it was deleted, and nothing is deleted in the midst
 //! of a delivery.
 //!
-//! The daemon is woken afterwards (see [`crate::spool::wake`]) and looks at the record again.
+//! The daemon is woken afterwards (see [`crate::spool::wake`]) and looks at the record again. It also
+//! tells the log and the journal of events who has decided what; where none runs this process does.
 
 use std::io;
 use std::path::Path;
@@ -15,8 +16,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::geteuid;
+use rustix::process::{geteuid, getuid};
 
+use crate::report::event::Station;
 use crate::spool::envelope::Envelope;
 use crate::spool::folders::Folders;
 use crate::spool::format::ReadError;
@@ -25,7 +27,7 @@ use crate::spool::manager::Order;
 use crate::spool::message::StoredMessage;
 use crate::spool::progress::{Hold, Progress};
 use crate::spool::store::{Spool, SpoolReader};
-use crate::spool::wake::Bell;
+use crate::spool::wake::{Bell, Decision};
 use crate::sys::disk::Disk;
 use crate::sys::identity::{Guard, Identity};
 
@@ -43,12 +45,26 @@ pub enum Change {
     Retry,
     /// Do not try it until it is released.
     Hold(Hold),
-    /// Hold it no longer, and try it now.
-    Release,
+    /// Hold it no longer, and try it now; this account says so.
+    Release(String),
     /// Give it up, so that its sender gets a report; this account says so.
     GiveUp(String),
-    /// Remove it, telling nobody.
-    Delete,
+    /// Remove it, telling nobody; this account says so.
+    Delete(String),
+}
+
+impl Change {
+    /// What the story of a message says of it, and who wants it.
+    fn decision(&self, id: QueueId) -> Option<Decision> {
+        let (station, by) = match self {
+            Self::Retry => return None,
+            Self::Hold(hold) => (Station::Held, &hold.by),
+            Self::Release(by) => (Station::Released, by),
+            Self::GiveUp(by) => (Station::GivenUp, by),
+            Self::Delete(by) => (Station::Deleted, by),
+        };
+        Some(Decision { id, station, uid: getuid().as_raw(), by: by.clone() })
+    }
 }
 
 /// Why a message was left as it is.
@@ -190,14 +206,20 @@ impl Hands {
             Change::Retry => self.may_retry(id),
             change => self.edit(id, wanted, change),
         };
+        let decision = change.decision(id).filter(|_| changed.is_ok());
+        if let Some(decision) = decision.as_ref().filter(|_| !self.is_served) {
+            decision.tell();
+        }
         // A daemon that starts later finds a message held or gone by itself.
-        let must_know = self.is_served || !matches!(change, Change::Hold(_) | Change::Delete);
+        let must_know = self.is_served || !matches!(change, Change::Hold(_) | Change::Delete(_));
         // What is as it should be may still be news to the daemon, if the command that made it
         // so was cut off.
         if must_know && matches!(changed, Ok(()) | Err(Refusal::Unfit(_))) {
-            self.bell
-                .ring(Order::LookAgain(id))
-                .map_err(|error| Refusal::Trouble(format!("the server cannot be told: {error}")))?;
+            match decision.filter(|_| self.is_served) {
+                Some(decision) => self.bell.tell(&decision),
+                None => self.bell.ring(Order::LookAgain(id)),
+            }
+            .map_err(|error| Refusal::Trouble(format!("the server cannot be told: {error}")))?;
         }
         changed
     }
@@ -223,22 +245,22 @@ impl Hands {
         }
         let mut progress = recorded.unwrap_or_else(|| Progress::new(message.envelope()));
         if let Some(by) = &progress.given_up_by
-            && *change != Change::Delete
+            && !matches!(change, Change::Delete(_))
         {
             return Err(Refusal::Unfit(format!("was given up by {by}")));
         }
         match change {
-            Change::Delete => return Ok(self.spool.remove(id, true)?),
+            Change::Delete(_) => return Ok(self.spool.remove(id, true)?),
             Change::Hold(hold) => match &progress.held {
                 Some(Hold { by, .. }) => {
                     return Err(Refusal::Unfit(format!("is held by {by} already")));
                 }
                 None => progress.held = Some(hold.clone()),
             },
-            Change::Release if progress.held.is_none() => {
+            Change::Release(_) if progress.held.is_none() => {
                 return Err(Refusal::Unfit("is not held".to_owned()));
             }
-            Change::Release | Change::Retry => progress.held = None,
+            Change::Release(_) | Change::Retry => progress.held = None,
             Change::GiveUp(by) => {
                 (progress.held, progress.given_up_by) = (None, Some(by.clone()));
             }

@@ -1,6 +1,7 @@
 //! How another process tells the daemon to look at a message: by an empty file in `wake/`. Its
 //! name says all, so that it outlives either process and can be lost without harm, since what
-//! is to be done stands in the message's record.
+//! is to be done stands in the message's record. Where a person has decided it the name says who,
+//! for the daemon's log and journal: `ID.held.0.root`.
 //!
 //! The daemon keeps the folder locked while it listens, which shows whether anybody does.
 
@@ -9,6 +10,9 @@ use std::path::{Path, PathBuf};
 
 use crossbeam_channel::Sender;
 
+use crate::report::event::Station;
+use crate::report::station;
+use crate::spool::id::QueueId;
 use crate::spool::manager::Order;
 use crate::sys::disk::{Disk, Folder, Open};
 use crate::sys::folder_events::FolderEvents;
@@ -17,6 +21,23 @@ use crate::sys::folder_events::FolderEvents;
 const ALL: &str = "all";
 /// What the name of a message ends with that somebody waits for.
 const WANTED_SUFFIX: &str = ".wanted";
+
+/// What a person decides.
+const DECISIONS: [Station; 4] =
+    [Station::Held, Station::Released, Station::GivenUp, Station::Deleted];
+
+/// What a person has decided of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The message.
+    pub id: QueueId,
+    /// What was decided.
+    pub station: Station,
+    /// The user id of who did.
+    pub uid: u32,
+    /// Who that is: printable ASCII, a name for people.
+    pub by: String,
+}
 
 /// The daemon's end.
 #[derive(Debug)]
@@ -72,7 +93,11 @@ impl Listener {
             if let Err(error) = self.folder.unlink(&name) {
                 log::warn!("{}/{name:?}: cannot be removed: {error}", self.path.display());
             }
-            if let Some(order) = order(&name)
+            let decision = Decision::from_name(&name);
+            // Told first: what comes of it is told behind it.
+            decision.iter().for_each(Decision::tell);
+            let order = decision.map(|it| Order::LookAgain(it.id)).or_else(|| order(&name));
+            if let Some(order) = order
                 && orders.send(order).is_err()
             {
                 return false;
@@ -115,6 +140,14 @@ impl Bell {
         self.folder.open(&name, Open::Anew).map(drop)
     }
 
+    /// Tells the daemon what was decided, and has it look at the message.
+    ///
+    /// # Errors
+    /// When the file cannot be made.
+    pub fn tell(&self, decision: &Decision) -> io::Result<()> {
+        self.folder.open(&decision.name(), Open::Anew).map(drop)
+    }
+
     /// Whether a daemon listens.
     ///
     /// # Errors
@@ -132,6 +165,31 @@ pub fn is_served(path: &Path) -> io::Result<bool> {
     match Disk::host().open_folder(&path.join("wake")) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         folder => folder?.is_locked(),
+    }
+}
+
+impl Decision {
+    /// Says it in the log and in the journal of this process.
+    pub fn tell(&self) {
+        station::decided(self.id, self.station, &self.by, self.uid);
+    }
+
+    fn name(&self) -> String {
+        let Self { id, station, uid, by } = self;
+        // No account has a slash in its name.
+        format!("{id}.{}.{uid}.{}", station.name(), by.replace('/', "?"))
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        let mut parts = name.splitn(4, '.');
+        let mut next = || parts.next();
+        let (id, station, uid, by) = (next()?, next()?, next()?, next()?);
+        Some(Self {
+            id: id.parse().ok()?,
+            station: Station::from_name(station).filter(|it| DECISIONS.contains(it))?,
+            uid: uid.parse().ok()?,
+            by: by.to_owned(),
+        })
     }
 }
 
@@ -158,7 +216,6 @@ fn order(name: &str) -> Option<Order> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spool::id::QueueId;
     use crate::sys::filelock::ends_within;
     use crossbeam_channel::unbounded;
     use std::time::Duration;
@@ -185,6 +242,14 @@ mod tests {
         }
         assert!(heard.is_empty());
         assert_eq!(std::fs::read_dir(folder.path().join("wake")).unwrap().count(), 0);
+        let by = "root (x.y)".to_owned();
+        let decision = Decision { id, station: Station::GivenUp, uid: 0, by };
+        assert_eq!(Decision::from_name(&decision.name()).as_ref(), Some(&decision));
+        bell.tell(&decision).unwrap();
+        assert_eq!(heard.recv().unwrap(), Order::LookAgain(id));
+        for nonsense in ["stopped.0.root", "held.x.root", "held.0", "held"] {
+            assert_eq!(Decision::from_name(&format!("{id}.{nonsense}")), None);
+        }
         drop(heard);
         bell.ring(Order::RetryAll).unwrap();
         thread.join().unwrap();

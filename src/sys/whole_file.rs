@@ -191,7 +191,9 @@ pub(super) fn read(path: &Path, max_octets: u64) -> io::Result<(Vec<u8>, fs::Met
     })?;
     let metadata = file.metadata()?;
     let mut octets = Vec::new();
-    file.take(max_octets + 1).read_to_end(&mut octets)?;
+    if metadata.is_file() {
+        file.take(max_octets + 1).read_to_end(&mut octets).map_err(|it| with_path(it, path))?;
+    }
     if !metadata.is_file() || octets.len() as u64 > max_octets {
         let text = format!("{}: no regular file, or one that is too large", path.display());
         return Err(io::Error::other(text));
@@ -265,5 +267,8 @@ mod tests {
         std::os::unix::fs::symlink(&path, &link).unwrap();
         let error = check_replaceable(&link).unwrap_err().to_string();
         assert!(error.ends_with("link: it is a symbolic link; name its target"), "{error}");
+        let error = look(folder.path(), 99).unwrap_err().to_string();
+        let expected = format!("{}: no regular file", folder.path().display());
+        assert!(error.starts_with(&expected), "{error}");
     }
 }

@@ -278,6 +278,25 @@ def test_a_full_and_a_read_only_spool():
             subprocess.run(["umount", spool], check=True, timeout=PATIENCE)
 
 
+@as_root
+@own_mounts
+def test_full_mailboxes():
+    """Mailboxes on a file system of their own are looked at, too: they are no reason to refuse mail."""
+    with place() as here:
+        mail = here.path / "mail"
+        said = f"{mail}: warning: 3 MiB are free, fewer than the"
+        assert said not in "\n".join(here.check())
+        mount("-t", "tmpfs", "-o", "size=4m,mode=0755", "none", mail)
+        try:
+            (mail / "big").write_bytes(b"x" * (512 << 10))
+            printed = "\n".join(here.check())
+            assert said in printed, printed
+            mount("-o", "remount,ro", mail)
+            assert f"{mail}: its file system is read-only" in "\n".join(here.check(expect=EX_CONFIG))
+        finally:
+            subprocess.run(["umount", mail], check=True, timeout=PATIENCE)
+
+
 def test_a_clock_that_was_not_set():
     """A clock of 1970 is a mistake, told with what it shows."""
     with folder() as path:

@@ -303,7 +303,7 @@ fn what_a_person_wants_counts_for_gathered_mail() {
     let hands = hands(&queue);
     let change = |id: QueueId, change: &Change| {
         hands.change_each([id], None, change, |_, came| came.unwrap());
-        if !matches!(change, Change::Delete) {
+        if !matches!(change, Change::Delete(_)) {
             queue.orders.send(Order::LookAgain(id)).unwrap();
         }
     };
@@ -312,14 +312,14 @@ fn what_a_person_wants_counts_for_gathered_mail() {
     assert_eq!(job.message.envelope().id, ids[0]);
     queue.answer(&job, |_| relayed());
     change(ids[1], &Change::Hold(Hold { since: 0, by: "ann".into() }));
-    change(ids[2], &Change::Delete);
+    change(ids[2], &Change::Delete("ann".into()));
     change(ids[3], &Change::GiveUp("ann".into()));
     let report = queue.local_job();
     assert_eq!(names(&report), ["root@home.test"]);
     queue.answer(&report, |_| delivered());
     queue.settle_reports();
     assert_eq!(bodies(&digest(&queue)), ["4", "5"]);
-    change(ids[1], &Change::Release);
+    change(ids[1], &Change::Release("ann".into()));
     let job = queue.relay_job();
     assert_eq!(job.message.envelope().id, ids[1]);
     queue.answer(&job, |_| relayed());

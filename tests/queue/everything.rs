@@ -96,7 +96,14 @@ fn step() -> impl Strategy<Value = Step> {
     let patience = prop::sample::select(vec![SOON, Duration::from_millis(50)]);
     let hold = Change::Hold(Hold { since: 0, by: "ann".into() });
     let give_up = Change::GiveUp("ann".into());
-    let changes = vec![Change::Retry, hold.clone(), hold, Change::Release, give_up, Change::Delete];
+    let changes = vec![
+        Change::Retry,
+        hold.clone(),
+        hold,
+        Change::Release("ann".into()),
+        give_up,
+        Change::Delete("ann".into()),
+    ];
     let orders = vec![Order::RetryAll, Order::RetryForNetwork];
     prop_oneof![
         6 => (to, any::<bool>(), patience)
@@ -388,7 +395,7 @@ impl Play {
     fn change(&mut self, which: usize, change: Change) {
         let Some(place) = self.messages.len().checked_sub(which + 1) else { return };
         let message = &mut self.messages[place];
-        if matches!(change, Change::Release | Change::GiveUp(_)) {
+        if matches!(change, Change::Release(_) | Change::GiveUp(_)) {
             message.is_held = false;
         }
         let (id, what) = (message.id, change.clone());
@@ -419,10 +426,10 @@ impl Play {
                 continue;
             }
             let message = &mut self.messages[place];
-            message.is_closed |= matches!(change, Change::GiveUp(_) | Change::Delete);
+            message.is_closed |= matches!(change, Change::GiveUp(_) | Change::Delete(_));
             match change {
                 Change::Retry => {}
-                Change::Hold(_) | Change::Release => {
+                Change::Hold(_) | Change::Release(_) => {
                     message.is_held = matches!(change, Change::Hold(_));
                 }
                 Change::GiveUp(_) => {
@@ -431,7 +438,7 @@ impl Play {
                         recipient.end.get_or_insert(if is_told { "failed" } else { "" });
                     }
                 }
-                Change::Delete => self.note_deleted(place),
+                Change::Delete(_) => self.note_deleted(place),
             }
         }
     }
@@ -465,7 +472,7 @@ impl Play {
     /// Lets everything end, one in three in failure, and looks at how it did.
     fn finish(mut self) {
         for place in 0..self.messages.len() {
-            self.change(place, Change::Release);
+            self.change(place, Change::Release("ann".into()));
         }
         let deadline = Instant::now() + DEADLINE / 2;
         let mut last_answers =

@@ -86,7 +86,7 @@ fn a_change_waits_for_the_round_that_is_under_way() {
     tell(&queue, Order::RetryAll);
     queue.settle_reports();
     assert!(queue.local.is_empty());
-    change(&hands(&queue), id, &Change::Release).unwrap();
+    change(&hands(&queue), id, &Change::Release("ann".into())).unwrap();
     tell(&queue, Order::LookAgain(id));
     let again = queue.local_job();
     assert_eq!(names(&again), ["bob@home.test"]);
@@ -104,7 +104,7 @@ fn what_waits_for_its_turn_is_let_go() {
         _ => (ids[0], if ids[1] == id_of(&first) { ids[2] } else { ids[1] }),
     };
     tell(&queue, Order::LetGo(wanted));
-    change(&hands(&queue), wanted, &Change::Delete).unwrap();
+    change(&hands(&queue), wanted, &Change::Delete("ann".into())).unwrap();
     queue.answer(&first, |_| relayed());
     let second = queue.relay_job();
     assert_eq!(id_of(&second), other);
@@ -170,7 +170,7 @@ fn who_is_looked_at_again_does_not_wait_for_a_rest_and_others_do() {
     queue.settle_reports();
     assert!(queue.relay.is_empty());
     // One that is gone, or that nobody knows, is passed over.
-    change(&hands(&queue), ids[0], &Change::Delete).unwrap();
+    change(&hands(&queue), ids[0], &Change::Delete("ann".into())).unwrap();
     for id in [ids[0], ids[1], QueueId::generate(0, 0)] {
         tell(&queue, Order::LookAgain(id));
         tell(&queue, Order::LetGo(id));
@@ -191,7 +191,7 @@ fn time_on_hold_does_not_make_a_message_older() {
     change(&hands(&queue), id, &hold()).unwrap();
     tell(&queue, Order::LookAgain(id));
     std::thread::sleep(expire);
-    change(&hands(&queue), id, &Change::Release).unwrap();
+    change(&hands(&queue), id, &Change::Release("ann".into())).unwrap();
     tell(&queue, Order::LookAgain(id));
     queue.answer(&queue.relay_job(), |_| refused("450 busy"));
     queue.settle_reports();

@@ -64,6 +64,13 @@ impl Scene {
         self.home.path().join("spool")
     }
 
+    /// What the journal of events has of a message, without the time and the id.
+    pub(crate) fn journal(&self, id: &str) -> Vec<String> {
+        let text = fs::read_to_string(self.home.path().join("state/events")).unwrap_or_default();
+        let of_message = text.lines().filter_map(|line| line.split_once(&format!(" {id} ")));
+        of_message.map(|(_, event)| event.to_owned()).collect()
+    }
+
     /// The spool, as a server has it.
     fn open(&self) -> Arc<Spool> {
         loop {

@@ -1,12 +1,13 @@
 //! `mailwren queue retry`, `hold`, `release`, `delete` and `bounce`.
 
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
 
 use serde_json::json;
 
 use super::Request;
 use crate::cli::output::{say, warn};
+use crate::config::settings::{LogReceiver, Settings};
+use crate::report::{events, log_format};
 use crate::spool::hands::{Change, Hands, Refusal};
 use crate::spool::id::QueueId;
 use crate::spool::progress::Hold;
@@ -43,8 +44,8 @@ impl Verb {
         match self {
             Self::Retry => Change::Retry,
             Self::Hold => Change::Hold(Hold { since: clock::since_1970().as_secs(), by: caller() }),
-            Self::Release => Change::Release,
-            Self::Delete => Change::Delete,
+            Self::Release => Change::Release(caller()),
+            Self::Delete => Change::Delete(caller()),
             Self::Bounce => Change::GiveUp(caller()),
         }
     }
@@ -65,8 +66,8 @@ impl Verb {
 }
 
 /// Changes the selected messages.
-pub(super) fn run(spool: &Path, verb: Verb, request: &Request) -> io::Result<u8> {
-    let hands = Hands::open(spool)?;
+pub(super) fn run(settings: &Settings, verb: Verb, request: &Request) -> io::Result<u8> {
+    let hands = Hands::open(&settings.server.spool)?;
     let is_served = hands.is_served();
     let selection = &request.selection;
     let ids = selection.candidates(hands.reader())?;
@@ -78,8 +79,21 @@ pub(super) fn run(spool: &Path, verb: Verb, request: &Request) -> io::Result<u8>
     let mut told = Told::new(request);
     let matches = |envelope: &_, progress: &_| selection.matches(envelope, progress);
     let wanted = selection.has_patterns().then_some(&matches as _);
+    if !is_served && verb != Verb::Retry {
+        tell_instead_of_server(settings)?;
+    }
     hands.change_each(ids, wanted, &verb.change(), |id, result| told.take(id, result));
+    events::finish();
     told.end(verb, is_served)
+}
+
+/// Has this process tell who decided what, to the journal of events and to a log daemon. A server's
+/// standard error is nobody's while none runs.
+fn tell_instead_of_server(settings: &Settings) -> io::Result<()> {
+    if settings.log_to == LogReceiver::Syslog {
+        log_format::start(settings.log_level, settings.log_to);
+    }
+    events::configure(settings)
 }
 
 fn summary(count: usize, verb: Verb, is_served: bool) -> String {

@@ -11,7 +11,6 @@ pub(super) mod words;
 
 use std::ffi::OsStr;
 use std::io;
-use std::path::Path;
 
 use super::Ran;
 use super::commands::Verb;
@@ -71,12 +70,12 @@ pub(super) fn run(invocation: &mut Invocation) -> Ran {
             )
             .into());
         }
-        return Ok(on_spool(invocation, |spool| change::run(spool, change, &request)));
+        return Ok(on_spool(invocation, |settings| change::run(settings, change, &request)));
     }
     match verb {
-        "list" => Ok(on_spool(invocation, |spool| list::run(spool, &request))),
+        "list" => Ok(on_spool(invocation, |settings| list::run(&settings.server.spool, &request))),
         "show" if request.selection.ids().is_empty() => Err("queue show: name an id".into()),
-        "show" => Ok(on_spool(invocation, |spool| show::run(spool, &request))),
+        "show" => Ok(on_spool(invocation, |settings| show::run(&settings.server.spool, &request))),
         _ => Err(format!("queue: there is no {verb:?}; see mailwren queue help").into()),
     }
 }
@@ -85,7 +84,7 @@ pub(super) fn run(invocation: &mut Invocation) -> Ran {
 pub(super) fn mailq(invocation: &mut Invocation) -> Ran {
     let request = Request::parse(invocation, false)?;
     let list = if request.is_json { list::run } else { classic::run };
-    Ok(on_spool(invocation, |spool| list(spool, &request)))
+    Ok(on_spool(invocation, |settings| list(&settings.server.spool, &request)))
 }
 
 impl Request {
@@ -126,15 +125,15 @@ fn pattern(option: &str, text: &OsStr) -> Result<Pattern, String> {
     Pattern::parse(&text).map_err(|error| format!("{option} {text:?}: {error}"))
 }
 
-/// Does `work` on the folder of the spool, and explains why it cannot be done.
-fn on_spool(invocation: &Invocation, work: impl FnOnce(&Path) -> io::Result<u8>) -> u8 {
+/// Does `work` on the spool of the settings, and explains why it cannot be done.
+fn on_spool(invocation: &Invocation, work: impl FnOnce(&Settings) -> io::Result<u8>) -> u8 {
     let settings: Settings = match invocation.settings() {
         Ok(settings) => settings,
         Err(code) => return code,
     };
     let server = &settings.server;
     let spool = server.spool.display();
-    match work(&server.spool) {
+    match work(&settings) {
         Ok(code) => code,
         // Whoever reads has left.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => exit::OK,

@@ -155,6 +155,14 @@ impl Tried<'_> {
                 );
                 (exit::TEMPFAIL, text)
             }
+            Cause::NoReply(_) => (
+                exit::UNAVAILABLE,
+                format!(
+                    "port {} of {host} is for something else, such as reading mail or the web; try {}",
+                    self.host.port,
+                    self.other_port()
+                ),
+            ),
             Cause::Ended(Ending::Login(error)) => self.login(error),
             Cause::Ended(Ending::Refused(reply)) if reply.status().is_temporary() => {
                 (exit::TEMPFAIL, "try it again later".to_owned())
@@ -257,17 +265,24 @@ impl Tried<'_> {
             }
             Awaited::Recipient(_) => {
                 let recipient = self.recipient.map(ToString::to_string).unwrap_or_default();
-                let remedy =
-                    "see that --root is spelt rightly, and that the account may send there";
+                let remedy = match self.smarthost.login {
+                    Some(_) => {
+                        "see that --root is spelt rightly, and that the account may send there"
+                    }
+                    None => {
+                        "see that --root is spelt rightly; it may also want a login: give --user"
+                    }
+                };
                 (format!("the recipient {recipient}"), remedy.to_owned())
             }
-            _ if ["sender", "from"].iter().any(|word| says.contains(word)) => {
+            _ if ["sender", "from", "sendas", "send as"].iter().any(|it| says.contains(it)) => {
                 ("the message".to_owned(), sender)
             }
             _ => ("the message".to_owned(), "ask who runs it why".to_owned()),
         };
-        let again = "; this may pass: try it again later";
-        let remedy = if is_temporary { format!("{remedy}{again}") } else { remedy };
+        let again = "this may pass, as where a host refuses all that it has not seen before: try it \
+                     again in ten minutes; else ";
+        let remedy = if is_temporary { format!("{again}{remedy}") } else { remedy };
         advice(code, format!("{remote} refused {what}: {reply}"), remedy)
     }
 }
@@ -280,7 +295,7 @@ fn advice(code: u8, what: String, remedy: String) -> Advice {
 mod tests {
     use super::*;
     use crate::smtp::reply_parser::PeerReply;
-    use crate::smtp::reply_parser::ReplyParser;
+    use crate::smtp::reply_parser::{ReplyError, ReplyParser};
 
     fn reply(text: &[u8]) -> PeerReply {
         let mut parser = ReplyParser::new();
@@ -313,6 +328,12 @@ mod tests {
             (io(ErrorKind::NetworkUnreachable), 75, "has a network with a way to"),
             (session(Cause::TooSlow(Awaited::Greeting)), 75, "give --tls implicit"),
             (session(Cause::Tls(TlsError::TooOld)), 69, "nothing below TLS 1.2"),
+            (
+                session(Cause::NoReply(ReplyError::NoCode)),
+                69,
+                "port 587 of smtp.gmail.com is for something else, such as reading mail or the web; \
+                 try --smarthost smtp.gmail.com:465",
+            ),
             (session(Cause::Injected), 75, "ask who runs smtp.gmail.com"),
         ] {
             let (found, text) = said("smtp.gmail.com", 587, &stopped);

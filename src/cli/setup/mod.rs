@@ -200,8 +200,7 @@ fn tell(head: &str, plan: &Plan) {
 
 /// Without questions: what follows from what was said, and what is missing.
 fn complete(now: &Standing, wish: &mut Wish) -> Result<(), Failure> {
-    let missing =
-        |what: &str| Err((exit::USAGE, format!("{what}; or leave --yes out to be asked")));
+    let mut missing = Vec::new();
     let before = now.settings.smarthost.as_ref();
     // On a host without a smarthost root's mail may go elsewhere, too.
     let is_about_root = Wish { root: None, ..wish.clone() } == Wish::default();
@@ -210,12 +209,17 @@ fn complete(now: &Standing, wish: &mut Wish) -> Result<(), Failure> {
         None if before.is_none()
             && !(is_about_root && wish.root.is_some() && now.config.exists()) =>
         {
-            return missing("where mail goes is missing: give --smarthost HOST:PORT, or none");
+            missing.push("where mail goes: give --smarthost HOST:PORT, or none");
+            false
         }
         None => before.is_some(),
     };
     if is_relayed && wish.user.is_none() && before.is_none() {
-        return missing("the account is missing: give --user NAME, or --user '' for no login");
+        missing.push("the account: give --user NAME, or --user '' for no login");
+    }
+    let has_user = wish.user.as_ref().is_some_and(|user| !user.is_empty());
+    if is_relayed && has_user && wish.password.is_none() && before.is_none() {
+        missing.push("the password: give --password-stdin, and it as a line of standard input");
     }
     let is_new = wish.exit.is_some() || wish.user.is_some();
     if is_relayed && is_new && wish.sender.is_none() && now.settings.rewrite.sender.is_none() {
@@ -223,13 +227,20 @@ fn complete(now: &Standing, wish: &mut Wish) -> Result<(), Failure> {
             // A relay without a login takes any sender.
             None | Some(("", _)) => {}
             Some((_, Ok(sender))) => wish.sender = Some(sender),
-            Some((_, Err(_))) => return missing("the sender is missing: give --sender ADDRESS"),
+            Some((_, Err(_))) => missing.push("the sender: give --sender ADDRESS"),
         }
     }
     if wish.root.is_none() && now.root.is_none() {
-        return missing("where root's mail goes is missing: give --root ADDRESS");
+        missing.push("where root's mail goes: give --root ADDRESS");
     }
-    Ok(())
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let text = missing.join("\n  ");
+    Err((
+        exit::USAGE,
+        format!("what is missing, unless you leave --yes out to be asked:\n  {text}"),
+    ))
 }
 
 /// An address, or a name of this host, as the alias file has it.

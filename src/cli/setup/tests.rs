@@ -176,6 +176,10 @@ fn what_is_missing_is_named_with_its_flag() {
         let text = completed(&now, wish).unwrap_err();
         assert!(text.contains(flag), "{flag}: {text}");
     }
+    let little = Wish { exit: exit_to("mx.test"), user: Some("me".into()), ..Wish::default() };
+    let text = completed(&now, little).unwrap_err();
+    let flags = ["--password-stdin", "--sender", "--root"];
+    assert!(flags.iter().all(|flag| text.contains(&format!("give {flag}"))), "{text}");
 }
 
 #[test]

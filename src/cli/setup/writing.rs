@@ -51,14 +51,27 @@ pub(super) fn clean(plan: &Plan) -> Result<(), Failure> {
 }
 
 /// What an error of [`run`] has left.
-pub(super) fn what_is_there(now: &Standing, plan: &Plan) -> &'static str {
-    let is_new = |text: &String| {
-        let found = whole_file::look(&now.config, MAX_FILE);
-        found.is_ok_and(|found| found.is_some_and(|found| found.octets == text.as_bytes()))
+pub(super) fn what_is_there(now: &Standing, plan: &Plan) -> String {
+    let has = |path: &Path, wanted: &[u8]| {
+        let found = whole_file::look(path, MAX_FILE);
+        found.is_ok_and(|found| found.is_some_and(|found| found.octets == wanted))
     };
-    match plan.config.as_ref().is_some_and(is_new) {
-        true => "All of it is written, but a power cut may undo the last of it",
-        false => "The configuration is as it was; the password and the alias may be new",
+    let password = plan.password.as_ref().filter(|(path, password)| {
+        !is_in_place(path, password, &plan.settings).is_ok_and(|is_there| is_there)
+    });
+    let aliases = now.aliases.as_ref().zip(plan.aliases.as_ref());
+    let aliases = aliases.filter(|(path, wanted)| !has(path, wanted));
+    let config = plan.config.as_ref().filter(|wanted| !has(&now.config, wanted.as_bytes()));
+    let missing = [
+        password.map(|(path, _)| path),
+        aliases.map(|(path, _)| path),
+        config.map(|_| &now.config),
+    ];
+    let missing: Vec<_> =
+        missing.into_iter().flatten().map(|path| path.display().to_string()).collect();
+    match missing.is_empty() {
+        true => "All of it is written, but a power cut may undo the last of it".to_owned(),
+        false => format!("Not written: {}", missing.join(", ")),
     }
 }
 

@@ -67,6 +67,15 @@ impl Backlog {
         }
     }
 
+    /// Has so many recipients wait for a destination, which said this last.
+    #[cfg(test)]
+    pub(super) fn put(&mut self, name: &str, waiting: u64, error: &str) {
+        self.messages += 1;
+        let last_error = Some((0, error.to_owned()));
+        let destination = Destination { waiting, next_try: None, last_error };
+        self.destinations.insert(name.to_owned(), destination);
+    }
+
     /// The destinations, those for which most wait first.
     pub(super) fn destinations(&self) -> Vec<(&str, &Destination)> {
         let mut all: Vec<_> = self.destinations.iter().map(|(name, it)| (&**name, it)).collect();

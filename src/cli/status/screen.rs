@@ -1,5 +1,7 @@
 //! The status in words, and as JSON.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::backlog::{Backlog, Destination};
@@ -9,6 +11,7 @@ use crate::cli::trace;
 use crate::mail::text::one_line;
 use crate::report::event::Event;
 use crate::sys::clock;
+use crate::sys::syslog::cut;
 
 /// The most destinations on a screen.
 const MAX_SHOWN: usize = 10;
@@ -16,6 +19,12 @@ const MAX_SHOWN: usize = 10;
 const MAX_ERROR: usize = 200;
 /// The columns of a screen. Longer lines go on in the next one.
 const COLUMNS: usize = 80;
+/// Its rows, but for the prompt behind it.
+const ROWS: usize = 23;
+/// The fewest rows for destinations, however much else there is.
+const LEAST_ROOM: usize = 3;
+/// What stands before an error.
+const ERROR: &str = "    last error: ";
 /// How far what goes on stands behind the beginning of its line.
 const DENT: usize = 4;
 
@@ -23,7 +32,8 @@ impl Status<'_> {
     /// The screen, without the end of its last line. What comes from outside is printable ASCII in
     /// the records of the queue, and escaped in the journal.
     pub(super) fn screen(&self) -> String {
-        let mut text = self.server.to_string(&self.settings.server.state.display().to_string());
+        let state = self.settings.server.state.display().to_string();
+        let mut text = self.server.to_string(&state, self.looked_at);
         let written = match (&self.server, self.written_octets) {
             (Server::Runs(_), Some(octets)) => format!("{} since the start", Size(octets)),
             (Server::Runs(_), None) => "root is told, where the kernel counts it".to_owned(),
@@ -34,16 +44,20 @@ impl Status<'_> {
             Err(why) => why.clone(),
         };
         add(&mut text, format_args!("written to disk: {written}; free in the spool: {free}\n"));
+        let mut rest = String::from("\n");
+        match (&self.activity, self.settings.events_size) {
+            (_, 0) => add(&mut rest, format_args!("today: no journal is kept: [log] events = 0")),
+            (Ok(activity), _) => add_activity(&mut rest, activity),
+            (Err(why), _) => add(&mut rest, format_args!("today: {why}")),
+        }
         match &self.backlog {
-            Ok(backlog) => add_backlog(&mut text, backlog),
+            Ok(backlog) => {
+                let room = ROWS.saturating_sub(rows(&text) + rows(&rest));
+                add_backlog(&mut text, backlog, room);
+            }
             Err(why) => add(&mut text, format_args!("queue: {why}")),
         }
-        text.push('\n');
-        match (&self.activity, self.settings.events_size) {
-            (_, 0) => add(&mut text, format_args!("today: no journal is kept: [log] events = 0")),
-            (Ok(activity), _) => add_activity(&mut text, activity),
-            (Err(why), _) => add(&mut text, format_args!("today: {why}")),
-        }
+        text.push_str(&rest);
         text.truncate(text.trim_end().len());
         text
     }
@@ -77,12 +91,12 @@ impl Status<'_> {
 }
 
 impl Server {
-    fn to_string(&self, state: &str) -> String {
+    fn to_string(&self, state: &str, looked_at: Duration) -> String {
         let version = env!("CARGO_PKG_VERSION");
         match self {
             Self::Runs(running) => {
                 let up = Span(running.up.as_secs());
-                let since = clock::since_1970().saturating_sub(running.up).as_secs();
+                let since = looked_at.saturating_sub(running.up).as_secs();
                 let since = match clock::was_not_set(since) {
                     true => String::new(),
                     false => format!(" (since {})", clock::local_time(since).rfc3339()),
@@ -144,7 +158,13 @@ fn wrapped(line: &str) -> String {
     text
 }
 
-fn add_backlog(text: &mut String, backlog: &Backlog) {
+fn rows(text: &str) -> usize {
+    text.lines().count()
+}
+
+/// Adds the queue in so many rows, and no fewer than [`LEAST_ROOM`] for destinations: those for
+/// which most wait.
+fn add_backlog(text: &mut String, backlog: &Backlog, room: usize) {
     if backlog.messages == 0 {
         return add(text, format_args!("queue: empty"));
     }
@@ -154,17 +174,30 @@ fn add_backlog(text: &mut String, backlog: &Backlog) {
     let messages = if backlog.messages == 1 { "message" } else { "messages" };
     add(text, format_args!("queue: {} {messages}, {octets}: {states}", backlog.messages));
     let destinations = backlog.destinations();
+    let (mut room, mut shown) = (room.saturating_sub(1).max(LEAST_ROOM), 0);
     for (name, destination) in destinations.iter().take(MAX_SHOWN) {
-        add_destination(text, name, destination);
+        // The last row is for what is elsewhere.
+        let is_more = shown + 1 < destinations.len() || backlog.elsewhere > 0;
+        let own = room.saturating_sub(usize::from(is_more));
+        let whole = of_destination(name, destination, MAX_ERROR);
+        let short = || of_destination(name, destination, COLUMNS - ERROR.len());
+        let lines = if rows(&whole) <= own { whole } else { short() };
+        if rows(&lines) > own {
+            break;
+        }
+        text.push_str(&lines);
+        (room, shown) = (room - rows(&lines), shown + 1);
     }
-    let rest = destinations.iter().skip(MAX_SHOWN);
+    let rest = destinations.iter().skip(shown);
     let recipients: u64 = rest.clone().map(|(_, it)| it.waiting).sum::<u64>() + backlog.elsewhere;
     if recipients > 0 {
         add(text, format_args!("  elsewhere: {recipients} waiting; mailwren queue has them"));
     }
 }
 
-fn add_destination(text: &mut String, name: &str, destination: &Destination) {
+/// The lines of a destination, with so many characters of an error.
+fn of_destination(name: &str, destination: &Destination, most: usize) -> String {
+    let mut text = String::new();
     let next_try = destination.next_try.map(|at| {
         let wait = at.saturating_sub(clock::since_1970().as_secs());
         if wait == 0 {
@@ -174,10 +207,11 @@ fn add_destination(text: &mut String, name: &str, destination: &Destination) {
         }
     });
     let next_try = next_try.unwrap_or_default();
-    add(text, format_args!("  {name}: {} waiting{next_try}", destination.waiting));
+    add(&mut text, format_args!("  {name}: {} waiting{next_try}", destination.waiting));
     if let Some((_, error)) = &destination.last_error {
-        add(text, format_args!("    last error: {}", one_line(error, MAX_ERROR)));
+        add(&mut text, format_args!("{ERROR}{}", cut(&one_line(error, MAX_ERROR), most)));
     }
+    text
 }
 
 fn add_activity(text: &mut String, activity: &Activity) {
@@ -201,7 +235,8 @@ fn add_activity(text: &mut String, activity: &Activity) {
         let place = event.field("host").or_else(|| event.field("place")).unwrap_or_default();
         let (time, name, to) = (minute(event), event.station.name(), recipient(event));
         let place = place.escape_debug();
-        add(text, format_args!("  {time}  {id}  {name:9}  {to}  {place}"));
+        let line = format!("  {time}  {id}  {name:9}  {to}  {place}");
+        add(text, format_args!("{}", cut(&line, COLUMNS)));
     }
 }
 
@@ -252,6 +287,26 @@ fn activity_json(activity: &Activity) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn destinations_take_the_room_that_is_left() {
+        let mut backlog = Backlog::default();
+        for number in 0..20 {
+            let error = format!("550 {} {number}", "no ".repeat(60));
+            backlog.put(&format!("mx{number}.test:25"), 20 - number, &error);
+        }
+        for (room, shown, is_whole) in [(0, 1, false), (6, 1, true), (9, 2, false), (90, 10, true)]
+        {
+            let mut text = String::new();
+            add_backlog(&mut text, &backlog, room);
+            assert!(rows(&text) <= room.max(LEAST_ROOM + 1), "{room}: {text}");
+            let count = text.lines().filter(|line| line.starts_with("  mx")).count();
+            assert!(count == shown && text.starts_with("queue: 20 messages"), "{room}: {text}");
+            assert_eq!(!text.contains("..."), is_whole, "{room}: {text}");
+            let elsewhere: u64 = (shown as u64..20).map(|number| 20 - number).sum();
+            assert!(text.contains(&format!("elsewhere: {elsewhere} waiting")), "{room}: {text}");
+        }
+    }
 
     #[test]
     fn a_line_goes_on_below_itself() {
