@@ -13,8 +13,8 @@ from readers import OWNER, Reader, done, imap, unpacked
 RECIPIENT = f"{OWNER}@mx.test"
 # A reader is at work so many times, and for so many seconds, while mail comes in.
 ROUNDS, SECONDS = 3, 5
-# No writer sends more, however slow the reader is.
-MOST = 500
+# No writer sends more in a round, however slow the reader is: some end only when no mail comes.
+MOST = 200
 
 
 class Host(Server):
@@ -36,14 +36,20 @@ class Host(Server):
 class Writer(threading.Thread):
     """Sends numbered messages one after the other until it is told to stop."""
 
-    def __init__(self, server, name, pause=0.0):
+    def __init__(self, server, name, pause=0.01):
         super().__init__(daemon=True)
         self.server, self.prefix, self.pause, self.sent = server, name, pause, []
-        self.stop = threading.Event()
+        self.stop, self.most = threading.Event(), MOST
+
+    def go_on(self):
+        """Lets it send as many again."""
+        self.most = len(self.sent) + MOST
 
     def run(self):
         with self.server.session() as client:
-            while not self.stop.wait(self.pause if len(self.sent) < MOST else None):
+            while not self.stop.wait(self.pause):
+                if len(self.sent) >= self.most:
+                    continue
                 token = f"{self.prefix}-{len(self.sent)}"
                 reply = ledger.send(client, token, [RECIPIENT])
                 assert reply.code == 250, reply
@@ -63,6 +69,8 @@ def take_while_mail_comes(mailbox_format, take, **local):
             writer.start()
         rounds, begin = 0, time.monotonic()
         while rounds < ROUNDS or time.monotonic() < begin + SECONDS:
+            for writer in writers:
+                writer.go_on()
             wait_for("mail", lambda: not reader.is_empty())
             take(reader)
             rounds += 1
