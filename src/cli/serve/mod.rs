@@ -41,6 +41,9 @@ use milestones::Milestones;
 
 /// How long it may take to store what has come, beyond the wait for its delivery.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long it may take to tell clients that the server stops. Only one that reads nothing makes it
+/// take longer than a moment.
+const FAREWELL: Duration = Duration::from_millis(500);
 /// How long deliveries under way may take once the server is told to stop. What is not done
 /// then is in the spool.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
@@ -128,15 +131,19 @@ impl Server {
     }
 
     fn stop(&self) {
-        let Reception { slots, at_work, is_stopping, .. } = &*self.generation.reception;
-        let most = self.longest_direct + LAST_WORDS + 2 * STOP_PATIENCE;
+        let reception = &*self.generation.reception;
+        let Reception { slots, at_work, at_rest, is_stopping, last_bell, .. } = reception;
+        let most = self.longest_direct + LAST_WORDS + FAREWELL + 2 * STOP_PATIENCE;
         self.milestones.stopping(slots.open(), most);
         is_stopping.store(true, Ordering::Relaxed);
         self.listeners.stop();
+        last_bell.ring();
         // What has come whole is delivered or stored, and its client told.
         if !at_work.close(self.longest_direct + LAST_WORDS) {
             log::warn!("stopped in the middle of messages; their clients will send them again");
         }
+        // Who takes nothing is not waited for.
+        at_rest.close(FAREWELL);
         // One that hangs on its disk takes no orders, either.
         let _ = self.orders.send_timeout(Order::Stop, STOP_PATIENCE);
         // Disconnected is how the end of the manager shows.

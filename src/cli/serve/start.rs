@@ -32,6 +32,7 @@ use crate::route::local::LocalRouter;
 use crate::spool::manager::{Manager, Order};
 use crate::spool::store::Spool;
 use crate::spool::wake;
+use crate::sys::bell::Bell;
 use crate::sys::files::{make_folder_for, make_or_take_folder_for};
 use crate::sys::identity::{self, Privileges};
 use crate::sys::network::NetworkWatch;
@@ -98,7 +99,9 @@ pub(super) fn start(
         queue_runs: Arc::new(QueueRuns::new(orders.clone())),
         threads: SessionThreads::default(),
         at_work: Arc::new(AtWork::default()),
+        at_rest: Arc::new(AtWork::default()),
         is_stopping: Arc::new(AtomicBool::new(false)),
+        last_bell: Arc::new(Bell::new()?),
     };
     let generation = Generation::first(reception, relay, &channels);
     generation.start_pools(&channels, &reports)?;
