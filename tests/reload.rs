@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
 #[path = "support/home.rs"]
 mod home;
@@ -174,6 +175,25 @@ fn a_stop_does_not_wait_for_a_configuration_that_cannot_be_read() {
     rustix::process::kill_process(server.pid(), rustix::process::Signal::HUP).unwrap();
     // Once it opens the pipe, it waits for somebody to write.
     let log = server.stop();
+    assert!(log.contains("told to stop while the configuration is read"), "{log}");
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_configuration_that_cannot_be_taken() {
+    let home = Home::new(&[]);
+    let server = TestServer::start(&home);
+    // Whoever has this lock makes a certificate.
+    let folder = home.path().join("state/tls");
+    fs::create_dir(&folder).unwrap();
+    let held = fs::File::open(&folder).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    edit(&home, "tls = none", "tls = starttls");
+    edit(&home, &format!("certificate = {}/cert.pem\n", home.path().display()), "");
+    edit(&home, "", "[listen.other]\naddress = 127.0.0.77:0\ntls = none\n");
+    hang_up(&server, "[listen.other]");
+    let began = Instant::now();
+    let log = server.stop();
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     assert!(log.contains("told to stop while the configuration is read"), "{log}");
 }
 

@@ -14,7 +14,7 @@ use super::generation::{Channels, Generation};
 use super::listeners::{Listeners, bind_all};
 use super::milestones::Milestones;
 use super::watchdog::Watchdog;
-use super::{Server, VERSION};
+use super::{Live, Server, VERSION};
 use crate::config::settings::Settings;
 use crate::deliver::dispatch::Dispatcher;
 use crate::deliver::relay::Relay;
@@ -146,16 +146,18 @@ pub(super) fn start(
     let record = announce(&listeners, &settings.server.state);
     Ok(Server {
         config,
-        longest_direct: settings.queue.direct,
         milestones: Milestones::new(service),
-        generation,
-        current,
-        listeners,
+        live: Live {
+            longest_direct: settings.queue.direct,
+            generation,
+            current,
+            listeners,
+            successions,
+            reports,
+            record: record.map(Arc::new),
+        },
         requests,
         orders,
-        successions,
-        reports,
-        record,
         manager_end,
     })
 }
