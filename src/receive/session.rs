@@ -427,6 +427,7 @@ pub(super) fn policy<'a>(
         queue_runs,
         peer,
         protocol: listener.protocol,
+        auth: listener.auth,
         logins,
         exchange,
         user,
