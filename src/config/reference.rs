@@ -215,7 +215,7 @@ const SERVER: &[Key] = &[
         "max_sessions_per_client",
         Kind::Count(1, 65_536),
         "50",
-        "The most sessions at once from one address.",
+        "The most sessions at once from one address. With IPv6 the network /64 counts as one.",
     ),
     key(
         "session_timeout",
