@@ -133,6 +133,11 @@ fn what_is_wrong_is_told_with_its_line_and_changes_nothing() {
     assert!(Client::greeted(&server).1.contains("SIZE 131072\r\n"));
 
     edit(&home, "state = /nowhere", "state = ");
+    let spare = "[listen.spare]\naddress = systemd:spare\ntls = none\n";
+    edit(&home, "", spare);
+    let log = hang_up(&server, REFUSED);
+    assert!(log.contains("systemd hands sockets over when it starts the server"), "{log}");
+    edit(&home, spare, "");
     let log = hang_up(&server, READ);
     assert!(log.contains("read again: [server], [digest] changed\n"), "{log}");
     assert!(Client::greeted(&server).1.contains("SIZE 65536\r\n"));

@@ -87,7 +87,8 @@ impl BoundListener {
     }
 
     /// The same where others still listen that will be closed: one of them may have the same port,
-    /// with or without an address of this host. Until then both accept.
+    /// with or without an address of this host. Until then both accept. There is no other socket of
+    /// systemd's than those that it handed over at the start, and one that was given up is closed.
     ///
     /// # Errors
     /// When it cannot be bound; the text names the address and what to do.
@@ -101,7 +102,7 @@ impl BoundListener {
                 Bound::Tcp(bind_tcp_beside(*address, write_timeout, leaving)?)
             }
             ListenAddress::Unix(path) => Bound::Unix(bind_unix(path)?),
-            ListenAddress::Systemd(name) => return Err(adoption::not_handed(listener, name, "")),
+            ListenAddress::Systemd(name) => return Err(adoption::not_at_hand(listener, name)),
         };
         Self::new(socket, Origin::Own)
     }
