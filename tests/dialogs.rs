@@ -110,6 +110,7 @@ fn in_memory() {
                 queue_runs,
                 peer,
                 protocol: settings.listeners[0].protocol,
+                auth: settings.listeners[0].auth,
                 logins,
                 exchange,
                 user,

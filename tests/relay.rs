@@ -109,6 +109,7 @@ fn impatient() -> Relay {
         block: short,
         content: short,
         quit: short,
+        opening: Duration::from_secs(3600),
         transaction: Duration::from_secs(3600),
     })
 }

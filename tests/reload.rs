@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
 #[path = "support/home.rs"]
 mod home;
@@ -132,6 +133,11 @@ fn what_is_wrong_is_told_with_its_line_and_changes_nothing() {
     assert!(Client::greeted(&server).1.contains("SIZE 131072\r\n"));
 
     edit(&home, "state = /nowhere", "state = ");
+    let spare = "[listen.spare]\naddress = systemd:spare\ntls = none\n";
+    edit(&home, "", spare);
+    let log = hang_up(&server, REFUSED);
+    assert!(log.contains("systemd hands sockets over when it starts the server"), "{log}");
+    edit(&home, spare, "");
     let log = hang_up(&server, READ);
     assert!(log.contains("read again: [server], [digest] changed\n"), "{log}");
     assert!(Client::greeted(&server).1.contains("SIZE 65536\r\n"));
@@ -174,6 +180,25 @@ fn a_stop_does_not_wait_for_a_configuration_that_cannot_be_read() {
     rustix::process::kill_process(server.pid(), rustix::process::Signal::HUP).unwrap();
     // Once it opens the pipe, it waits for somebody to write.
     let log = server.stop();
+    assert!(log.contains("told to stop while the configuration is read"), "{log}");
+}
+
+#[test]
+fn a_stop_does_not_wait_for_a_configuration_that_cannot_be_taken() {
+    let home = Home::new(&[]);
+    let server = TestServer::start(&home);
+    // Whoever has this lock makes a certificate.
+    let folder = home.path().join("state/tls");
+    fs::create_dir(&folder).unwrap();
+    let held = fs::File::open(&folder).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    edit(&home, "tls = none", "tls = starttls");
+    edit(&home, &format!("certificate = {}/cert.pem\n", home.path().display()), "");
+    edit(&home, "", "[listen.other]\naddress = 127.0.0.77:0\ntls = none\n");
+    hang_up(&server, "[listen.other]");
+    let began = Instant::now();
+    let log = server.stop();
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     assert!(log.contains("told to stop while the configuration is read"), "{log}");
 }
 

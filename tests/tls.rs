@@ -474,3 +474,12 @@ fn a_silent_client_hears_of_the_timeout_under_tls_too() {
     }
     server.stop();
 }
+
+#[test]
+fn a_stop_says_so_under_tls_too_and_ends_the_session_in_order() {
+    let (_home, server) = server(&ordinary(), &[]);
+    let clients = both(&server, &Manners::trusting());
+    server.stop();
+    let rests = clients.map(|mut client| client.rest());
+    assert_eq!(rests, ["421 4.3.2 The server is stopping; try again later\r\n"; 2]);
+}

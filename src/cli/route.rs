@@ -5,6 +5,7 @@ use super::invocation::{Argument, Invocation};
 use super::output::{say, warn};
 use crate::config::settings::{Login, Rewrite, Settings};
 use crate::deliver::encryption;
+use crate::deliver::outcome::Failure;
 use crate::deliver::place::Place;
 use crate::deliver::subaddress::MailboxPath;
 use crate::mail::address::Mailbox;
@@ -19,6 +20,13 @@ use crate::sys::process::exit;
 
 /// Aliases followed for one address.
 const MAX_STEPS: usize = 100;
+
+/// What shows the way of a message.
+struct Trace<'a> {
+    settings: &'a Settings,
+    router: &'a LocalRouter,
+    forwards: &'a Forwards,
+}
 
 /// One of those whom a message would go to.
 #[derive(Clone)]
@@ -49,7 +57,10 @@ pub(super) fn run(invocation: &mut Invocation) -> Ran {
     let mut code = exit::OK;
     for address in addresses {
         match address_list::complete(&address, settings.server.domains.origin()) {
-            Ok(mailbox) => code = code.max(explain(&settings, &router, &forwards, mailbox)),
+            Ok(mailbox) => {
+                let trace = Trace { settings: &settings, router: &router, forwards: &forwards };
+                code = code.max(trace.explain(mailbox));
+            }
             Err(error) => {
                 warn(format_args!("{address}: {error}"));
                 code = exit::DATAERR;
@@ -59,90 +70,110 @@ pub(super) fn run(invocation: &mut Invocation) -> Ran {
     Ok(code)
 }
 
-/// Prints a line for each step of `first` and all that it is expanded into.
-fn explain(settings: &Settings, router: &LocalRouter, forwards: &Forwards, first: Mailbox) -> u8 {
-    let mut code = exit::OK;
-    let mut steps = Vec::new();
-    add(&mut steps, vec![first.into()], &settings.local.command_user);
-    let mut at = 0;
-    while let Some(step) = steps.get(at).filter(|_| at < MAX_STEPS).cloned() {
-        at += 1;
+impl Trace<'_> {
+    /// Prints a line for each step of `first` and all that it is expanded into.
+    fn explain(&self, first: Mailbox) -> u8 {
+        let mut code = exit::OK;
+        let mut steps = Vec::new();
+        add(&mut steps, vec![first.into()], &self.settings.local.command_user);
+        let mut at = 0;
+        while let Some(step) = steps.get(at).filter(|_| at < MAX_STEPS).cloned() {
+            at += 1;
+            code = code.max(self.explain_step(&step, &mut steps));
+        }
+        code
+    }
+
+    /// Prints where this one gets the mail, or adds those who get it instead.
+    fn explain_step(&self, step: &Step, steps: &mut Vec<Step>) -> u8 {
         let Addressee { mailbox, way } = &step.to;
-        let next_hop = next_hop(settings, mailbox, way);
-        let relayed_to = |whom: &str| {
-            say(format_args!("{mailbox}: relayed to {whom}, {}", encryption::in_words(&next_hop)));
-            if let Some(rules) = rewriting(&settings.rewrite) {
-                say(format_args!("{mailbox}: from this host, {rules}"));
-            }
-        };
+        let next_hop = next_hop(self.settings, mailbox, way);
         let found = match &next_hop {
-            NextHop::Local if *way == Way::User => router.resolve_user(mailbox),
+            NextHop::Local if *way == Way::User => self.router.resolve_user(mailbox),
             NextHop::Local | NextHop::Command if *way != Way::Routed => {
-                code = code.max(explain_way(settings, router, &step));
-                continue;
+                return explain_way(self.settings, self.router, step);
             }
-            NextHop::Local | NextHop::Command => router.resolve(mailbox),
-            NextHop::Smarthost(smarthost) => {
-                let hosts: Vec<_> = smarthost.hosts.iter().map(ToString::to_string).collect();
-                let hosts = hosts.join(", then ");
-                let login = smarthost.login.as_ref().map(login).unwrap_or_default();
-                relayed_to(&format!("the smarthost {hosts}{login}"));
-                continue;
-            }
-            NextHop::Mx(domain) => {
-                relayed_to(&format!("the mail exchangers of {domain}"));
-                continue;
+            NextHop::Local | NextHop::Command => self.router.resolve(mailbox),
+            NextHop::Smarthost(_) | NextHop::Mx(_) => {
+                self.say_relayed(mailbox, &next_hop);
+                return exit::OK;
             }
         };
         match found {
-            Resolution::Mailbox(user) => match forwards.expansion(&user, mailbox, router) {
-                Ok(None) => say_mailbox(settings, router, mailbox, &user),
-                Ok(Some(expansion)) => {
-                    let into = expansion.into;
-                    say(format_args!("{mailbox}: forwarded by {} to {}", user.name, list(&into)));
-                    let account = match user.name.as_str() {
-                        "root" => &settings.local.command_user,
-                        name => name,
-                    };
-                    add(&mut steps, into, account);
-                }
-                Err(Unheard::Refused(what)) => {
-                    say_mailbox(settings, router, mailbox, &user);
-                    say(format_args!("{mailbox}: {what}"));
-                }
-                // Who asks may not be somebody who can see it.
-                Err(Unheard::Away(_)) if !rustix::process::geteuid().is_root() => {
-                    let name = &user.name;
-                    say_mailbox(settings, router, mailbox, &user);
-                    say(format_args!(
-                        "{mailbox}: unless a .forward of {name} says else: ask as root"
-                    ));
-                }
-                Err(Unheard::Away(failure)) => {
-                    say(format_args!("{mailbox}: {} {}", failure.status, failure.text));
-                    code = code.max(exit::TEMPFAIL);
-                }
-            },
+            Resolution::Mailbox(user) => self.explain_user(mailbox, &user, steps),
             Resolution::Expanded(expansion) => {
                 let into = list(&expansion.into);
-                let place = alias_place(router, mailbox);
+                let place = alias_place(self.router, mailbox);
                 let owner = expansion.owner.map(|owner| format!(", failures are for {owner}"));
                 let owner = owner.unwrap_or_default();
                 say(format_args!("{mailbox}: an alias for {into} ({place}){owner}"));
-                add(&mut steps, expansion.into, &settings.local.command_user);
+                add(steps, expansion.into, &self.settings.local.command_user);
+                exit::OK
             }
             Resolution::Unknown => {
                 say(format_args!("{mailbox}: unknown, refused with 550"));
-                code = code.max(exit::NOUSER);
+                exit::NOUSER
             }
             Resolution::Failed(failure) => {
-                say(format_args!("{mailbox}: {} {}", failure.status, failure.text));
-                let is_permanent = failure.status.is_permanent();
-                code = code.max(if is_permanent { exit::UNAVAILABLE } else { exit::TEMPFAIL });
+                say_failure(mailbox, &failure);
+                if failure.status.is_permanent() { exit::UNAVAILABLE } else { exit::TEMPFAIL }
             }
         }
     }
-    code
+
+    /// Prints to whom it is relayed, and under which other names.
+    fn say_relayed(&self, mailbox: &Mailbox, next_hop: &NextHop) {
+        let whom = match next_hop {
+            NextHop::Smarthost(smarthost) => {
+                let hosts: Vec<_> = smarthost.hosts.iter().map(ToString::to_string).collect();
+                let login = smarthost.login.as_ref().map(login).unwrap_or_default();
+                format!("the smarthost {}{login}", hosts.join(", then "))
+            }
+            NextHop::Mx(domain) => format!("the mail exchangers of {domain}"),
+            NextHop::Local | NextHop::Command => return,
+        };
+        say(format_args!("{mailbox}: relayed to {whom}, {}", encryption::in_words(next_hop)));
+        if let Some(rules) = rewriting(&self.settings.rewrite) {
+            say(format_args!("{mailbox}: from this host, {rules}"));
+        }
+    }
+
+    /// Prints where a user's mail is put, or adds those to whom the user has it forwarded.
+    fn explain_user(&self, mailbox: &Mailbox, user: &User, steps: &mut Vec<Step>) -> u8 {
+        let say_mailbox = || say_mailbox(self.settings, self.router, mailbox, user);
+        match self.forwards.expansion(user, mailbox, self.router) {
+            Ok(None) => say_mailbox(),
+            Ok(Some(expansion)) => {
+                let into = expansion.into;
+                say(format_args!("{mailbox}: forwarded by {} to {}", user.name, list(&into)));
+                let account = match user.name.as_str() {
+                    "root" => &self.settings.local.command_user,
+                    name => name,
+                };
+                add(steps, into, account);
+            }
+            Err(Unheard::Refused(what)) => {
+                say_mailbox();
+                say(format_args!("{mailbox}: {what}"));
+            }
+            // Who asks may not be somebody who can see it.
+            Err(Unheard::Away(_)) if !rustix::process::geteuid().is_root() => {
+                let name = &user.name;
+                say_mailbox();
+                say(format_args!("{mailbox}: unless a .forward of {name} says else: ask as root"));
+            }
+            Err(Unheard::Away(failure)) => {
+                say_failure(mailbox, &failure);
+                return exit::TEMPFAIL;
+            }
+        }
+        exit::OK
+    }
+}
+
+/// Prints why nobody can say where the mail goes.
+fn say_failure(mailbox: &Mailbox, failure: &Failure) {
+    say(format_args!("{mailbox}: {} {}", failure.status, failure.text));
 }
 
 /// Adds those who are not there yet. What they name besides addresses is done as `account`.
@@ -186,7 +217,7 @@ fn explain_way(settings: &Settings, router: &LocalRouter, step: &Step) -> u8 {
                 return exit::NOUSER;
             }
             Err(failure) => {
-                say(format_args!("{mailbox}: {} {}", failure.status, failure.text));
+                say_failure(mailbox, &failure);
                 return exit::TEMPFAIL;
             }
         },
@@ -206,7 +237,7 @@ fn say_mailbox(settings: &Settings, router: &LocalRouter, mailbox: &Mailbox, use
         Ok(place) => {
             say(format_args!("{mailbox}: the mailbox of {whose}, {}", place.path().display()));
         }
-        Err(failure) => say(format_args!("{mailbox}: {} {}", failure.status, failure.text)),
+        Err(failure) => say_failure(mailbox, &failure),
     }
 }
 

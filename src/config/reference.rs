@@ -215,7 +215,7 @@ const SERVER: &[Key] = &[
         "max_sessions_per_client",
         Kind::Count(1, 65_536),
         "50",
-        "The most sessions at once from one address.",
+        "The most sessions at once from one address. With IPv6 the network /64 counts as one.",
     ),
     key(
         "session_timeout",
@@ -260,7 +260,12 @@ const QUEUE: &[Key] = &[
         "How long a message is tried before it goes back to its sender.",
     ),
     key("local_workers", Kind::Count(1, 64), "2", "The threads that write into mailboxes."),
-    key("relay_workers", Kind::Count(1, 64), "4", "The threads that send mail to other servers."),
+    key(
+        "relay_workers",
+        Kind::Count(1, 64),
+        "4",
+        "The threads that send mail to other servers, half of which may run commands.",
+    ),
     key(
         "delay_warning",
         Kind::Time(0, YEAR),

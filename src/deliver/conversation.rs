@@ -26,6 +26,7 @@ mod timeouts;
 
 pub use self::cause::{Cause, ConnectionError};
 pub use self::timeouts::Timeouts;
+use self::timeouts::content_time;
 
 /// How much of the content is read and sent at once, in octets.
 const BLOCK: usize = 64 * 1024;
@@ -39,8 +40,8 @@ pub struct SmtpConnection<S> {
     client: Client,
     parser: ReplyParser,
     timeouts: Timeouts,
-    /// When the message under way must be through; what follows it is bounded by itself.
-    transaction_end: Option<Instant>,
+    /// When the opening, or the message under way, must be through; QUIT is bounded by itself.
+    stage_end: Option<Instant>,
     /// Whom the handshake behind STARTTLS is with.
     start_tls_with: Option<TlsPeer>,
     /// Who logs in.
@@ -97,7 +98,7 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
             client: Client::new(helo_name),
             parser: ReplyParser::new(),
             timeouts,
-            transaction_end: None,
+            stage_end: Instant::now().checked_add(timeouts.opening),
             start_tls_with: None,
             account,
             has_answered: false,
@@ -128,7 +129,7 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
     fn greet(mut self) -> Result<Self, ConnectionError> {
         let ended = self.run(&mut io::empty(), 0);
         // The secret is of no more use.
-        (self.transaction_end, self.account) = (None, None);
+        (self.stage_end, self.account) = (None, None);
         match ended {
             Ok(None) => {
                 self.is_in_login = false;
@@ -167,9 +168,9 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
     ) -> Result<Vec<RecipientResult>, ConnectionError> {
         self.is_content_sent = false;
         self.client.begin(transaction);
-        self.transaction_end = Instant::now().checked_add(self.timeouts.whole(transaction));
+        self.stage_end = Instant::now().checked_add(self.timeouts.whole(transaction));
         let ended = self.run(content, transaction.size_octets);
-        self.transaction_end = None;
+        self.stage_end = None;
         if !matches!(ended, Ok(None)) {
             self.is_broken = true;
         }
@@ -268,6 +269,8 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
     }
 
     fn write_content(&mut self, content: &mut dyn Read, size_octets: u64) -> Result<(), Cause> {
+        // Only from here on, so that nobody is slow with replies in the time of a large message.
+        self.stage_end = self.stage_end.and_then(|end| end.checked_add(content_time(size_octets)));
         let size = usize::try_from(size_octets).unwrap_or(BLOCK);
         let mut block = vec![0; size.clamp(1, BLOCK)];
         let mut wire = Vec::with_capacity(block.len() + block.len() / 32 + 16);
@@ -309,7 +312,7 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
     /// Lets the next step take so long, and no longer than is left for the message.
     fn allow(&mut self, limit: Duration) {
         let step_end = Instant::now() + limit;
-        let end = self.transaction_end.map_or(step_end, |end| end.min(step_end));
+        let end = self.stage_end.map_or(step_end, |end| end.min(step_end));
         self.stream.set_deadline(end);
     }
 
@@ -344,7 +347,7 @@ impl<S: Read + Write + AsFd> SmtpConnection<S> {
         self.client.log_in(exchange);
         // A server must not hold us by one challenge after the other.
         let end = Instant::now().checked_add(self.timeouts.command);
-        self.transaction_end = self.transaction_end.or(end);
+        self.stage_end = [self.stage_end, end].into_iter().flatten().min();
     }
 
     fn handshake(&mut self, peer: &TlsPeer) -> Result<(), Cause> {
@@ -363,9 +366,16 @@ mod tests {
     use crate::smtp::client::Recipient;
 
     fn open(replies: &str) -> (Result<SmtpConnection<UnixStream>, ConnectionError>, UnixStream) {
+        open_within(replies, Timeouts::default())
+    }
+
+    fn open_within(
+        replies: &str,
+        timeouts: Timeouts,
+    ) -> (Result<SmtpConnection<UnixStream>, ConnectionError>, UnixStream) {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(replies.as_bytes()).unwrap();
-        (SmtpConnection::open(ours, &"me.test".parse().unwrap(), Timeouts::default()), theirs)
+        (SmtpConnection::open(ours, &"me.test".parse().unwrap(), timeouts), theirs)
     }
 
     fn send(
@@ -402,6 +412,19 @@ mod tests {
             told(peer),
             "EHLO me.test\r\nMAIL FROM:<>\r\nRCPT TO:<bob@there.test>\r\nDATA\r\n..a\r\n.\r\nQUIT\r\n"
         );
+    }
+
+    #[test]
+    fn neither_an_opening_nor_replies_take_the_time_that_others_have() {
+        let short = Duration::from_millis(100);
+        let timeouts = Timeouts { opening: short, ..Timeouts::default() };
+        let error = open_within("220 mx\r\n", timeouts).0.unwrap_err();
+        assert!(matches!(error.cause, Cause::TooSlow(Awaited::Ehlo)), "{error:?}");
+        let timeouts = Timeouts { transaction: short, ..Timeouts::default() };
+        let (opened, _peer) = open_within("220 mx\r\n250 mx\r\n250 ok\r\n", timeouts);
+        let content = vec![b'x'; 1 << 20];
+        let error = send(&mut opened.unwrap(), &content).unwrap_err();
+        assert!(matches!(error.cause, Cause::TooSlow(Awaited::Recipient(_))), "{error:?}");
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub struct Dispatcher {
     turns: VecDeque<NextHop>,
     /// The most jobs of one destination at once, so that none takes the whole pool.
     max_per_destination: usize,
+    /// The most commands at once. Each may take as long as it likes, so they leave half of the pool.
+    max_commands: usize,
     /// How long a destination rests after its first, second, … failure in a row.
     pauses: Vec<Duration>,
     /// The longest that mail without a network waits.
@@ -104,6 +106,7 @@ impl Dispatcher {
             logged_in: HashSet::new(),
             turns: VecDeque::new(),
             max_per_destination: most_of_one(relay_workers),
+            max_commands: most_commands(relay_workers),
             pauses,
             most_without_network: NETWORK_PAUSE,
         }
@@ -125,6 +128,7 @@ impl Dispatcher {
         let NewLanes { local, relay, old_relay } = lanes;
         (self.local, self.relay) = (local, relay);
         self.max_per_destination = most_of_one(queue.relay_workers);
+        self.max_commands = most_commands(queue.relay_workers);
         self.pauses.clone_from(&queue.retry);
         let unbegun: Vec<_> = old_relay.try_iter().collect();
         for job in unbegun.into_iter().rev() {
@@ -323,6 +327,7 @@ impl Dispatcher {
         let is_probed = needs_login(next_hop) && !self.logged_in.contains(next_hop);
         let most = match is_probed || destination.failures > 0 {
             true => 1,
+            false if *next_hop == NextHop::Command => self.max_commands,
             false => self.max_per_destination,
         };
         while destination.running < most {
@@ -428,6 +433,11 @@ fn refused_login(report: &Report) -> Option<Arc<Failure>> {
 /// The most jobs of one destination at once in a pool of that size, so that none takes all of it.
 fn most_of_one(workers: usize) -> usize {
     workers.saturating_sub(1).max(1)
+}
+
+/// The most commands at once in a pool of that size.
+fn most_commands(workers: usize) -> usize {
+    (workers / 2).max(1)
 }
 
 /// Whether mail goes there with a login only.

@@ -1,10 +1,11 @@
-//! Who is just taking a message, so that a server that stops can wait for the last word: one that
-//! ended between the delivery and the 250 would have the message sent again.
+//! Who has something to say yet before a server that stops may end: whoever is taking a message,
+//! since one that ended between the delivery and the 250 would have it sent again; and whoever has to
+//! tell its client that the server stops.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Counts the messages that have come whole, and whose clients were not told yet.
+/// Counts those who are not to be cut off.
 #[derive(Debug, Default)]
 pub struct AtWork {
     state: Mutex<State>,
@@ -17,13 +18,13 @@ struct State {
     is_closed: bool,
 }
 
-/// A message that is being taken, until this is dropped.
+/// One of them, until this is dropped.
 #[derive(Debug)]
 #[must_use = "the work counts as done as soon as this is dropped"]
 pub struct Work<'a>(&'a AtWork);
 
 impl AtWork {
-    /// Begins with a message; `None` where none is taken any more.
+    /// Begins; `None` where nobody is waited for any more.
     pub fn begin(&self) -> Option<Work<'_>> {
         let mut state = self.state();
         if state.is_closed {
@@ -33,7 +34,7 @@ impl AtWork {
         Some(Work(self))
     }
 
-    /// Lets no message begin any more, and waits until nobody is at work, for `patience` at most;
+    /// Lets nobody begin any more, and waits until nobody is at work, for `patience` at most;
     /// `false` where somebody still is.
     pub fn close(&self, patience: Duration) -> bool {
         let mut state = self.state();

@@ -6,14 +6,14 @@ use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use socket2::{Domain, SockRef, Socket as RawSocket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket as RawSocket, Type};
 
 use crate::config::settings::{
     AuthRule, BareNewline, ListenAddress, Listener, ListenerTls, Protocol, TlsVersion,
@@ -87,7 +87,8 @@ impl BoundListener {
     }
 
     /// The same where others still listen that will be closed: one of them may have the same port,
-    /// with or without an address of this host. Until then both accept.
+    /// with or without an address of this host. Until then both accept. There is no other socket of
+    /// systemd's than those that it handed over at the start, and one that was given up is closed.
     ///
     /// # Errors
     /// When it cannot be bound; the text names the address and what to do.
@@ -101,7 +102,7 @@ impl BoundListener {
                 Bound::Tcp(bind_tcp_beside(*address, write_timeout, leaving)?)
             }
             ListenAddress::Unix(path) => Bound::Unix(bind_unix(path)?),
-            ListenAddress::Systemd(name) => return Err(adoption::not_handed(listener, name, "")),
+            ListenAddress::Systemd(name) => return Err(adoption::not_at_hand(listener, name)),
         };
         Self::new(socket, Origin::Own)
     }
@@ -444,7 +445,7 @@ fn bind_tcp(
 /// Binds a Unix socket that every account may connect to. A socket that nobody answers any
 /// more is replaced.
 fn bind_unix(path: &Path) -> io::Result<UnixListener> {
-    if UnixStream::connect(path).is_ok() {
+    if is_answered(path) {
         let text = format!("{}: another server listens here", path.display());
         return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
     }
@@ -463,10 +464,40 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     bind().map_err(|error| with_path(error, path))
 }
 
+/// Whether a server listens at this Unix socket, be it one that has been stopped, where as many as
+/// may wait for it do (connect(2)).
+fn is_answered(path: &Path) -> bool {
+    let connect = || {
+        let socket = RawSocket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        socket.connect(&SockAddr::unix(path)?)
+    };
+    match connect() {
+        Ok(()) => true,
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::net::TcpStream;
+
+    #[test]
+    fn a_server_that_accepts_nobody_is_not_waited_for_and_keeps_its_socket() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let owner = RawSocket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        owner.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        owner.listen(0).unwrap();
+        let _waiting = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        let (told, tell) = std::sync::mpsc::channel();
+        let bound = path.clone();
+        thread::spawn(move || told.send(bind_unix(&bound).unwrap_err()));
+        let error = tell.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert!(path.exists());
+    }
 
     #[test]
     fn an_accepted_connection_inherits_what_was_set() {

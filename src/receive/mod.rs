@@ -31,6 +31,7 @@ use crate::receive::tls::Certificates;
 use crate::route::local::LocalRouter;
 use crate::spool::manager::Intake;
 use crate::spool::store::Spool;
+use crate::sys::bell::Bell;
 
 /// What the sessions share that began under one configuration. What stands behind `spool` is the
 /// same for all configurations that a process has had.
@@ -56,6 +57,10 @@ pub struct Reception {
     pub slots: Arc<Slots>,
     /// Who is just taking a message.
     pub at_work: Arc<AtWork>,
+    /// Who waits for a command, or has just heard the bell.
+    pub at_rest: Arc<AtWork>,
     /// Set when the server is about to stop: sessions end with 421 at their next command.
     pub is_stopping: Arc<AtomicBool>,
+    /// Rung then, for sessions whose clients say nothing.
+    pub last_bell: Arc<Bell>,
 }

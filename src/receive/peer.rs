@@ -1,7 +1,7 @@
 //! Who is at the other end of a session.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use crate::mail::address::Domain;
 
@@ -30,6 +30,30 @@ impl Peer {
         match self {
             Self::Host { remote, .. } => format!("({})", Domain::Literal(*remote)),
             Self::Account { uid } => format!("(uid {uid})"),
+        }
+    }
+}
+
+/// What counts as one client where somebody counts: of IPv6 the network /64, any address of which a
+/// host in it can take (RFC 4291 §2.5.1, RFC 7721 §1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Client {
+    /// Hosts: their only address, or the first of their network.
+    Network(IpAddr),
+    /// An account of this host.
+    Account(u32),
+}
+
+impl Client {
+    /// The one that `peer` is, or is one of.
+    pub fn of(peer: &Peer) -> Self {
+        match *peer {
+            Peer::Account { uid } => Self::Account(uid),
+            Peer::Host { remote: IpAddr::V6(address), .. } => {
+                let network = u128::from(address) >> 64 << 64;
+                Self::Network(Ipv6Addr::from(network).into())
+            }
+            Peer::Host { remote, .. } => Self::Network(remote),
         }
     }
 }

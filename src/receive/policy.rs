@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::settings::{Protocol, Settings, Vrfy};
+use crate::config::settings::{AuthRule, Protocol, Settings, Vrfy};
 use crate::deliver::outcome::Failure;
 use crate::mail::address::{Domain, ForwardPath, LocalPart, Mailbox, ReversePath};
 use crate::mail::status::Status;
@@ -36,7 +36,14 @@ const NO_SPACE: Reply =
     Reply::new(452, Status::new(4, 3, 1), "Too little free space in the spool; try again later");
 const SPOOL_AWAY: Reply =
     Reply::new(451, Status::new(4, 3, 0), "The spool cannot be used now; try again later");
-pub(super) const NO_RELAY: Reply = Reply::new(550, Status::new(5, 7, 1), "Relaying denied");
+pub(super) const NO_RELAY: Reply = Reply::new(
+    550,
+    Status::new(5, 7, 1),
+    "Relaying denied; this host relays for its own networks only",
+);
+/// The same where whoever logs in may relay.
+pub(super) const NO_RELAY_YET: Reply =
+    Reply::new(550, Status::new(5, 7, 1), "Relaying denied; log in first");
 const CANNOT_VERIFY: Reply =
     Reply::new(252, Status::new(2, 5, 0), "Addresses are not verified here; send the message");
 const CANNOT_LOOK_UP: Reply =
@@ -72,6 +79,8 @@ pub struct SessionPolicy<'a> {
     pub peer: Peer,
     /// What is spoken with it.
     pub protocol: Protocol,
+    /// Whether it can log in, or has to.
+    pub auth: AuthRule,
     /// Who may log in.
     pub logins: &'a Logins,
     /// The login that is under way.
@@ -203,7 +212,11 @@ impl Policy for SessionPolicy<'_> {
     fn recipient(&mut self, forward_path: &ForwardPath) -> Result<Mailbox, Reply> {
         let mailbox = self.mailbox(forward_path)?;
         if !self.settings.server.domains.contains(mailbox.domain()) {
-            return if self.may_relay() { Ok(mailbox) } else { Err(NO_RELAY) };
+            return match self.auth {
+                _ if self.may_relay() => Ok(mailbox),
+                AuthRule::None => Err(NO_RELAY),
+                AuthRule::Optional | AuthRule::Required => Err(NO_RELAY_YET),
+            };
         }
         match self.router.resolve(&mailbox) {
             Resolution::Mailbox(_) | Resolution::Expanded(_) => Ok(mailbox),

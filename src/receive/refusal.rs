@@ -61,7 +61,7 @@ impl fmt::Display for Reason {
 /// What a reply that refuses is for.
 fn reason(reply: &Reply) -> Reason {
     // Other replies have their code, too.
-    if *reply == policy::NO_RELAY {
+    if [policy::NO_RELAY, policy::NO_RELAY_YET].contains(reply) {
         return Reason::Relay;
     }
     if *reply == logins::TOO_MANY_FAILURES {
@@ -125,6 +125,7 @@ mod tests {
         };
         for (reply, expected) in [
             (policy::NO_RELAY, "relay"),
+            (policy::NO_RELAY_YET, "relay"),
             (logins::TOO_MANY_FAILURES, "login-pause"),
             (reply(535, (5, 7, 8)), "login"),
             (reply(530, (5, 7, 0)), "login-needed"),

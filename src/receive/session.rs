@@ -77,6 +77,16 @@ pub fn serve(reception: &Reception, socket: Socket, peer: Peer, listener: &Liste
     }
 }
 
+/// What a wait for a command came to.
+enum Heard {
+    /// More of it is there.
+    More,
+    /// The client has left.
+    End,
+    /// The server stops.
+    Bell,
+}
+
 struct Conversation<'a> {
     reception: &'a Reception,
     listener: &'a Listener,
@@ -108,11 +118,12 @@ impl<'a> Conversation<'a> {
             match action {
                 Action::Read => {
                     self.send()?;
-                    if self.is_stopping() {
-                        return self.close(&STOPPING);
-                    }
-                    if !self.read_command(session.max_line())? {
-                        return Ok(());
+                    // A server that stops waits for what the client is told.
+                    let resting = self.reception.at_rest.begin();
+                    match self.read_command(session.max_line())? {
+                        Heard::More => {}
+                        Heard::End => return Ok(()),
+                        Heard::Bell => return self.say_stopping(resting),
                     }
                 }
                 Action::Reply(reply, used) => {
@@ -228,21 +239,37 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// Reads more of a command line; `false` when the client has left. The time-out is one
-    /// for the whole line, so that dripping octets does not stretch it.
-    fn read_command(&mut self, max_line: usize) -> io::Result<bool> {
+    /// Reads more of a command line. The time-out is one for the whole line, so that dripping
+    /// octets does not stretch it.
+    fn read_command(&mut self, max_line: usize) -> io::Result<Heard> {
         let deadline = Instant::now() + self.reception.settings.server.session_timeout;
         loop {
-            match self.read_more(COMMAND_READ, deadline) {
-                Ok(0) => return Ok(false),
-                Ok(_) if self.input.contains(&b'\n') || self.input.len() >= DATA_READ => {
-                    return Ok(true);
+            if self.is_stopping() {
+                return Ok(Heard::Bell);
+            }
+            let bell = &self.reception.last_bell;
+            let read = |stream: &mut DeadlineStream, input: &mut [u8]| {
+                stream.read_beside(bell, input, deadline)
+            };
+            match self.read_more(COMMAND_READ, read).map_err(|e| self.broken_off(e))? {
+                None => return Ok(Heard::Bell),
+                Some(0) => return Ok(Heard::End),
+                Some(_) if self.input.contains(&b'\n') || self.input.len() >= DATA_READ => {
+                    return Ok(Heard::More);
                 }
-                Ok(_) if self.input.len() >= max_line => return Ok(true),
-                Ok(_) => {}
-                Err(error) => return Err(self.broken_off(error)),
+                Some(_) if self.input.len() >= max_line => return Ok(Heard::More),
+                Some(_) => {}
             }
         }
+    }
+
+    /// Sends the client away since the server stops (RFC 5321 §3.8), which waits until it is told.
+    #[inline(never)]
+    fn say_stopping(&mut self, resting: Option<Work<'a>>) -> io::Result<()> {
+        STOPPING.write_to(&mut self.output);
+        self.send()?;
+        drop(resting);
+        self.finish()
     }
 
     /// Tells a client that was too slow why it is left (RFC 5321 §3.8), and returns `error`.
@@ -298,8 +325,10 @@ impl<'a> Conversation<'a> {
             }
             let patience = timeout + Duration::from_secs(total / MIN_OCTETS_PER_SECOND);
             let deadline = (began + patience).min(Instant::now() + timeout.min(DATA_BLOCK_TIMEOUT));
-            let count = self.read_more(DATA_READ, deadline).map_err(|e| self.broken_off(e))?;
-            if count == 0 {
+            let read = |stream: &mut DeadlineStream, input: &mut [u8]| {
+                stream.read_until(input, deadline).map(Some)
+            };
+            if self.read_more(DATA_READ, read).map_err(|e| self.broken_off(e))? == Some(0) {
                 return Err(io::Error::new(
                     io::ErrorKind::UnexpectedEof,
                     "closed in the middle of a message",
@@ -316,11 +345,16 @@ impl<'a> Conversation<'a> {
         Ok((session.end_of_data(result), work))
     }
 
-    fn read_more(&mut self, octets: usize, deadline: Instant) -> io::Result<usize> {
+    /// Has `read` put up to so many octets behind those that were not used yet.
+    fn read_more(
+        &mut self,
+        octets: usize,
+        read: impl FnOnce(&mut DeadlineStream, &mut [u8]) -> io::Result<Option<usize>>,
+    ) -> io::Result<Option<usize>> {
         let filled = self.input.len();
         self.input.resize(filled + octets, 0);
-        let result = self.stream.read_until(&mut self.input[filled..], deadline);
-        self.input.truncate(filled + result.as_ref().map_or(0, |count| *count));
+        let result = read(&mut self.stream, &mut self.input[filled..]);
+        self.input.truncate(filled + result.as_ref().map_or(0, |count| count.unwrap_or(0)));
         result
     }
 
@@ -362,7 +396,11 @@ impl<'a> Conversation<'a> {
     fn close(&mut self, reply: &Reply) -> io::Result<()> {
         reply.write_to(&mut self.output);
         self.send()?;
-        // The reply is out; a client that is gone or goes on talking does not matter.
+        self.finish()
+    }
+
+    /// Closes behind the last reply. A client that is gone or goes on talking does not matter.
+    fn finish(&mut self) -> io::Result<()> {
         let _ = self.stream.finish(MAX_DROPPED, FINISH_TIMEOUT);
         Ok(())
     }
@@ -389,6 +427,7 @@ pub(super) fn policy<'a>(
         queue_runs,
         peer,
         protocol: listener.protocol,
+        auth: listener.auth,
         logins,
         exchange,
         user,

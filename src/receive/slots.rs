@@ -1,10 +1,9 @@
 //! How many sessions there may be at once: over all, and of one client.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::receive::peer::Peer;
+use crate::receive::peer::{Client, Peer};
 use crate::sys::process;
 
 /// Sessions at once after which, when the last has gone, freed memory goes back to the system.
@@ -24,13 +23,6 @@ struct Taken {
     /// The most at once since there were none.
     most: usize,
     by_client: HashMap<Client, usize>,
-}
-
-/// What counts as one client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Client {
-    Host(IpAddr),
-    Account(u32),
 }
 
 /// Why there is no slot.
@@ -68,10 +60,7 @@ impl Slots {
     /// # Errors
     /// The limit that is reached; the client gets 421.
     pub fn take(self: &Arc<Self>, peer: &Peer) -> Result<Slot, NoSlot> {
-        let client = match peer {
-            Peer::Host { remote, .. } => Client::Host(*remote),
-            Peer::Account { uid } => Client::Account(*uid),
-        };
+        let client = Client::of(peer);
         let mut taken = self.taken();
         if taken.all >= taken.max_sessions {
             return Err(NoSlot::TooMany);
@@ -139,6 +128,22 @@ mod tests {
         drop(first);
         assert_eq!(slots.open(), 2);
         assert!(slots.take(&host(1)).is_ok());
+    }
+
+    #[test]
+    fn a_network_of_ipv6_has_the_slots_of_one_client() {
+        let host = |text: &str| {
+            let remote = text.parse::<std::net::IpAddr>().unwrap().to_canonical();
+            Peer::Host { remote, local: [192, 0, 2, 254].into() }
+        };
+        let slots = Slots::new(9, 2);
+        let _two =
+            ["2001:db8:0:1::1", "2001:db8:0:1:ffff::"].map(|it| slots.take(&host(it)).unwrap());
+        let one_more = slots.take(&host("2001:db8:0:1::2"));
+        assert_eq!(one_more.unwrap_err(), NoSlot::TooManyOfClient);
+        let others = ["2001:db8:0:2::1", "::ffff:192.0.2.1", "192.0.2.1", "::ffff:192.0.2.2"];
+        let _others = others.map(|it| slots.take(&host(it)).unwrap());
+        assert_eq!(slots.take(&host("192.0.2.1")).unwrap_err(), NoSlot::TooManyOfClient);
     }
 
     #[test]

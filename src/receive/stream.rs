@@ -3,12 +3,16 @@
 use std::io::{self, Read, Write};
 use std::mem;
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
+
+use rustix::net::{RecvFlags, recv};
 
 use crate::receive::tls::Acceptor;
 use crate::receive::tls::handshake::HandshakeFailure;
 use crate::receive::tls::secured::{Encryption, Secured};
+use crate::sys::bell::{Bell, Wake};
 
 /// The longest that one read waits before the deadline is looked at again. The usual
 /// deadlines are all further away, so that most reads need no system call but their own.
@@ -30,6 +34,24 @@ impl Socket {
         if let Self::Tcp(socket) = self {
             // Where it does not work the client waits a little longer.
             let _ = rustix::net::sockopt::set_tcp_quickack(socket, true);
+        }
+    }
+
+    /// Reads what has come.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] when nothing has; else the socket's own.
+    pub fn read_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let receive = || recv(self, &mut *buffer, RecvFlags::DONTWAIT);
+        Ok(rustix::io::retry_on_intr(receive)?.0)
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
         }
     }
 }
@@ -113,6 +135,23 @@ impl DeadlineStream {
         }
     }
 
+    /// The same, but comes back with `None` as soon as the bell rings.
+    ///
+    /// # Errors
+    /// As with [`Self::read_until`].
+    pub fn read_beside(
+        &mut self,
+        bell: &Bell,
+        buffer: &mut [u8],
+        deadline: Instant,
+    ) -> io::Result<Option<usize>> {
+        match &mut self.wire {
+            Wire::Plain(plain) => plain.read_beside(bell, buffer, deadline),
+            Wire::Tls(secured) => secured.read_beside(bell, buffer, deadline),
+            Wire::Closed => Ok(Some(0)),
+        }
+    }
+
     /// Writes all of `octets`.
     ///
     /// # Errors
@@ -167,6 +206,23 @@ impl DeadlineStream {
 }
 
 impl PlainSocket {
+    fn read_beside(
+        &self,
+        bell: &Bell,
+        buffer: &mut [u8],
+        deadline: Instant,
+    ) -> io::Result<Option<usize>> {
+        loop {
+            if bell.hear_beside(self.socket.as_fd(), deadline)? == Wake::Rung {
+                return Ok(None);
+            }
+            match self.socket.read_now(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return result.map(Some),
+            }
+        }
+    }
+
     fn read_until(&mut self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());

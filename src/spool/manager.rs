@@ -493,6 +493,7 @@ impl Manager {
             Pauses { retry: &self.settings.queue.retry, network: self.dispatcher.network_pause() };
         let due = round.next_try(&pauses, now, latest);
         let (is_postponed, awaited) = (round.is_postponed, round.awaits());
+        let has_another_try = round.has_another_try();
         round.note_age(age, self.timekeeper.now());
         // A message that was only left alone again need not be written to flash again.
         if round.is_changed || !round.has_record {
@@ -500,6 +501,10 @@ impl Manager {
         }
         match (is_postponed, awaited) {
             (true, _) => self.lanes.park(Lane::Relay, id),
+            _ if has_another_try => {
+                self.urgent.insert(id);
+                self.schedule.insert(id, now);
+            }
             (false, Some(event)) => self.schedule.insert_for(event, id, due),
             (false, None) => self.schedule.insert(id, due),
         }

@@ -93,6 +93,9 @@ pub(super) struct Round {
     pub(super) is_postponed: bool,
     /// Whether it is to be tried even where its destination rests.
     pub(super) is_urgent: bool,
+    /// Whether somebody wanted everything tried while this was under way: if it does not get through,
+    /// it is tried once more.
+    pub(super) is_wanted_again: bool,
     /// Jobs made and not reported yet.
     running: usize,
     /// Recipients that were looked at in this round; aliases add some behind.
@@ -126,6 +129,7 @@ impl Round {
             is_changed: false,
             is_postponed: false,
             is_urgent: false,
+            is_wanted_again: false,
             running: 0,
             launched: 0,
             was_tried: false,
@@ -267,6 +271,17 @@ impl Round {
         if noted.gathered_until.is_none_or(|noted| noted.abs_diff(at) > MAX_CLOCK_ERROR) {
             (noted.gathered_until, self.is_changed) = (Some(at), true);
         }
+    }
+
+    /// Whether anybody is left who does not wait for others of the same kind.
+    fn has_one_to_try(&self) -> bool {
+        let waits_for_try = |it: &RecipientState| it.is_open() && it.gathered_until.is_none();
+        self.progress.recipients.iter().any(waits_for_try)
+    }
+
+    /// Whether it is tried again at once.
+    pub(super) fn has_another_try(&self) -> bool {
+        self.is_wanted_again && self.has_one_to_try()
     }
 
     /// What may end the wait of somebody before its time.
@@ -497,9 +512,8 @@ impl Round {
             None if self.waits_for_network => schedule::after(now, pauses.network).min(by_schedule),
             None => by_schedule,
         };
-        let waits_for_try = |it: &RecipientState| it.is_open() && it.gathered_until.is_none();
         let due = match self.gathered_until {
-            Some(until) if self.progress.recipients.iter().any(waits_for_try) => due.min(until),
+            Some(until) if self.has_one_to_try() => due.min(until),
             Some(until) => until,
             None => due,
         };

@@ -135,3 +135,26 @@ fn a_destination_that_breaks_two_messages_rests() {
     assert_eq!(record(&queue, id(&first), |_| true).attempts, 1);
     assert_eq!(queue.stop().len(), 4);
 }
+
+#[test]
+fn who_wants_everything_tried_means_what_is_under_way_too() {
+    let queue = Queue::new(LATER, LATER);
+    queue.announce("<>", &["a@far.test"]);
+    let job = queue.relay_job();
+    queue.orders.send(Order::RetryAll).unwrap();
+    let deadline = Instant::now() + DEADLINE;
+    while !queue.orders.is_empty() {
+        assert!(Instant::now() < deadline);
+        std::thread::yield_now();
+    }
+    queue.answer(&job, |_| out_of_reach());
+    drop(job);
+    // Once, however that ends.
+    let again = queue.relay_job();
+    assert_eq!(names(&again), ["a@far.test"]);
+    queue.answer(&again, |_| out_of_reach());
+    drop(again);
+    queue.settle_reports();
+    assert!(queue.relay.recv_timeout(Duration::from_millis(300)).is_err());
+    assert_eq!(queue.stop(), ["a@far.test"]);
+}

@@ -22,6 +22,7 @@ use crate::spool::manager::Succession;
 use crate::spool::post::Post;
 
 /// Settings and what is made from them.
+#[derive(Clone)]
 pub(super) struct Generation {
     pub(super) reception: Arc<Reception>,
     local: Arc<LocalDelivery>,

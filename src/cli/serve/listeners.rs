@@ -18,6 +18,7 @@ use crate::sys::systemd::ServiceManager;
 use crate::sys::systemd::sockets::{Inherited, name_to_keep};
 
 /// All of them.
+#[derive(Clone)]
 pub(super) struct Listeners {
     doors: Arc<Current<Doors>>,
     /// Who keeps our sockets beyond our end, so that clients can wait for the next server.

@@ -41,6 +41,9 @@ use milestones::Milestones;
 
 /// How long it may take to store what has come, beyond the wait for its delivery.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long it may take to tell clients that the server stops. Only one that reads nothing makes it
+/// take longer than a moment.
+const FAREWELL: Duration = Duration::from_millis(500);
 /// How long deliveries under way may take once the server is told to stop. What is not done
 /// then is in the spool.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
@@ -68,8 +71,9 @@ pub(super) fn serve(
     let beginnings = Beginnings::take();
     match start::start(settings, config, beginnings) {
         Ok(mut server) => {
-            once_ready(server.listeners.first_address());
-            server.milestones.ready(&server.listeners.addresses());
+            let listeners = &server.live.listeners;
+            once_ready(listeners.first_address());
+            server.milestones.ready(&listeners.addresses());
             server.run();
             station::stopped();
             exit::OK
@@ -90,12 +94,20 @@ struct Server {
     /// The file that it is configured by.
     config: PathBuf,
     milestones: Milestones,
+    live: Live,
+    requests: Requests,
+    orders: Sender<Order>,
+    /// Nothing is ever sent here; it closes when the queue manager has returned.
+    manager_end: Receiver<()>,
+}
+
+/// What another configuration makes another. A copy of it does the same to the same threads.
+#[derive(Clone)]
+struct Live {
     generation: Generation,
     /// The reception of the sessions that begin now.
     current: Arc<Current<Arc<Reception>>>,
     listeners: Listeners,
-    requests: Requests,
-    orders: Sender<Order>,
     /// Where the queue manager takes another configuration.
     successions: Sender<Succession>,
     /// Where the delivery threads report.
@@ -103,9 +115,7 @@ struct Server {
     /// The longest that any session waits for its delivery.
     longest_direct: Duration,
     /// By which commands know this process; `None` where it could not be written.
-    record: Option<Record>,
-    /// Nothing is ever sent here; it closes when the queue manager has returned.
-    manager_end: Receiver<()>,
+    record: Option<Arc<Record>>,
 }
 
 /// The version that commands are told.
@@ -128,15 +138,21 @@ impl Server {
     }
 
     fn stop(&self) {
-        let Reception { slots, at_work, is_stopping, .. } = &*self.generation.reception;
-        let most = self.longest_direct + LAST_WORDS + 2 * STOP_PATIENCE;
+        let Live { generation, listeners, longest_direct, .. } = &self.live;
+        let Reception { slots, at_work, at_rest, is_stopping, last_bell, .. } =
+            &*generation.reception;
+        let longest_direct = *longest_direct;
+        let most = longest_direct + LAST_WORDS + FAREWELL + 2 * STOP_PATIENCE;
         self.milestones.stopping(slots.open(), most);
         is_stopping.store(true, Ordering::Relaxed);
-        self.listeners.stop();
+        listeners.stop();
+        last_bell.ring();
         // What has come whole is delivered or stored, and its client told.
-        if !at_work.close(self.longest_direct + LAST_WORDS) {
+        if !at_work.close(longest_direct + LAST_WORDS) {
             log::warn!("stopped in the middle of messages; their clients will send them again");
         }
+        // Who takes nothing is not waited for.
+        at_rest.close(FAREWELL);
         // One that hangs on its disk takes no orders, either.
         let _ = self.orders.send_timeout(Order::Stop, STOP_PATIENCE);
         // Disconnected is how the end of the manager shows.

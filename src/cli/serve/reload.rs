@@ -10,7 +10,7 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 
 use super::changes;
 use super::generation::Channels;
-use super::{Server, VERSION};
+use super::{Live, Server, VERSION};
 use crate::cli::check::findings::Findings;
 use crate::cli::check::{aliases, rewrite, secrets, smarthost, users};
 use crate::config;
@@ -33,24 +33,39 @@ impl Server {
     /// Reads the configuration again, and says in the log what came of it.
     pub(super) fn reload(&mut self) {
         self.milestones.reload_begins();
-        let Some(read) = self.read_apart() else { return };
-        let outcome = read.and_then(|settings| self.take_apart(settings));
-        self.milestones.reload_ended(&outcome, &self.listeners.addresses());
+        let Some(outcome) = self.read_and_take() else { return };
+        let outcome = outcome.map(|(live, changes)| {
+            self.live = live;
+            changes
+        });
+        self.milestones.reload_ended(&outcome, &self.live.listeners.addresses());
         process::trim_memory();
     }
 
-    /// Reads it in a thread of its own, which is left behind where it hangs, as on a directory of
-    /// accounts that does not answer: `None` when the server is told to stop meanwhile.
-    fn read_apart(&mut self) -> Option<Result<Settings, Mistakes>> {
-        let (config, before) =
-            (self.config.clone(), Arc::clone(&self.generation.reception.settings));
+    /// Goes on with what the file says now, and gives in words what has changed; `None` when the
+    /// server is told to stop meanwhile.
+    fn read_and_take(&mut self) -> Option<Result<(Live, String), Mistakes>> {
+        let (config, live) = (self.config.clone(), self.live.clone());
+        let before = Arc::clone(&live.generation.reception.settings);
+        match self.apart(move || read_again(&config, &before))? {
+            // In another thread, which has the identity of the server from its beginning.
+            Ok(settings) => self.apart(move || live.take_changes(settings)),
+            Err(mistakes) => Some(Err(mistakes)),
+        }
+    }
+
+    /// Does this in a thread of its own, a panic in which ends nothing else. It is left behind where
+    /// it hangs, as on a directory of accounts or a network's disk that does not answer: `None` when
+    /// the server is told to stop meanwhile.
+    fn apart<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce() -> Result<T, Mistakes> + Send + 'static,
+    ) -> Option<Result<T, Mistakes>> {
         let (done, outcome) = bounded(1);
         let thread = thread::Builder::new().name("reload".into()).stack_size(STACK);
-        let reading = thread.spawn(move || {
-            // Nobody waits for it any more, perhaps.
-            let _ = done.send(read_again(&config, &before));
-        });
-        if let Err(error) = reading {
+        // Nobody waits for it any more, perhaps.
+        let working = thread.spawn(move || drop(done.send(work())));
+        if let Err(error) = working {
             return Some(Err(vec![format!("no thread to read the configuration: {error}")]));
         }
         loop {
@@ -65,24 +80,18 @@ impl Server {
             }
         }
     }
+}
 
-    /// Takes what was read in a thread of its own: that has the identity of the server from its
-    /// beginning, and a panic in it ends nothing else. Gives in words what has changed.
-    fn take_apart(&mut self, settings: Settings) -> Result<String, Mistakes> {
+impl Live {
+    /// Goes on with what is different in these settings, and gives it in words.
+    fn take_changes(mut self, settings: Settings) -> Result<(Self, String), Mistakes> {
         let before = self.generation.settings();
         let changes = changes::in_words(before, &settings);
-        if *before == settings {
-            self.generation.reception.certificates.reload();
-            return Ok(changes);
+        match *before == settings {
+            true => self.generation.reception.certificates.reload(),
+            false => self.take(settings)?,
         }
-        thread::scope(|scope| {
-            let thread = thread::Builder::new().name("reload".into()).stack_size(STACK);
-            match thread.spawn_scoped(scope, || self.take(settings)) {
-                Ok(taking) => taking.join().unwrap_or_else(|_| Err(vec![panicked()])),
-                Err(error) => Err(vec![format!("no thread to take the configuration: {error}")]),
-            }
-        })?;
-        Ok(changes)
+        Ok((self, changes))
     }
 
     /// Goes on with other settings.

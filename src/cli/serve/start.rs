@@ -14,7 +14,7 @@ use super::generation::{Channels, Generation};
 use super::listeners::{Listeners, bind_all};
 use super::milestones::Milestones;
 use super::watchdog::Watchdog;
-use super::{Server, VERSION};
+use super::{Live, Server, VERSION};
 use crate::config::settings::Settings;
 use crate::deliver::dispatch::Dispatcher;
 use crate::deliver::relay::Relay;
@@ -32,6 +32,7 @@ use crate::route::local::LocalRouter;
 use crate::spool::manager::{Manager, Order};
 use crate::spool::store::Spool;
 use crate::spool::wake;
+use crate::sys::bell::Bell;
 use crate::sys::files::{make_folder_for, make_or_take_folder_for};
 use crate::sys::identity::{self, Privileges};
 use crate::sys::network::NetworkWatch;
@@ -98,7 +99,9 @@ pub(super) fn start(
         queue_runs: Arc::new(QueueRuns::new(orders.clone())),
         threads: SessionThreads::default(),
         at_work: Arc::new(AtWork::default()),
+        at_rest: Arc::new(AtWork::default()),
         is_stopping: Arc::new(AtomicBool::new(false)),
+        last_bell: Arc::new(Bell::new()?),
     };
     let generation = Generation::first(reception, relay, &channels);
     generation.start_pools(&channels, &reports)?;
@@ -143,16 +146,18 @@ pub(super) fn start(
     let record = announce(&listeners, &settings.server.state);
     Ok(Server {
         config,
-        longest_direct: settings.queue.direct,
         milestones: Milestones::new(service),
-        generation,
-        current,
-        listeners,
+        live: Live {
+            longest_direct: settings.queue.direct,
+            generation,
+            current,
+            listeners,
+            successions,
+            reports,
+            record: record.map(Arc::new),
+        },
         requests,
         orders,
-        successions,
-        reports,
-        record,
         manager_end,
     })
 }

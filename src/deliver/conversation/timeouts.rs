@@ -28,8 +28,11 @@ pub struct Timeouts {
     pub content: Duration,
     /// For the reply to QUIT, on which nothing depends.
     pub quit: Duration,
-    /// For a message from MAIL to the last reply, together with what its size and its
-    /// recipients add: a server that answers everything in its last second must not hold a
+    /// From the connection to the first MAIL, so that a server which answers everything in its last
+    /// second does not hold a thread for half an hour at each of its addresses.
+    pub opening: Duration,
+    /// For a message from MAIL to the last reply, together with what its recipients add, and from the
+    /// first octet of the content on what its size does: a server that answers everything in its last second must not hold a
     /// thread for hours.
     pub transaction: Duration,
 }
@@ -45,6 +48,8 @@ impl Default for Timeouts {
             block: minutes(3),
             content: minutes(10),
             quit: Duration::from_secs(5),
+            // Once for the greeting, for a command and for a handshake.
+            opening: minutes(5 + 5 + 2),
             // Twice for a command, once for the 354, for a block and for the last reply.
             transaction: minutes(5 + 5 + 2 + 3 + 10),
         }
@@ -52,7 +57,7 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
-    /// None of them above `most`.
+    /// No step above `most`, and the opening no longer than three of them.
     pub fn at_most(self, most: Duration) -> Self {
         Self {
             greeting: self.greeting.min(most),
@@ -62,6 +67,7 @@ impl Timeouts {
             block: self.block.min(most),
             content: self.content.min(most),
             quit: self.quit.min(most),
+            opening: self.opening.min(most.saturating_mul(3)),
             transaction: self.transaction.min(most),
         }
     }
@@ -78,12 +84,11 @@ impl Timeouts {
         }
     }
 
-    /// How long the whole of a message may take.
+    /// How long the whole of a message may take, besides its content.
     pub(super) fn whole(&self, transaction: &Transaction<'_>) -> Duration {
         let recipients = u32::try_from(transaction.recipients.len()).unwrap_or(u32::MAX);
-        let content = Duration::from_secs(transaction.size_octets / SLOWEST_OCTETS_PER_SECOND);
         let recipients = RECIPIENT_TIME.saturating_mul(recipients);
-        self.transaction.saturating_add(recipients).saturating_add(content)
+        self.transaction.saturating_add(recipients)
     }
 
     /// What the kernel's time-outs are set to: less than any of these, so that they need no
@@ -94,4 +99,9 @@ impl Timeouts {
         let shortest = limits.into_iter().min().unwrap_or_default();
         (shortest / 2).max(Duration::from_millis(1))
     }
+}
+
+/// What the content adds to the time of a whole message.
+pub(super) const fn content_time(size_octets: u64) -> Duration {
+    Duration::from_secs(size_octets / SLOWEST_OCTETS_PER_SECOND)
 }

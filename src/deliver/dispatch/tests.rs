@@ -1,4 +1,4 @@
-//! What the dispatcher makes of destinations that want a login.
+//! What the dispatcher makes of destinations that want a login, and of commands.
 
 use crossbeam_channel::{Receiver, bounded};
 
@@ -99,4 +99,17 @@ fn a_refused_login_rests_as_long_as_it_says_and_is_tried_by_one_job_then() {
     back.into_iter().for_each(|job| dispatcher.add(job));
     dispatcher.hand_out();
     assert_eq!(jobs.len(), 1);
+}
+
+#[test]
+fn commands_take_half_of_the_threads_and_no_more() {
+    let (mut dispatcher, jobs) = dispatcher(&NextHop::Command);
+    assert_eq!(jobs.len(), 2);
+    (0..2).for_each(|_| dispatcher.add(job(&next_hop(false))));
+    dispatcher.hand_out();
+    assert_eq!(jobs.len(), 4);
+    let begun: Vec<_> = jobs.try_iter().collect();
+    dispatcher.finished(&report(&begun[0], None), Instant::now());
+    dispatcher.hand_out();
+    assert_eq!(jobs.try_iter().map(|job| job.next_hop).collect::<Vec<_>>(), [NextHop::Command]);
 }

@@ -85,8 +85,18 @@ fn adopt(
     BoundListener::new(socket, origin)
 }
 
+/// The error of a section that a server which runs already is to take a socket of systemd's for.
+pub(super) fn not_at_hand(listener: &Listener, name: &str) -> io::Error {
+    let text = format!(
+        "[listen.{}] address = systemd:{name}: systemd hands sockets over when it starts the server, \
+         also those that were given up since; restart the server, or give ADDRESS:PORT",
+        listener.name
+    );
+    io::Error::new(io::ErrorKind::NotFound, text)
+}
+
 /// The error of a section whose socket is not there; `others` are the names of those that are.
-pub(super) fn not_handed(listener: &Listener, name: &str, others: &str) -> io::Error {
+fn not_handed(listener: &Listener, name: &str, others: &str) -> io::Error {
     let found = match others {
         "" => "no socket at all".to_owned(),
         others => format!("only {others}"),

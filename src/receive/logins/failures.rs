@@ -1,7 +1,6 @@
 //! Clients whose logins keep failing, and how long they are not listened to.
 //!
-//! Each address (of IPv6 the network /64, any address of which a host in it can take) and each
-//! account of this host collects points: ten for each new guess at a password, one where it says
+//! Each [`Client`] collects points: ten for each new guess at a password, one where it says
 //! again what was wrong a moment ago. A printer with an old password does that for months, and must
 //! not lock out the people behind the same router; somebody who guesses never does. SCRAM and
 //! CRAM-MD5 never say the same twice, and hide what the password was: there the next guess at a name
@@ -12,11 +11,10 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::receive::peer::Peer;
+use crate::receive::peer::{Client, Peer};
 
 /// The most clients that are remembered; of more the one that was quiet for longest is not.
 const MAX_CLIENTS: usize = 4096;
@@ -45,13 +43,6 @@ pub struct Guess {
     hash: u64,
     /// Whether the password counts in it.
     is_whole: bool,
-}
-
-/// What counts as one client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Client {
-    Network(IpAddr),
-    Account(u32),
 }
 
 /// The clients whose logins failed.
@@ -151,19 +142,6 @@ impl Failures {
     fn clients(&self) -> MutexGuard<'_, HashMap<Client, Record>> {
         // Each change is one of plain values, whole or not there.
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Client {
-    fn of(peer: &Peer) -> Self {
-        match *peer {
-            Peer::Account { uid } => Self::Account(uid),
-            Peer::Host { remote: IpAddr::V6(address), .. } => {
-                let network = u128::from(address) >> 64 << 64;
-                Self::Network(Ipv6Addr::from(network).into())
-            }
-            Peer::Host { remote, .. } => Self::Network(remote),
-        }
     }
 }
 

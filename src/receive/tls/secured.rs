@@ -4,16 +4,18 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use openssl::ssl::{Error, ErrorCode, Ssl, SslStream};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{SendFlags, send};
 
 use super::Acceptor;
 use super::handshake::{self, HandshakeFailure};
 use crate::config::settings::TlsVersion;
 use crate::receive::stream::Socket;
+use crate::sys::bell::{Bell, Wake};
 
 /// A socket under TLS.
 pub struct Secured {
@@ -80,7 +82,7 @@ impl Secured {
                 self.stream.get_ref().socket.acknowledge();
                 Ok(())
             }
-            Err(Stop::TooLate) => {
+            Err(Stop::TooLate | Stop::Rung) => {
                 self.is_broken = true;
                 Err(HandshakeFailure::TooSlow)
             }
@@ -106,12 +108,33 @@ impl Secured {
     /// # Errors
     /// [`io::ErrorKind::TimedOut`] when the deadline has come; else what the client did wrong.
     pub fn read_until(&mut self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
-        match self.pump(deadline, |stream| stream.ssl_read(buffer)) {
-            Ok(count) => Ok(count),
-            Err(Stop::TooLate) => Err(io::ErrorKind::TimedOut.into()),
+        let result = self.pump(deadline, |stream| stream.ssl_read(buffer));
+        self.read_or_end(result)
+    }
+
+    /// The same, but comes back with `None` as soon as the bell rings, be it in the middle of a
+    /// record of the client's; one of ours is never left half said.
+    ///
+    /// # Errors
+    /// As with [`Self::read_until`].
+    pub fn read_beside(
+        &mut self,
+        bell: &Bell,
+        buffer: &mut [u8],
+        deadline: Instant,
+    ) -> io::Result<Option<usize>> {
+        let act = |stream: &mut SslStream<Below>| stream.ssl_read(buffer);
+        match self.pump_beside(Some(bell), deadline, act) {
+            Err(Stop::Rung) => Ok(None),
+            result => self.read_or_end(result).map(Some),
+        }
+    }
+
+    fn read_or_end(&self, result: Result<usize, Stop>) -> io::Result<usize> {
+        match result {
             Err(Stop::Failed(error)) if error.code() == ErrorCode::ZERO_RETURN => Ok(0),
             Err(Stop::Failed(_)) if self.stream.get_ref().is_at_end => Ok(0),
-            Err(Stop::Failed(error)) => Err(in_session(&error)),
+            result => result.map_err(Stop::into_error),
         }
     }
 
@@ -124,8 +147,7 @@ impl Secured {
             let deadline = Instant::now() + patience;
             match self.pump(deadline, |stream| stream.ssl_write(octets)) {
                 Ok(count) => octets = octets.get(count..).unwrap_or_default(),
-                Err(Stop::TooLate) => return Err(io::ErrorKind::TimedOut.into()),
-                Err(Stop::Failed(error)) => return Err(in_session(&error)),
+                Err(stop) => return Err(stop.into_error()),
             }
         }
         Ok(())
@@ -164,6 +186,16 @@ impl Secured {
     fn pump<T>(
         &mut self,
         deadline: Instant,
+        act: impl FnMut(&mut SslStream<Below>) -> Result<T, Error>,
+    ) -> Result<T, Stop> {
+        self.pump_beside(None, deadline, act)
+    }
+
+    /// The same, until the bell rings while there is something to wait for from the peer.
+    fn pump_beside<T>(
+        &mut self,
+        bell: Option<&Bell>,
+        deadline: Instant,
         mut act: impl FnMut(&mut SslStream<Below>) -> Result<T, Error>,
     ) -> Result<T, Stop> {
         self.stream.get_mut().deadline = deadline;
@@ -181,8 +213,15 @@ impl Secured {
                     return Err(Stop::Failed(error));
                 }
             };
-            match wait(self.socket(), awaited, deadline) {
-                Ok(()) => {}
+            let waited = match bell {
+                Some(bell) if awaited == PollFlags::IN => {
+                    bell.hear_beside(self.socket().as_fd(), deadline)
+                }
+                _ => wait(self.socket(), awaited, deadline).map(|()| Wake::Readable),
+            };
+            match waited {
+                Ok(Wake::Readable) => {}
+                Ok(Wake::Rung) => return Err(Stop::Rung),
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(Stop::TooLate),
                 Err(error) => {
                     log::debug!("poll fails: {error}");
@@ -196,7 +235,18 @@ impl Secured {
 /// Why a call did not come to its end.
 enum Stop {
     TooLate,
+    Rung,
     Failed(Error),
+}
+
+impl Stop {
+    fn into_error(self) -> io::Error {
+        match self {
+            Self::TooLate => io::ErrorKind::TimedOut.into(),
+            Self::Rung => io::ErrorKind::Interrupted.into(),
+            Self::Failed(error) => in_session(&error),
+        }
+    }
 }
 
 impl Read for Below {
@@ -204,11 +254,7 @@ impl Read for Below {
         if Instant::now() >= self.deadline {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let receive = || match &self.socket {
-            Socket::Tcp(socket) => recv(socket, &mut *buffer, RecvFlags::DONTWAIT),
-            Socket::Unix(socket) => recv(socket, &mut *buffer, RecvFlags::DONTWAIT),
-        };
-        let (count, _) = rustix::io::retry_on_intr(receive)?;
+        let count = self.socket.read_now(buffer)?;
         self.is_at_end = count == 0;
         if self.first.is_none() {
             self.first = buffer.first().copied().filter(|_| count > 0);
@@ -220,11 +266,7 @@ impl Read for Below {
 impl Write for Below {
     fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        let send = || match &self.socket {
-            Socket::Tcp(socket) => send(socket, octets, flags),
-            Socket::Unix(socket) => send(socket, octets, flags),
-        };
-        Ok(rustix::io::retry_on_intr(send)?)
+        Ok(rustix::io::retry_on_intr(|| send(&self.socket, octets, flags))?)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -240,11 +282,7 @@ fn wait(socket: &Socket, awaited: PollFlags, deadline: Instant) -> io::Result<()
             return Err(io::ErrorKind::TimedOut.into());
         }
         let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
-        let mut polled = match socket {
-            Socket::Tcp(socket) => [PollFd::new(socket, awaited)],
-            Socket::Unix(socket) => [PollFd::new(socket, awaited)],
-        };
-        match poll(&mut polled, Some(&timeout)) {
+        match poll(&mut [PollFd::new(socket, awaited)], Some(&timeout)) {
             Ok(0) | Err(rustix::io::Errno::INTR) => {}
             Ok(_) => return Ok(()),
             Err(error) => return Err(error.into()),

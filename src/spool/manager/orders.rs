@@ -23,6 +23,8 @@ impl Manager {
         self.digests.end_windows();
         self.send_digests();
         self.schedule.make_all_due(Instant::now());
+        // A try that has begun may fail by what was mended meanwhile.
+        self.rounds.values_mut().for_each(|round| round.is_wanted_again = true);
     }
 
     pub(super) fn retry_for_network(&mut self) {
