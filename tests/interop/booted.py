@@ -8,7 +8,7 @@ from pathlib import Path
 
 from debian import Debian
 from disk import mount
-from harness import PATIENCE, program, wait_for
+from harness import PATIENCE, program, run, wait_for
 from host import PATH
 
 # Of the clock, of modules, devices and logs of the kernel: there is but one of each.
@@ -32,7 +32,7 @@ exec "$@"
 """
 LEAVE = IN_CGROUP + 'find "$1" -depth -type d -exec rmdir {} +'
 
-# Run in the new namespaces; the root of the Debian is $0. What is below it is not seen from outside.
+# Run in the new namespaces; the root of the Debian is $0. What it mounts is not seen outside.
 BOOT = """
 set -e
 cd "$0"
@@ -49,7 +49,7 @@ exec chroot . env -i container=mailwren-test PATH="$PATH" "$@" </dev/null >/dev/
 
 
 class Booted(Debian):
-    """The system, with `layer`, up and idle. Commands are run in it, as those of its root or a user."""
+    """The system, with `layer`, up and idle. Commands are run in it, by its root or a user."""
 
     def __init__(self, layer="systemd"):
         super().__init__(layer)
@@ -100,10 +100,21 @@ class Booted(Debian):
                 "--uts", "--root", "--wd", *become]
 
     def __exit__(self, *reason):
+        self.cut()
+        super().__exit__(*reason)
+
+    def cut(self):
+        """Ends all of it at once, as a power cut does."""
         self.first.kill()
         self.first.wait(PATIENCE)
         wait_for("the end of its processes", self.is_gone)
-        super().__exit__(*reason)
+
+    def boot_again(self):
+        """Cuts the power and boots what is on its disk; /run is empty then."""
+        self.cut()
+        run([program("umount"), "--recursive", self.path("/run")])
+        mount("-t", "tmpfs", "-o", "mode=0755", "none", self.path("/run"))
+        self.__enter__()
 
     def is_gone(self):
         """Whether no process is left in its cgroup, which is then removed."""

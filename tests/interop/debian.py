@@ -49,7 +49,9 @@ class Debian(contextlib.AbstractContextManager):
     """The system, at `root`. `layer` is what `build-debian` laid over the base, such as lintian."""
 
     def __init__(self, layer=None, base=FOLDER):
-        assert (base / "stamp").exists(), f"{base} is missing: run `tests/interop/install-tools test`"
+        for name in ("stamp", layer or "base"):
+            assert (base / name).exists(), \
+                f"{base / name} is missing: run `tests/interop/install-tools test`"
         harness.loopback_up()
         run([program("hostname"), NAME])
         self.stack = contextlib.ExitStack()

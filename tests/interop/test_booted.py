@@ -1,5 +1,5 @@
-"""Under systemd as process 1: what the package starts, what the unit's rules leave to the server, and
-what a reload, a restart, an upgrade and a hang are to those who send mail."""
+"""Under systemd as process 1: what the package starts, what the unit's rules leave to the server,
+and what a reload, a restart, an upgrade and a hang are to those who send mail."""
 
 import json
 import os
@@ -13,8 +13,8 @@ from harness import Client, Closed, wait_for
 
 @own_debian
 def test_life():
-    """The package's server is there after its installation, delivers under its rules, is reloaded and
-    upgraded with nobody refused, comes when it is called, and is gone after a purge."""
+    """The package's server is there after its installation, delivers under its rules, is reloaded
+    and upgraded with nobody refused, comes when it is called, and is gone after a purge."""
     with Booted() as debian:
         first, second = (debian.bring(package(debian.dir, version)) for version in ("0.9-1", "0.9-2"))
         debian.add_user("ann")
@@ -59,8 +59,8 @@ def check_rules(debian):
 
 
 def check_delivery(debian):
-    """A mailbox, a Maildir at home and a command of a person get their mail as hers, and each line of
-    the journal has its priority."""
+    """A mailbox, a Maildir at home and a command of a person get their mail as hers, and each line
+    of the journal has its priority."""
     debian.path("/home/ann/.forward").write_text('\\ann, ~/Maildir/, "|id >id; cat >>mail"\n'
                                                  .replace("~", "/home/ann"))
     os.chown(debian.path("/home/ann/.forward"), *debian.path("/home/ann").stat()[4:6])
@@ -143,7 +143,7 @@ def check_upgrade(debian, deb):
 
 
 def check_another_port(debian):
-    """A port for people's programs is opened as its unit says, and as the log does where it is not."""
+    """A port for people's programs is opened as its unit says, and as the log does if it is not."""
     config = debian.path("/etc/mailwren/mailwren.ini")
     debian.run(["mailwren", "passwd", "ann"], input="secret\n")
     config.write_text(config.read_text().replace("[auth]\n", "[auth]\nusers = /etc/mailwren/users\n")
@@ -158,9 +158,26 @@ def check_another_port(debian):
 
 
 @own_debian
+def test_boot():
+    """After a power cut the server is there as soon as the system is, with the folders and the mail
+    that it had, and systemd has nothing to warn of."""
+    with Booted() as debian:
+        debian.dpkg("--install", debian.bring(package(debian.dir)))
+        debian.run(["sendmail", "bob@elsewhere.test"], input="Subject: hello\n\nnot yet\n")
+        debian.wait_journal("deferred")
+        debian.boot_again()
+        assert debian.unit("ActiveState", "mailwren.socket") == "active"
+        assert debian.unit("ActiveState") == "active" and debian.greets(), debian.journal()
+        check_rules(debian)
+        assert "bob@elsewhere.test" in debian.run(["mailq"])
+        warned = debian.journal("--boot", "_PID=1", "--priority=warning")
+        assert "mailwren" not in warned, warned
+
+
+@own_debian
 def test_without_socket_unit():
-    """Without the socket unit the server's own sockets live through a restart, and are closed by a stop;
-    and one that hangs is started anew, with them."""
+    """Without the socket unit the server's own sockets live through a restart, and are closed by a
+    stop; and one that hangs is started anew, with them."""
     with Booted() as debian:
         debian.dpkg("--install", debian.bring(package(debian.dir)))
         debian.systemctl("stop", "mailwren.socket", "mailwren.service")
