@@ -35,7 +35,12 @@ pub fn failure(error: &io::Error, act: &str, path: &Path) -> Failure {
         Some(Errno::NOTDIR) => (MAILBOX_UNUSABLE, "a link or a file stands where a folder should"),
         Some(Errno::ISDIR) => (MAILBOX_UNUSABLE, "a folder stands there: move it away"),
         Some(Errno::NOENT) => (SYSTEM, "mount the disk, or make the folder"),
-        Some(Errno::ROFS) => (SYSTEM, "make the file system writable"),
+        // To a service of systemd most folders are such (systemd/mailwren.service).
+        Some(Errno::ROFS) => (
+            SYSTEM,
+            "make the file system writable, or name the folder in ReadWritePaths= by systemctl edit \
+             mailwren",
+        ),
         Some(Errno::IO) => (SYSTEM, "look after the disk"),
         _ => (SYSTEM, "see the log of the system"),
     };

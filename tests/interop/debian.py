@@ -49,7 +49,9 @@ class Debian(contextlib.AbstractContextManager):
     """The system, at `root`. `layer` is what `build-debian` laid over the base, such as lintian."""
 
     def __init__(self, layer=None, base=FOLDER):
-        assert (base / "stamp").exists(), f"{base} is missing: run `tests/interop/install-tools test`"
+        for name in ("stamp", layer or "base"):
+            assert (base / name).exists(), \
+                f"{base / name} is missing: run `tests/interop/install-tools test`"
         harness.loopback_up()
         run([program("hostname"), NAME])
         self.stack = contextlib.ExitStack()
@@ -90,12 +92,15 @@ class Debian(contextlib.AbstractContextManager):
             options["input"] = options["input"].encode()
         elif "input" not in options:
             options["stdin"] = subprocess.DEVNULL
-        become = ["--userspec", f"{user}:{user}"] if user else []
         environment = {"PATH": PATH, "HOME": f"/home/{user}" if user else "/root",
                        "USER": user or "root", "LOGNAME": user or "root", "LC_ALL": "C.UTF-8",
                        "DEBIAN_FRONTEND": "noninteractive"}
-        return run([program("chroot"), *become, self.root, *command], expect, env=environment,
-                   **options)
+        return run([*self.inside(user), *command], expect, env=environment, **options)
+
+    def inside(self, user=None):
+        """What runs a command in it, as root or a user."""
+        become = ["--userspec", f"{user}:{user}"] if user else []
+        return [program("chroot"), *become, self.root]
 
     def apt(self, *arguments, expect=0):
         """Runs apt-get, which has no network and asks nothing."""
@@ -119,8 +124,7 @@ class Debian(contextlib.AbstractContextManager):
     def status(self, name):
         """What dpkg knows of a package: `installed`, `config-files`, or nothing."""
         command = ["dpkg-query", "--show", "--showformat", "${db:Status-Status}\n", name]
-        done = subprocess.run([program("chroot"), self.root, *command], capture_output=True,
-                              text=True, check=False)
+        done = subprocess.run([*self.inside(), *command], capture_output=True, text=True, check=False)
         return done.stdout.strip()
 
     def mail(self, user):
@@ -145,7 +149,7 @@ class Debian(contextlib.AbstractContextManager):
 
     def greets(self):
         """Whether the server is there yet."""
-        assert self.server.poll() is None, f"the server ended:\n{self.log()}"
+        assert not self.server or self.server.poll() is None, f"the server ended:\n{self.log()}"
         with contextlib.suppress(OSError), harness.Client("127.0.0.1", 25) as client:
             return client.reply().code == 220
         return False

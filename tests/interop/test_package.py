@@ -145,6 +145,49 @@ def test_purge_keeps_mail():
 
 
 @own_debian
+def test_purge_elsewhere():
+    """The same where the configuration names another spool, and where nobody can tell what is there."""
+    with Debian() as debian:
+        deb = debian.bring(package(debian.dir))
+        debian.install(deb)
+        spool = debian.path("/srv/spool")
+        spool.mkdir()
+        debian.run(["chown", "mailwren:mailwren", "/srv/spool"])
+        config = debian.path("/etc/mailwren/mailwren.ini")
+        config.write_text("[server]\n spool = /srv/spool\n")
+        debian.start()
+        debian.run(["sendmail", "bob@elsewhere.test"], input="Subject: hello\n\nnot yet\n")
+        debian.stop()
+        said = debian.apt("purge", "mailwren")
+        assert "never delivered are left in /srv/spool." in said and "account is kept" in said, said
+        assert list((spool / "queue").iterdir()) and not debian.path("/var/spool/mailwren").exists()
+        debian.install(deb)
+        find = debian.path("/usr/sbin/find")
+        find.write_text("#!/bin/sh\nexit 1\n")
+        find.chmod(0o755)
+        said = debian.apt("purge", "mailwren")
+        assert "never delivered" in said and debian.path("/var/spool/mailwren/drop").exists(), said
+
+
+@own_debian
+def test_links_in_the_spool():
+    """Where the server's account has put a link into its spool, root makes nothing at its end."""
+    with Debian() as debian:
+        deb = debian.bring(package(debian.dir))
+        debian.install(deb)
+        debian.apt("remove", "mailwren")
+        debian.run(["sh", "-ec", "cd /var/spool/mailwren; rmdir drop; ln -s /root/roots drop"],
+                   user="mailwren")
+        roots = debian.path("/root/roots")
+        debian.install(deb)
+        assert not roots.exists(), "made by a link"
+        roots.mkdir(0o700)
+        debian.apt("install", "--reinstall", deb)
+        status = roots.stat()
+        assert (status.st_mode & 0o7777, status.st_uid) == (0o700, 0), status
+
+
+@own_debian
 def test_other_servers():
     """apt lets it take the place of another mail server, and another its own; dpkg alone does not."""
     with Debian() as debian:

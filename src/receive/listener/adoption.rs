@@ -98,12 +98,12 @@ pub(super) fn not_at_hand(listener: &Listener, name: &str) -> io::Error {
 /// The error of a section whose socket is not there; `others` are the names of those that are.
 fn not_handed(listener: &Listener, name: &str, others: &str) -> io::Error {
     let found = match others {
-        "" => "no socket at all".to_owned(),
+        "" => "none that is free".to_owned(),
         others => format!("only {others}"),
     };
     let text = format!(
-        "[listen.{}] address = systemd:{name}: systemd has handed over {found}; start the server by \
-         a unit whose socket unit says FileDescriptorName={name}, and that socket unit first, or \
+        "[listen.{}] address = systemd:{name}: systemd has handed over {found}; stop the server, \
+         start the socket unit that says FileDescriptorName={name}, and then the server's unit, or \
          give ADDRESS:PORT",
         listener.name
     );
