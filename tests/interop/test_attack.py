@@ -78,7 +78,8 @@ def hostile_address():
 
 @own_mounts
 def test_lists_show_no_secret():
-    """A link in the place of a list, or of its folder, shows nobody what only the server may read."""
+    """A link in the place of a list, or of its folder, shows nobody what only the server may read:
+    those whom the list had before get its mail, and after a restart it waits."""
     with Host({"server": {"user": "wren", "vrfy": "yes"}}) as server:
         secret = server.dir / "password"
         secret.write_text(SECRET + "\n")
@@ -98,16 +99,22 @@ def test_lists_show_no_secret():
             (lists / "password").unlink()
             lists.rmdir()
             yield lists, server.dir
-        for link, target in links():
-            link.symlink_to(target)
-            server.give(link, "ann")
+        def asked(code):
             with server.session() as client:
                 client.command("MAIL FROM:<eve@client.test>", 250)
-                reply = client.command("RCPT TO:<friends@mx.test>", 451)
+                reply = client.command("RCPT TO:<friends@mx.test>", code)
                 assert SECRET not in reply.text, reply
                 assert SECRET not in client.command("EXPN friends").text
-            # What cannot be looked up now waits.
             server.sendmail("ann", ["friends"])
+        for number, (link, target) in enumerate(links(), 2):
+            link.symlink_to(target)
+            server.give(link, "ann")
+            asked(250)
+            server.wait_mail("bob", number)
+        server.stop()
+        server.start()
+        # What cannot be looked up now waits.
+        asked(451)
         server.wait_log(r"deferred to=<friends@mx.test>")
         assert not server.new_mail("ann"), server.new_mail("ann")
         assert SECRET not in server.log()

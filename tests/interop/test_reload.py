@@ -2,6 +2,7 @@
 is closed for a moment, and a configuration with a mistake changes nothing."""
 
 import base64
+import contextlib
 import ctypes
 import os
 import pwd
@@ -59,6 +60,14 @@ class Reloading(Server):
         """Its threads and its open descriptors."""
         process = Path(f"/proc/{self.process.pid}")
         return len(list((process / "task").iterdir())), len(list((process / "fd").iterdir()))
+
+    def watches(self):
+        """How many folders it watches."""
+        links = []
+        for file in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                links.append(os.readlink(file))
+        return links.count("anon_inode:inotify")
 
 
 class OfAnAccount(Reloading):
@@ -243,6 +252,7 @@ def test_a_port_that_is_taken():
         wanted = {"server": {"max_message_size": "64K", "socket": "DIR/other.sock"},
                   "listen.free": {"address": f"127.0.0.1:{free_port()}"},
                   "listen.taken": {"address": taken}}
+        wait_for("the watches on wake/ and drop/", lambda: server.watches() == 2)
         before = server.counted()
         log = server.refuse(wanted)
         assert f"cannot listen on {taken}" in log and "stop it or choose another" in log, log

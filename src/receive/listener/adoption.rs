@@ -87,12 +87,7 @@ fn adopt(
 
 /// The error of a section that a server which runs already is to take a socket of systemd's for.
 pub(super) fn not_at_hand(listener: &Listener, name: &str) -> io::Error {
-    let text = format!(
-        "[listen.{}] address = systemd:{name}: systemd hands sockets over when it starts the server, \
-         also those that were given up since; restart the server, or give ADDRESS:PORT",
-        listener.name
-    );
-    io::Error::new(io::ErrorKind::NotFound, text)
+    missing(listener, name, "hands sockets over when it starts the server")
 }
 
 /// The error of a section whose socket is not there; `others` are the names of those that are.
@@ -101,10 +96,15 @@ fn not_handed(listener: &Listener, name: &str, others: &str) -> io::Error {
         "" => "none that is free".to_owned(),
         others => format!("only {others}"),
     };
+    missing(listener, name, &format!("has handed over {found}"))
+}
+
+/// The error of a section whose socket is not there, with what systemd does or did. It starts no
+/// socket unit of a service that runs.
+fn missing(listener: &Listener, name: &str, what: &str) -> io::Error {
     let text = format!(
-        "[listen.{}] address = systemd:{name}: systemd has handed over {found}; stop the server, \
-         start the socket unit that says FileDescriptorName={name}, and then the server's unit, or \
-         give ADDRESS:PORT",
+        "[listen.{}] address = systemd:{name}: systemd {what}; stop the server, start the socket unit \
+         that says FileDescriptorName={name}, and then the server's unit, or give ADDRESS:PORT",
         listener.name
     );
     io::Error::new(io::ErrorKind::NotFound, text)
