@@ -422,7 +422,7 @@ def test_who_waits_where_a_listener_closes():
 
 
 def test_what_is_gathered_goes_when_nothing_is_to_be():
-    """Notifications that wait to go out as one do so when a new configuration gathers nothing."""
+    """Messages that wait to go out as one do so when a new configuration gathers nothing."""
     with Peer() as peer, Reloading({"smarthost": smarthost(peer.port), "digest": {"burst": 1},
                                     "local": {"aliases": "DIR/aliases"}}) as server:
         (server.dir / "aliases").write_text("root: me@far.test\n")
