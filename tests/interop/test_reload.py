@@ -98,7 +98,8 @@ def test_sessions_end_under_the_rules_they_began_with():
 def test_under_load():
     """Hundreds of messages over many connections during dozens of reloads: nobody is refused, and each
     arrives once."""
-    with Peer() as peer, Reloading({"smarthost": smarthost(peer.port)}) as server:
+    with Peer() as peer, Reloading({"smarthost": smarthost(peer.port),
+                                    "digest": {"burst": 0}}) as server:
         promised, refused, is_over = {}, [], threading.Event()
 
         def sender(name):
