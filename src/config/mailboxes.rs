@@ -189,9 +189,13 @@ pub(super) const DIGEST: &[Key] = &[
         "burst",
         Kind::Count(0, 100_000),
         "20",
-        "How many notifications of one sender of this host to one recipient go out through the \
-         smarthost one by one in a window; what comes on top is gathered into one message. \
-         0: nothing is ever gathered.",
+        "How many messages of one sender of this host to one recipient go out through the \
+         smarthost one by one in a window; what comes on top waits for its end and is gathered \
+         into one message. Not counted and never gathered is what answers another message \
+         (In-Reply-To, References) and does not say that a program sent it (X-Cron-Env, \
+         Auto-Submitted, Precedence: bulk), what asks to be told of its arrival, and what has come \
+         through several hosts. A digest holds at most 200 messages, and 4 MiB, or half of \
+         max_message_size if that is less; what is larger goes by itself. 0: nothing is ever gathered.",
     ),
     key("window", Kind::Time(MINUTE, YEAR), "1h", "How long such a window is."),
 ];

@@ -150,7 +150,8 @@ pub static REFERENCE: &[Section] = &[
     Section {
         name: "digest",
         example: None,
-        help: "Gathers a flood of notifications into one message.",
+        help: "Gathers what one sender writes too often to one recipient, such as a crontab that fails \
+               each minute, into one message.",
         later: None,
         own: DIGEST,
         shared: &[],

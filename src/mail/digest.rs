@@ -138,7 +138,7 @@ impl Digest<'_> {
             "This is the mail server {host}.\r\n\
              \r\n\
              <{from}>\r\n\
-             has sent more notifications to\r\n\
+             has sent more messages to\r\n\
              <{to}>\r\n\
              than should go out one by one. So {count} of them come together here;\r\n\
              they follow as they are, and none is left out.\r\n\
@@ -158,13 +158,19 @@ const fn encoding(is_eight_bit: bool) -> &'static str {
 }
 
 /// Whether a message with this header section may be gathered with others: it has not come far, and
-/// a program sent it, not a person. Where an alias of ours has led to its recipient,
-/// `is_behind_alias`, it is for somebody who reads what this host has to say, whoever wrote it.
-pub fn may_be_gathered(message: &[u8], is_behind_alias: bool) -> bool {
+/// is no part of a conversation. What answers another message is (RFC 5322 §3.6.4), such as each
+/// patch of a series but its first, unless it says of itself that a program sent it.
+pub fn may_be_gathered(message: &[u8]) -> bool {
     let mut hops = HopCounter::default();
     hops.feed(message);
-    hops.hops() <= MAX_HOPS
-        && (is_behind_alias || header::fields(message).any(|field| is_mark(&field)))
+    let has = |is: fn(&header::Field<'_>) -> bool| header::fields(message).any(|field| is(&field));
+    hops.hops() <= MAX_HOPS && (!has(is_answer) || has(is_mark))
+}
+
+/// Whether a field says that the message answers another one.
+fn is_answer(field: &header::Field<'_>) -> bool {
+    (field.is_named("In-Reply-To") || field.is_named("References"))
+        && !field.body.trim_ascii().is_empty()
 }
 
 /// Whether a field says that a program sent the message: that of cron, that of RFC 3834 §5, or the
@@ -277,25 +283,43 @@ mod tests {
     }
 
     #[test]
-    fn only_notifications_are_gathered() {
+    fn all_is_gathered_but_conversations_and_what_has_come_far() {
         let far = "Received: x\r\n".repeat(MAX_HOPS as usize + 1);
-        for (header, is_behind_alias, may_be) in [
-            ("Subject: x\r\n", false, false),
-            ("Subject: [PATCH 1/30] x\r\nMessage-Id: <x@y>\r\n", false, false),
-            ("X-Cron-Env: <SHELL=/bin/sh>\r\n", false, true),
-            ("Auto-Submitted: auto-generated\r\n", false, true),
-            ("auto-submitted: auto-replied; owner-email=x\r\n", false, true),
-            ("Auto-Submitted: No (really)\r\n", false, false),
-            ("Auto-Submitted:\r\n", false, false),
-            ("Precedence: bulk\r\n", false, true),
-            ("Precedence: JUNK\r\n", false, true),
-            ("Precedence: list\r\n", false, false),
-            ("\r\nPrecedence: bulk\r\n", false, false),
-            ("Subject: x\r\n", true, true),
-            (&far, true, false),
-            (&format!("{far}X-Cron-Env: x\r\n"), false, false),
+        let near = "Received: x\r\n".repeat(MAX_HOPS as usize);
+        for (header, may_be) in [
+            ("", true),
+            ("Subject: failed\r\n", true),
+            ("Subject: [PATCH 0/30] x\r\nMessage-Id: <x@y>\r\n", true),
+            ("Precedence: list\r\n", true),
+            ("X-Cron-Env: <SHELL=/bin/sh>\r\n", true),
+            ("In-Reply-To: <x@y>\r\n", false),
+            ("Subject: Re: x\r\nreferences:\r\n <x@y>\r\n\t<y@y>\r\n", false),
+            // No message is named, or not in the header.
+            ("In-Reply-To: \r\nReferences:\r\n \r\n", true),
+            ("Subject: x\r\n\r\nIn-Reply-To: <x@y>\r\n", true),
+            (&near, true),
+            (&far, false),
+            (&format!("{far}X-Cron-Env: x\r\n"), false),
         ] {
-            assert_eq!(may_be_gathered(header.as_bytes(), is_behind_alias), may_be, "{header}");
+            assert_eq!(may_be_gathered(header.as_bytes()), may_be, "{header}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_gathered_where_a_program_gave_it() {
+        for (header, may_be) in [
+            ("X-Cron-Env: <SHELL=/bin/sh>\r\n", true),
+            ("Auto-Submitted: auto-generated\r\n", true),
+            ("auto-submitted: auto-replied; owner-email=x\r\n", true),
+            ("Auto-Submitted: No (really)\r\n", false),
+            ("Auto-Submitted:\r\n", false),
+            ("Precedence: bulk\r\n", true),
+            ("Precedence: JUNK\r\n", true),
+            ("Precedence: list\r\n", false),
+            ("\r\nPrecedence: bulk\r\n", false),
+        ] {
+            let answer = format!("In-Reply-To: <x@y>\r\n{header}");
+            assert_eq!(may_be_gathered(answer.as_bytes()), may_be, "{header}");
         }
     }
 }

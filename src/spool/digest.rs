@@ -38,7 +38,7 @@ pub(super) enum Turn {
     Alone,
     /// It waits until then for the others.
     Gathered(Instant),
-    /// There were as many as may go by themselves: it is to be gathered, if it is a notification.
+    /// There were as many as may go by themselves: it is to be gathered.
     Exceeded,
 }
 
@@ -312,7 +312,7 @@ mod tests {
         QueueId::generate(0, 0)
     }
 
-    /// Sends a notification of 1000 octets; whether it goes by itself.
+    /// Sends a message of 1000 octets; whether it goes by itself.
     fn send(digests: &mut Digests, pair: &Pair, now: Instant) -> bool {
         let id = id();
         match digests.ask(pair, id, now) {

@@ -1,4 +1,4 @@
-"""A flood of notifications as one message, read with Python's email package (RFC 2046 5.1.5)."""
+"""A flood of messages as one, read with Python's email package (RFC 2046 5.1.5)."""
 
 import json
 from email import message_from_bytes, policy
@@ -84,7 +84,7 @@ def check(message, numbers):
 def test_flood():
     """Twenty go out by themselves; the rest outlives a power cut, and goes out as one.
 
-    What a person has tried goes at once, and a patch series is none of its business."""
+    What a person has tried goes at once, and a conversation is none of its business."""
     with Peer() as peer:
         with relaying(peer, burst=20) as server:
             send_all(server, range(30))
@@ -101,8 +101,8 @@ def test_flood():
             wait_gathered(server, 9)
             with server.session() as client:
                 for number in range(30):
-                    patch = b"From: root@mx.test\r\nSubject: [PATCH] %d\r\n\r\nx\r\n" % number
-                    client.send_message("root@mx.test", ["list@far.test"], patch)
+                    answer = b"From: root@mx.test\r\nIn-Reply-To: <%d@far.test>\r\n\r\nx\r\n" % number
+                    client.send_message("root@mx.test", ["me@far.test"], answer)
             peer.wait_messages(51)
             wait_gathered(server, 9)
             # A new start counts anew: nothing is lost by it.

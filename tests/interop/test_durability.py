@@ -43,6 +43,8 @@ class Trial:
         self.server = stack.enter_context(Server({
             "local": {"format": mailbox_format},
             "smarthost": smarthost(self.peer.port),
+            # Each message is looked for by itself.
+            "digest": {"burst": 0},
             # One thread of each kind, so that the calls of a message are counted in one.
             "queue": {"local_workers": 1, "relay_workers": 1},
             # Lines of the log are written calls too.
@@ -212,7 +214,8 @@ def cut_power_again_and_again(mailbox_format):
     print(f"note: seed {seed}")
     moments = random.Random(seed)
     with folder() as images, Peer() as peer:
-        server = Server({"local": {"format": mailbox_format}, "smarthost": smarthost(peer.port)})
+        server = Server({"local": {"format": mailbox_format}, "smarthost": smarthost(peer.port),
+                         "digest": {"burst": 0}})
         disk = Ext4(images / "disk", server.dir / "disk", 64)
         server.spool, server.mail = disk.path / "spool", disk.path / "mail"
         server.stack.callback(disk.unmount)

@@ -13,6 +13,8 @@ from pathlib import Path
 from harness import binary, run, wait_for
 from host import Host, only_crontabs, own_house
 from providers import NAME, PASSWORD, USER
+from test_clock import library
+from test_host_code import PATCHES
 from test_rewrite import World
 
 ME = "me@far.test"
@@ -103,6 +105,11 @@ def test_a_name_in_two_parts():
         assert "rejected" not in host.log(), host.log()
 
 
+def gathered(host):
+    """How many messages wait to go out as one."""
+    return run([binary(), "queue", "list"], env=host.environment()).count("gathered until")
+
+
 @own_house
 def test_flood_of_cron():
     """A crontab with more output than a person wants: as many messages as may go by themselves, and
@@ -114,14 +121,11 @@ def test_flood_of_cron():
             f"@reboot echo job {number} failed; exit 1\n" for number in range(jobs)))
         host.background(["cron", "-f"])
         world.provider.wait_mail(burst)
-
-        def gathered():
-            return run([binary(), "queue", "list"], env=host.environment()).count("gathered until")
-        wait_for("the others", lambda: gathered() == jobs - burst)
+        wait_for("the others", lambda: gathered(host) == jobs - burst)
         host.kill()
         host.start()
         world.provider.wait_mail(2 * burst)
-        wait_for("the others", lambda: gathered() == jobs - 2 * burst)
+        wait_for("the others", lambda: gathered(host) == jobs - 2 * burst)
         run([binary(), "queue", "retry", "--all"], env=host.environment())
         messages = world.provider.wait_mail(2 * burst + 1)
         host.wait_queue(0)
@@ -129,6 +133,51 @@ def test_flood_of_cron():
         assert sorted(map(int, found)) == list(range(jobs)), found
         assert author(messages[-1]) == ("root on house.test", USER), messages[-1].decode()
         check_in_mutt(host, messages[-1], jobs - 2 * burst)
+
+
+@own_house
+def test_flood_of_mail_each_minute():
+    """A job of each minute fails and calls mail(1), whose messages do not say that a program sent them:
+    as many as may go by themselves do so, and one has all the others."""
+    only_crontabs()
+    jobs, burst = 8, 3
+    with World() as world, Host({**settings(world), "digest": {"burst": str(burst)}}) as host:
+        # It fails so many times.
+        host.run(["tee", "backup"], "ann", input=f"for n in $(seq {jobs}); do\n"
+                 "mkdir done.$n 2>/dev/null && echo disk $n is full && exit 1; done; exit 0\n")
+        host.run(["crontab", "-"], "ann",
+                 input=f'* * * * * text=$(sh backup) || echo "$text" | mail -s failed {ME}\n')
+        # A minute of its clock takes a fifth of a second.
+        host.background(["env", f"LD_PRELOAD={library()}", "FAKETIME=+0 x300", "cron", "-f"])
+        world.provider.wait_mail(burst)
+        wait_for("the others", lambda: gathered(host) == jobs - burst)
+        run([binary(), "queue", "retry", "--all"], env=host.environment())
+        messages = world.provider.wait_mail(burst + 1)
+        host.wait_queue(0)
+        found = re.findall(rb"(?m)^disk (\d+) is full", b"".join(messages))
+        assert sorted(map(int, found)) == list(range(1, jobs + 1)), found
+        assert email.message_from_bytes(messages[-1])["Subject"] == \
+            f"[house.test] {jobs - burst} messages: failed", messages[-1].decode()
+        assert author(messages[-1]) == ("ann on house.test", USER), messages[-1].decode()
+        assert not any(b"X-Cron-Env" in message for message in messages), messages
+
+
+@own_house
+def test_patch_series():
+    """The patches of a series refer to the first and come one by one, however many. Where git was told
+    not to refer, they are a flood like any other."""
+    with World() as world, Host({**settings(world), "digest": {"burst": "2"}}) as host:
+        host.run(["sh", "-c", PATCHES], "ann")
+        command = ["git", "send-email", "--to", ME, "--suppress-cc=all", "--confirm=never"]
+        # The letters of both series are the only ones that count.
+        for count in (3, 6):
+            host.run([*command, "/home/ann/patches"], "ann")
+            world.provider.wait_mail(count)
+        host.run([*command, "--no-thread", "/home/ann/patches"], "ann")
+        wait_for("those without a thread", lambda: gathered(host) == 3)
+        run([binary(), "queue", "retry", "--all"], env=host.environment())
+        digest = world.provider.wait_mail(7)[-1]
+        assert b"\n+.\n" in digest and b"Two patches" in digest, digest.decode()
 
 
 def check_in_mutt(host, octets, count):

@@ -107,7 +107,8 @@ def test_sessions_end_under_the_rules_they_began_with():
 def test_under_load():
     """Hundreds of messages over many connections during dozens of reloads: nobody is refused, and each
     arrives once."""
-    with Peer() as peer, Reloading({"smarthost": smarthost(peer.port)}) as server:
+    with Peer() as peer, Reloading({"smarthost": smarthost(peer.port),
+                                    "digest": {"burst": 0}}) as server:
         promised, refused, is_over = {}, [], threading.Event()
 
         def sender(name):
@@ -432,7 +433,7 @@ def test_who_waits_where_a_listener_closes():
 
 
 def test_what_is_gathered_goes_when_nothing_is_to_be():
-    """Notifications that wait to go out as one do so when a new configuration gathers nothing."""
+    """Messages that wait to go out as one do so when a new configuration gathers nothing."""
     with Peer() as peer, Reloading({"smarthost": smarthost(peer.port), "digest": {"burst": 1},
                                     "local": {"aliases": "DIR/aliases"}}) as server:
         (server.dir / "aliases").write_text("root: me@far.test\n")

@@ -1,4 +1,4 @@
-//! A flood of notifications becomes one message: which ones, when, what is in it, and that none is
+//! A flood of messages becomes one: which ones, when, what is in it, and that none is
 //! lost or comes twice. The tests are the lanes; where a window has to end, they have the whole
 //! queue tried, which ends it.
 
@@ -16,6 +16,7 @@ use super::*;
 
 const ROOT: &str = "<root@home.test>";
 const ME: &str = "me@far.test";
+const ANSWER: &str = "Subject: [PATCH 1/30] x\r\nIn-Reply-To: <0@x>\r\n";
 const CRON: &str = "Subject: Cron <root@pi> backup\r\nX-Cron-Env: <SHELL=/bin/sh>\r\n";
 
 /// A queue that sends two of a window by themselves, and returns a small message whole.
@@ -51,6 +52,16 @@ fn burst(queue: &Queue) {
         send(queue, &format!("single {number}"));
         let job = queue.relay_job();
         assert!(content(&job).contains(&format!("single {number}")));
+        queue.answer(&job, |_| relayed());
+    }
+}
+
+/// Sends more messages than may go by themselves, which do so all the same.
+fn send_singles(queue: &Queue, header: &str) {
+    for _ in 0..4 {
+        let id = send_as(queue, ROOT, ME, header, "x");
+        let job = queue.relay_job();
+        assert_eq!(job.message.envelope().id, id);
         queue.answer(&job, |_| relayed());
     }
 }
@@ -146,12 +157,13 @@ fn a_window_ends_by_itself() {
 }
 
 #[test]
-fn only_notifications_of_ours_are_gathered() {
+fn what_a_sender_of_ours_wrote_is_gathered_but_for_conversations() {
     let queue = queue();
+    // They do not use up what may go by itself either.
+    send_singles(&queue, ANSWER);
     burst(&queue);
+    send_singles(&queue, ANSWER);
     for (from, to, header) in [
-        // A person's.
-        (ROOT, ME, "Subject: [PATCH 1/30] x\r\n"),
         // Other senders, another recipient.
         ("<me@else.test>", ME, CRON),
         ("<>", ME, CRON),
@@ -173,14 +185,16 @@ fn only_notifications_of_ours_are_gathered() {
             queue.answer(&job, |_| outcome.clone());
         }
     }
-    // Behind an alias everything is one.
+    // Whatever says nothing of itself, behind an alias too.
+    let failed = send_as(&queue, ROOT, ME, "Subject: failed\r\n", "body failed");
+    wait_gathered(&queue, failed);
     let id = send_as(&queue, ROOT, "root@home.test", "Subject: disk full\r\n", "body alias");
     queue.answer(&queue.local_job(), |_| {
         Outcome::Expanded(Expansion::from(vec![ME.parse::<Mailbox>().unwrap()]))
     });
     wait_gathered(&queue, id);
     gathered(&queue, &["body cron"]);
-    assert_eq!(bodies(&digest(&queue)), ["alias", "cron"]);
+    assert_eq!(bodies(&digest(&queue)), ["failed", "alias", "cron"]);
     queue.settle_reports();
     assert_eq!(queue.stop(), nothing());
 }

@@ -1,6 +1,7 @@
-//! A flood of notifications becomes one message: what goes through a smarthost from one sender of
-//! this host to one recipient, and comes on top of what may go by itself (see [`Digests`]), stays
-//! in the spool, each message as it is, until it goes out as one.
+//! A flood of messages becomes one: what goes through a smarthost from one sender of this host to
+//! one recipient, and comes on top of what may go by itself (see [`Digests`]), stays in the spool,
+//! each message as it is, until it goes out as one. What is never gathered ([`may_be_gathered`])
+//! does not count either.
 //!
 //! That one is stored and flushed first. Only then are the recipients of the others recorded as
 //! done, so that a crash in between sends some twice, and loses none.
@@ -68,6 +69,9 @@ impl Digests {
         let Some(sender) = sender.filter(is_ours).filter(|_| is_meant && self.are_wanted()) else {
             return;
         };
+        if !header_of(&message).is_ok_and(|header| may_be_gathered(&header)) {
+            return;
+        }
         let is_urgent = round.is_urgent;
         group.recipients.retain(|to| {
             let pair = Pair { sender: sender.clone(), recipient: to.mailbox.clone() };
@@ -88,8 +92,7 @@ impl Digests {
         is_urgent: bool,
         now: Instant,
     ) -> Option<Instant> {
-        let envelope = message.envelope();
-        let id = envelope.id;
+        let id = message.envelope().id;
         if is_urgent {
             self.let_alone(pair, id);
             return None;
@@ -102,11 +105,6 @@ impl Digests {
             Turn::Alone => return None,
             Turn::Gathered(until) => return Some(until),
             Turn::Exceeded => {}
-        }
-        let is_behind_alias = to.index >= envelope.recipients.len();
-        let header = header_of(message).ok()?;
-        if !may_be_gathered(&header, is_behind_alias) {
-            return None;
         }
         let (until, is_first) = self.gather(pair, id, message.size_octets())?;
         if is_first {
