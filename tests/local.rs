@@ -134,6 +134,24 @@ fn who_is_addressed_at_two_domains_has_the_message_once() {
 }
 
 #[test]
+fn two_people_whose_names_differ_in_case_have_one_message_each_at_any_domain() {
+    let folder = Folder::new();
+    let users = folder.path().join("users");
+    fs::write(&users, "bob\nBob\n").unwrap();
+    let delivery = folder.delivery(MailboxFormat::Maildir, Users::File(users));
+    for addresses in [
+        ["bob@home.test", "Bob@b.test"],
+        ["Bob@home.test", "bob@b.test"],
+        ["bob@b.test", "Bob@b.test"],
+    ] {
+        let outcomes = delivery.deliver(&job(MESSAGE, &addresses));
+        let place = |address: &str| folder.path().join(address.split_once('@').unwrap().0);
+        let expected = [0, 1].map(|index| (index, delivered(&place(addresses[index]))));
+        assert_eq!(outcomes, expected);
+    }
+}
+
+#[test]
 fn a_namesake_in_a_virtual_domain_is_somebody_else() {
     let folder = Folder::new();
     // An account of the host, as which nothing of the domain's may be written.
