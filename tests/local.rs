@@ -134,6 +134,19 @@ fn who_is_addressed_at_two_domains_has_the_message_once() {
 }
 
 #[test]
+fn who_took_the_place_of_another_name_is_not_led_back_to_it() {
+    let folder = Folder::new();
+    let delivery = folder.delivery(MailboxFormat::Maildir, Users::Any);
+    // Put there while b.test was the first domain.
+    let mut job = job(MESSAGE, &["ann@home.test", "bob@home.test"]);
+    job.recipients.iter_mut().for_each(|to| {
+        to.mailbox = to.mailbox.to_string().replace("home.test", "b.test").parse().unwrap();
+    });
+    let place = |name| delivered(&folder.path().join(name));
+    assert_eq!(delivery.deliver(&job), [(0, place("ann")), (1, place("bob"))]);
+}
+
+#[test]
 fn two_people_whose_names_differ_in_case_have_one_message_each_at_any_domain() {
     let folder = Folder::new();
     let users = folder.path().join("users");

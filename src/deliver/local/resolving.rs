@@ -77,7 +77,11 @@ impl LocalDelivery {
                 && name.eq_ignore_ascii_case(own)
                 && user_of(to).as_ref() != Some(&user.name)
         };
-        if recipients.len() < 2 || recipients.iter().any(|to| is_namesake(&to.mailbox)) {
+        // Who took the place of another has the name that counted then. Where another domain is the
+        // first one now, it would lead back to whom nobody tries any more.
+        let is_named = recipients.iter().any(|to| to.mailbox == *mailbox);
+        if recipients.len() < 2 || !is_named || recipients.iter().any(|to| is_namesake(&to.mailbox))
+        {
             return Ok(None);
         }
         let same = self.router.canonical(mailbox.clone())?;
