@@ -134,6 +134,37 @@ fn who_is_addressed_at_two_domains_has_the_message_once() {
 }
 
 #[test]
+fn who_took_the_place_of_another_name_is_not_led_back_to_it() {
+    let folder = Folder::new();
+    let delivery = folder.delivery(MailboxFormat::Maildir, Users::Any);
+    // Put there while b.test was the first domain.
+    let mut job = job(MESSAGE, &["ann@home.test", "bob@home.test"]);
+    job.recipients.iter_mut().for_each(|to| {
+        to.mailbox = to.mailbox.to_string().replace("home.test", "b.test").parse().unwrap();
+    });
+    let place = |name| delivered(&folder.path().join(name));
+    assert_eq!(delivery.deliver(&job), [(0, place("ann")), (1, place("bob"))]);
+}
+
+#[test]
+fn two_people_whose_names_differ_in_case_have_one_message_each_at_any_domain() {
+    let folder = Folder::new();
+    let users = folder.path().join("users");
+    fs::write(&users, "bob\nBob\n").unwrap();
+    let delivery = folder.delivery(MailboxFormat::Maildir, Users::File(users));
+    for addresses in [
+        ["bob@home.test", "Bob@b.test"],
+        ["Bob@home.test", "bob@b.test"],
+        ["bob@b.test", "Bob@b.test"],
+    ] {
+        let outcomes = delivery.deliver(&job(MESSAGE, &addresses));
+        let place = |address: &str| folder.path().join(address.split_once('@').unwrap().0);
+        let expected = [0, 1].map(|index| (index, delivered(&place(addresses[index]))));
+        assert_eq!(outcomes, expected);
+    }
+}
+
+#[test]
 fn a_namesake_in_a_virtual_domain_is_somebody_else() {
     let folder = Folder::new();
     // An account of the host, as which nothing of the domain's may be written.

@@ -22,7 +22,7 @@ use crate::deliver::mbox_lock::{Locked, Locking};
 use crate::deliver::outcome::Failure;
 use crate::deliver::place::{Target, flush_entry};
 use crate::deliver::storage::{failure, printable, spool_failure};
-use crate::sys::disk::Folder;
+use crate::sys::disk::{Folder, is_unsupported};
 
 /// Appends one message to the mbox at `target`, locked as `locking` says: `head`, which begins
 /// with the From_ line, in lines that end with LF; then the content.
@@ -90,8 +90,9 @@ impl Append<'_> {
         let Locked { file, before, .. } = &self.locked;
         let changed = file.status()?.modified_seconds();
         match file.set_times(before.accessed_seconds().min(changed.saturating_sub(1)), None) {
-            // Of a file that we may write and that is another's, the kernel alone keeps the times.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            // Of a file that we may write and that is another's, and on file systems that are no
+            // more than that to the kernel (FUSE), nobody else keeps the times.
+            Err(error) if is_others_task(&error) => Ok(()),
             result => result,
         }
     }
@@ -125,17 +126,25 @@ impl Append<'_> {
     }
 }
 
+/// Whether an error says that it is not for us to note times, and not that the disk is sick.
+fn is_others_task(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported)
+        || is_unsupported(error)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::settings::MboxLock;
     use crate::deliver::place::Place;
     use crate::deliver::storage::MAILBOX_UNUSABLE;
-    use crate::sys::disk::Disk;
     use crate::sys::disk::faults::{FailNth, each_fault};
+    use crate::sys::disk::{Disk, Kind, Operation, Verdict, Watcher};
+    use rustix::io::Errno;
     use std::fs::{self, FileTimes};
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
     use std::path::PathBuf;
+    use std::sync::Arc;
     use std::time::{Duration, SystemTime};
 
     const BOTH: [MboxLock; 2] = [MboxLock::DotLock, MboxLock::Fcntl];
@@ -150,6 +159,19 @@ mod tests {
             self.0 = self.0.checked_sub(1).ok_or_else(|| io::Error::other("broken"))?;
             buffer.fill(b'x');
             Ok(buffer.len())
+        }
+    }
+
+    /// A file system that keeps no times for us, and says so by this.
+    #[derive(Debug)]
+    struct Timeless(Errno);
+
+    impl Watcher for Timeless {
+        fn before(&self, operation: &Operation<'_>) -> Verdict {
+            match operation.kind {
+                Kind::SetTimes => Verdict::Fail(self.0.into()),
+                _ => Verdict::GoOn,
+            }
         }
     }
 
@@ -237,6 +259,16 @@ mod tests {
             let (read, changed) = times();
             let expected = if ago == 0 { changed - 1 } else { before.0 };
             assert!(read <= expected && read >= before.0 - 1, "{read}, {changed}, {before:?}");
+        }
+    }
+
+    #[test]
+    fn mail_does_not_wait_for_a_file_system_that_keeps_no_times() {
+        for errno in [Errno::PERM, Errno::NOSYS, Errno::OPNOTSUPP, Errno::INVAL] {
+            let spool = Spool::new();
+            let disk = Disk::watched(Arc::new(Timeless(errno)));
+            spool.deliver_on(&disk, PATIENCE, &mut &b"a"[..]).unwrap();
+            assert_eq!(spool.text(), "From x\na\n\n", "{errno}");
         }
     }
 

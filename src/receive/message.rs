@@ -176,7 +176,8 @@ fn each_once(router: &LocalRouter, recipients: &[Recipient]) -> Vec<Recipient> {
         return recipients.to_vec();
     }
     let mut seen = HashSet::new();
-    let is_new = |to: &&Recipient| seen.insert(router.spelling(&to.mailbox));
+    let is_new =
+        |to: &&Recipient| router.spelling(&to.mailbox).is_none_or(|mailbox| seen.insert(mailbox));
     recipients.iter().filter(is_new).cloned().collect()
 }
 

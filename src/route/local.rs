@@ -109,14 +109,14 @@ impl LocalRouter {
     }
 
     /// The one spelling of all addresses that lead to the mailbox of a user with the same detail,
-    /// so that nobody has a message twice who was named twice. Any other address, and one of which
-    /// nobody can say at the moment, has its own: elsewhere two spellings may be two people
-    /// (RFC 5321 §2.4), and what an alias adds is known by its address.
-    pub fn spelling(&self, mailbox: &Mailbox) -> Mailbox {
+    /// so that nobody has a message twice who was named twice. `None` for any other address, and for
+    /// one of which nobody can say at the moment: elsewhere two spellings may be two people
+    /// (RFC 5321 §2.4), and an alias may have the very address by which another one is known here.
+    pub fn spelling(&self, mailbox: &Mailbox) -> Option<Mailbox> {
         if !self.domains.contains(mailbox.domain()) {
-            return mailbox.clone();
+            return None;
         }
-        let Resolution::Mailbox(user) = self.resolve(mailbox) else { return mailbox.clone() };
+        let Resolution::Mailbox(user) = self.resolve(mailbox) else { return None };
         let (_, realm) = self.realm(mailbox.domain());
         let name = match (&user.detail, realm.users.separator()) {
             (Some(detail), Some(separator)) => format!("{}{separator}{detail}", user.name),
@@ -126,8 +126,7 @@ impl LocalRouter {
             true => mailbox.domain().clone(),
             false => Domain::Name(self.domains.origin().clone()),
         };
-        LocalPart::from_unquoted(&name)
-            .map_or_else(|_| mailbox.clone(), |name| Mailbox::new(name, domain))
+        LocalPart::from_unquoted(&name).map(|name| Mailbox::new(name, domain)).ok()
     }
 
     /// Where the alias stands that [`resolve`](Self::resolve) goes by, if there is one.

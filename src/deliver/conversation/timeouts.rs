@@ -31,9 +31,9 @@ pub struct Timeouts {
     /// From the connection to the first MAIL, so that a server which answers everything in its last
     /// second does not hold a thread for half an hour at each of its addresses.
     pub opening: Duration,
-    /// For a message from MAIL to the last reply, together with what its recipients add, and from the
-    /// first octet of the content on what its size does: a server that answers everything in its last second must not hold a
-    /// thread for hours.
+    /// For a message from MAIL to the last reply, together with what its recipients add, and from
+    /// the first octet of the content on what its size does: a server that answers everything in
+    /// its last second must not hold a thread for hours.
     pub transaction: Duration,
 }
 

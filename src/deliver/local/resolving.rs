@@ -45,7 +45,7 @@ impl LocalDelivery {
             Resolution::Mailbox(user) => user,
             other => return outcome_without_user(other, mailbox),
         };
-        if let Some(same) = self.other_name(mail, mailbox)? {
+        if let Some(same) = self.other_name(mail, mailbox, &user)? {
             return Ok(Outcome::Expanded(vec![same].into()));
         }
         let opened = self.open(mailbox, &user)?;
@@ -61,9 +61,27 @@ impl LocalDelivery {
     }
 
     /// The address by which others behind this one may have the message, too: of a message to one
-    /// alone nobody has.
-    fn other_name(&self, mail: &Mail<'_>, mailbox: &Mailbox) -> Result<Option<Mailbox>, Failure> {
-        if mail.message.envelope().recipients.len() < 2 {
+    /// alone nobody has. None where it is for a namesake of the `user` as well, who differs in case
+    /// only: the queue tells names of this host apart by more than that.
+    fn other_name(
+        &self,
+        mail: &Mail<'_>,
+        mailbox: &Mailbox,
+        user: &User,
+    ) -> Result<Option<Mailbox>, Failure> {
+        let recipients = &mail.message.envelope().recipients;
+        let is_namesake = |to: &Mailbox| {
+            let [name, own] = [to, mailbox].map(|it| it.local_part().as_str());
+            let user_of = |it| self.router.user(it).ok().flatten().map(|other| other.name);
+            name != own
+                && name.eq_ignore_ascii_case(own)
+                && user_of(to).as_ref() != Some(&user.name)
+        };
+        // Who took the place of another has the name that counted then. Where another domain is the
+        // first one now, it would lead back to whom nobody tries any more.
+        let is_named = recipients.iter().any(|to| to.mailbox == *mailbox);
+        if recipients.len() < 2 || !is_named || recipients.iter().any(|to| is_namesake(&to.mailbox))
+        {
             return Ok(None);
         }
         let same = self.router.canonical(mailbox.clone())?;

@@ -441,7 +441,7 @@ proptest! {
 #[test]
 fn one_mailbox_has_one_spelling() {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("aliases"), "all: ann\n").unwrap();
+    fs::write(folder.path().join("aliases"), "all: ann\nann@home.test: bob\n").unwrap();
     let mut settings = settings(folder.path(), "ann\nBob\nbob\n");
     settings.domains.push(VirtualDomain {
         name: "shop.test".parse().unwrap(),
@@ -453,7 +453,8 @@ fn one_mailbox_has_one_spelling() {
     settings.server.domains.others.push("shop.test".parse().unwrap());
     let check = |settings: &Settings, address: &str, expected: &str| {
         let spelling = LocalRouter::new(settings).spelling(&address.parse().unwrap());
-        assert_eq!(spelling.to_string(), expected, "{address}");
+        let spelling = spelling.map_or("its own".to_owned(), |it| it.to_string());
+        assert_eq!(spelling, expected, "{address}");
     };
     for (address, expected) in [
         ("Ann@B.test", "ann@home.test"),
@@ -464,9 +465,11 @@ fn one_mailbox_has_one_spelling() {
         ("BOB@b.test", "bob@home.test"),
         ("Postmaster@b.test", "root@home.test"),
         ("ANN@shop.test", "ann@shop.test"),
-        ("ALL@b.test", "ALL@b.test"),
-        ("Zoe@b.test", "Zoe@b.test"),
-        ("Ann@far.test", "Ann@far.test"),
+        // Known here by the name of the first one, and somebody else.
+        ("ann@home.test", "its own"),
+        ("ALL@b.test", "its own"),
+        ("Zoe@b.test", "its own"),
+        ("Ann@far.test", "its own"),
     ] {
         check(&settings, address, expected);
     }
