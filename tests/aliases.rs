@@ -213,6 +213,17 @@ fn a_route_is_told_step_by_step() {
             "nemo@home.test: there is no such user, reported with 5.1.1",
         ],
     );
+    check(
+        "bob@localhost",
+        0,
+        &[
+            "bob@localhost: given to sendmail it is bob@home.test, since localhost is a name of this \
+             host; over SMTP it stays, since localhost is not in [server] domains",
+            "bob@localhost: relayed to the mail exchangers of localhost, with TLS where a host offers \
+             it, whatever its certificate, else in the clear",
+            "bob@home.test: the mailbox of bob, HOME/mail/bob",
+        ],
+    );
     let text = "loop@home.test: 5.4.6 the alias at HOME/aliases:6 leads only back to itself: name a \
                 user or an address elsewhere";
     check("loop", 69, &[text]);

@@ -15,6 +15,7 @@ use crate::route::forward::{Forwards, Unheard};
 use crate::route::local::{LocalRouter, Resolution};
 use crate::route::next_hop;
 use crate::route::next_hop::NextHop;
+use crate::route::owner::at_origin;
 use crate::route::users::User;
 use crate::sys::process::exit;
 
@@ -75,13 +76,26 @@ impl Trace<'_> {
     fn explain(&self, first: Mailbox) -> u8 {
         let mut code = exit::OK;
         let mut steps = Vec::new();
-        add(&mut steps, vec![first.into()], &self.settings.local.command_user);
+        let (mut begin, local) = (vec![first.clone().into()], self.at_origin(&first));
+        if let Some(local) = local {
+            say_both(&first, &local);
+            begin.push(local.into());
+        }
+        add(&mut steps, begin, &self.settings.local.command_user);
         let mut at = 0;
         while let Some(step) = steps.get(at).filter(|_| at < MAX_STEPS).cloned() {
             at += 1;
             code = code.max(self.explain_step(&step, &mut steps));
         }
         code
+    }
+
+    /// What an address means to `sendmail` alone: a name that the host has for itself stands for the
+    /// origin there, also where no domain of ours has it.
+    fn at_origin(&self, mailbox: &Mailbox) -> Option<Mailbox> {
+        let is_ours = self.settings.server.domains.contains(mailbox.domain());
+        let local = at_origin(self.settings, mailbox.clone());
+        (!is_ours && local != *mailbox).then_some(local)
     }
 
     /// Prints where this one gets the mail, or adds those who get it instead.
@@ -169,6 +183,15 @@ impl Trace<'_> {
         }
         exit::OK
     }
+}
+
+/// Prints that an address means one thing to `sendmail` and another over SMTP.
+fn say_both(mailbox: &Mailbox, local: &Mailbox) {
+    let domain = mailbox.domain();
+    say(format_args!(
+        "{mailbox}: given to sendmail it is {local}, since {domain} is a name of this host; over \
+         SMTP it stays, since {domain} is not in [server] domains"
+    ));
 }
 
 /// Prints why nobody can say where the mail goes.

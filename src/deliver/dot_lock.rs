@@ -60,6 +60,14 @@ impl<'a> DotLock<'a> {
         }
         Ok(Attempt::Busy)
     }
+
+    /// The name of the dot-lock that the file `name` in `folder` has now, and the user id of its
+    /// owner; `None` where it has none, or nobody can say.
+    pub fn there(folder: &Folder, name: &str) -> Option<(String, u32)> {
+        let name = format!("{name}.lock");
+        let owner = folder.look_at(&name).ok()?.owner();
+        Some((name, owner))
+    }
 }
 
 impl Drop for DotLock<'_> {
@@ -204,6 +212,16 @@ mod tests {
         drop(lock);
         assert!(is_taken(&folder));
         assert_eq!(fs::read_dir(path.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn it_is_found_with_its_owner_while_it_is_there() {
+        let (_path, folder) = folder();
+        assert_eq!(DotLock::there(&folder, "ann"), None);
+        let Attempt::Taken(lock) = DotLock::try_take(&folder, "ann").unwrap() else { panic!() };
+        let own = rustix::process::geteuid().as_raw();
+        assert_eq!(DotLock::there(&folder, "ann"), Some(("ann.lock".to_owned(), own)));
+        drop(lock);
     }
 
     #[test]

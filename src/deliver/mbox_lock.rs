@@ -20,6 +20,8 @@ use crate::deliver::dot_lock::{Attempt, DotLock};
 use crate::deliver::outcome::Failure;
 use crate::deliver::place::Target;
 use crate::deliver::storage::{MAILBOX_UNUSABLE, failure, printable};
+use crate::mail::text::{MAX_REMARK, one_line};
+use crate::route::owner::account_name;
 use crate::sys::disk::{DiskFile, Folder, Open, Status};
 
 /// The first and the longest pause between two tries at a lock.
@@ -57,8 +59,11 @@ impl<'a> Locking<'a> {
 }
 
 fn busy(path: &Path) -> Failure {
-    let text = format!("the mbox {} is locked by another program", printable(path));
-    Failure::new(MAILBOX_UNUSABLE, text)
+    Failure::new(MAILBOX_UNUSABLE, busy_text(path))
+}
+
+fn busy_text(path: &Path) -> String {
+    format!("the mbox {} is locked by another program", printable(path))
 }
 
 /// The mboxes that threads of ours are at work on. Their locks would exclude each other too,
@@ -119,7 +124,7 @@ impl Turn<'_> {
                 return Ok(locked);
             }
             if Instant::now() + pause > self.deadline {
-                return Err(busy(self.path));
+                return Err(self.locked_by_another(folder, &target.place.name));
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(PAUSES.1);
@@ -218,6 +223,22 @@ impl Turn<'_> {
 
     fn lock_failure(&self, error: &io::Error) -> Failure {
         failure(error, "lock the mbox", self.path)
+    }
+
+    /// Where there is a dot-lock it may be one that nobody but a person can remove: in a sticky
+    /// folder only its owner and the folder's may.
+    fn locked_by_another(&self, folder: &Folder, name: &str) -> Failure {
+        let there =
+            DotLock::there(folder, name).filter(|_| self.order.contains(&MboxLock::DotLock));
+        let Some((lock, uid)) = there else { return busy(self.path) };
+        let lock = self.path.with_file_name(lock);
+        let owner = account_name(uid).unwrap_or_else(|_| format!("uid{uid}"));
+        let text = busy_text(self.path);
+        let text = format!(
+            "{text}: {} is there and belongs to {owner}; remove it if it was left behind",
+            printable(&lock)
+        );
+        Failure::new(MAILBOX_UNUSABLE, one_line(&text, MAX_REMARK))
     }
 
     fn no_lock(&self) -> Failure {
@@ -332,7 +353,9 @@ mod tests {
                     locked(&Disk::host(), base.path(), &Locking { order, patience }, |_| ())
                 };
                 let failure = lock_it(NO_PATIENCE).unwrap_err();
+                let names_dot_lock = failure.text.contains("ann.lock is there and belongs to ");
                 assert!(failure.text.contains("locked by another"), "{}", failure.text);
+                assert_eq!(names_dot_lock, *lock == Dot, "{}", failure.text);
                 let has_more = || held(base.path()) != [*lock];
                 assert!(ends_within(PATIENCE, has_more), "{order:?}: what was taken stays");
                 std::thread::scope(|scope| {

@@ -9,8 +9,9 @@ use crate::mail::encoded_word::is_encoded_word;
 /// An address in a field body, neither checked nor completed: `ann` or `ann@example.org`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
-    /// The address without name, comments, blanks and folds. Octets that are not UTF-8 stand as
-    /// U+FFFD.
+    /// The address without name, comments, blanks and folds. Where some of these stand within a
+    /// word (RFC 5322 §4.4 lets them stand around dots and the `@`) there is one blank, which makes
+    /// it no address. Octets that are not UTF-8 stand as U+FFFD.
     pub text: String,
     /// From its first octet in the body up to behind its last one.
     pub span: Range<usize>,
@@ -104,12 +105,24 @@ struct Kept {
     /// Whether there is what no name has outside of quotes (RFC 5322 §3.2.3), and where some
     /// readers think that an address ended.
     has_stray: bool,
+    /// Whether blanks or comments stand behind its last character.
+    is_apart: bool,
+    /// Whether they stand where none may be, so that it is torn apart.
+    is_torn: bool,
+    /// Whether it ends within the brackets of an address literal, where blanks mean nothing.
+    in_literal: bool,
 }
 
 impl Kept {
     fn push(&mut self, c: char, at: Range<usize>) {
         if self.text.is_empty() {
             self.span.start = at.start;
+        }
+        let is_joint = |c| matches!(c, '.' | '@');
+        let is_apart = std::mem::take(&mut self.is_apart) && !self.in_literal && !is_joint(c);
+        if is_apart && self.text.chars().next_back().is_some_and(|last| !is_joint(last)) {
+            self.text.push(' ');
+            self.is_torn = true;
         }
         self.text.push(c);
         self.span.end = at.end;
@@ -139,7 +152,10 @@ impl Scanner {
                     self.keep(c, at);
                 }
             }
-            '(' => self.comments = self.comments.saturating_add(1),
+            '(' => {
+                self.comments = self.comments.saturating_add(1);
+                self.at_hand().is_apart = true;
+            }
             ')' => {
                 self.is_doubtful |= self.comments == 0;
                 self.comments = self.comments.saturating_sub(1);
@@ -167,7 +183,10 @@ impl Scanner {
             ':' if self.angle.as_ref().is_some_and(|path| ends_route(&path.text)) => {
                 self.angle = Some(Kept::default());
             }
-            _ if c.is_whitespace() => self.is_doubtful |= matches!(c, '\u{b}' | '\u{c}'),
+            _ if c.is_whitespace() => {
+                self.is_doubtful |= matches!(c, '\u{b}' | '\u{c}');
+                self.at_hand().is_apart = true;
+            }
             _ => self.keep(c, at),
         }
     }
@@ -178,15 +197,22 @@ impl Scanner {
         }
         let is_behind = self.angle.is_some() && !self.in_angle;
         self.is_doubtful |= is_behind;
-        let kept = match &mut self.angle {
-            Some(path) if self.in_angle => path,
-            _ => &mut self.plain,
-        };
-        if !self.in_quotes {
+        let in_quotes = self.in_quotes;
+        let kept = self.at_hand();
+        kept.push(c, at);
+        if !in_quotes {
             kept.has_at |= c == '@';
             kept.has_stray |= matches!(c, '[' | ']' | '\\') || c.is_control();
+            kept.in_literal = c == '[' || kept.in_literal && c != ']';
         }
-        kept.push(c, at);
+    }
+
+    /// What the next character belongs to.
+    const fn at_hand(&mut self) -> &mut Kept {
+        match &mut self.angle {
+            Some(path) if self.in_angle => path,
+            _ => &mut self.plain,
+        }
     }
 
     fn end_of_address(&mut self, separator: Range<usize>) {
@@ -200,6 +226,7 @@ impl Scanner {
             }
             None => plain,
         };
+        self.is_doubtful |= spec.is_torn;
         if !spec.text.is_empty() {
             let element = self.begin..separator.start;
             self.specs.push(Spec { text: spec.text, span: spec.span, element });
@@ -243,9 +270,18 @@ mod tests {
             ("<@r.test,@s.test:ann@a.test>", &["ann@a.test"]),
             ("=?utf-8?q?=C3=84nn?= <ann@a.test>", &["ann@a.test"]),
             ("ann @ a . test", &["ann@a.test"]),
+            ("a@[ 192.0.2.1 ], <a@[IPv6:\r\n ::1] >", &["a@[192.0.2.1]", "a@[IPv6:::1]"]),
             ("a@[IPv6:::1], <b@[IPv6:::1]>", &["a@[IPv6:::1]", "b@[IPv6:::1]"]),
             ("<@[IPv6:::1],@r.test:a@b.test>", &["a@b.test"]),
             (",,;", &[]),
+            // What is torn apart is not put together.
+            ("ann bob, Ann e", &["ann bob", "Ann e"]),
+            ("ann(x)e", &["ann e"]),
+            ("<ann\t (x)\r\n e@a.test>", &["ann e@a.test"]),
+            ("ann@a.test bob@b.test", &["ann@a.test bob@b.test"]),
+            ("ann@a.te st", &["ann@a.te st"]),
+            ("\"ann\" e@a.test", &["\"ann\" e@a.test"]),
+            ("my staff: ann ;", &["ann"]),
         ] {
             assert_eq!(specs(body.as_bytes()), expected, "{body:?}");
         }
@@ -319,6 +355,32 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn blanks_and_comments_stand_around_dots_and_the_at_only(
+            words in prop::collection::vec("[a-z0-9]{1,5}|\"[a-z .@]{1,3}\"", 2..5),
+            joints in prop::collection::vec("[.@ ]", 4),
+            gaps in prop::collection::vec("( |\t|\\(x\\)|\r\n ){0,2}", 8),
+        ) {
+            let (mut body, mut whole, mut is_torn) = (words[0].clone(), words[0].clone(), false);
+            for (at, word) in words[1..].iter().enumerate() {
+                let joint = joints[at].trim();
+                is_torn |= joint.is_empty();
+                let (before, behind) = (&gaps[2 * at], &gaps[2 * at + 1]);
+                let blank = if joint.is_empty() { " " } else { "" };
+                body.push_str(&format!("{before}{blank}{joint}{behind}{word}"));
+                whole.push_str(&format!("{joint}{word}"));
+            }
+            let origin = "home.test".parse().unwrap();
+            let found = specs(body.as_bytes());
+            prop_assert_eq!(found.len(), 1);
+            if is_torn {
+                prop_assert!(complete(&found[0], &origin).is_err(), "{:?}", body);
+                prop_assert!(!read(body.as_bytes()).is_certain);
+            } else {
+                prop_assert_eq!(&found[0], &whole);
+            }
+        }
+
         #[test]
         fn random_bodies_never_panic(body in any::<Vec<u8>>(), near in "[a@,;:<>()\"\\\\\\[\\] ]{0,30}") {
             for body in [body.as_slice(), near.as_bytes()] {

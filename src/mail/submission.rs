@@ -245,6 +245,13 @@ mod tests {
     }
 
     #[test]
+    fn names_with_a_blank_between_them_are_nobody() {
+        let submission = submit("To: Ann e, bob (x) carl, dan . e\nCc: bob@x.test carl@x.test\n\n");
+        assert_eq!(submission.recipients, ["dan.e@home.test".parse().unwrap()]);
+        assert_eq!(submission.bad_recipients, ["Ann e", "bob carl", "bob@x.test carl@x.test"]);
+    }
+
+    #[test]
     fn only_the_last_resending_counts() {
         for (fields, expected) in [
             ("Resent-To: a\nResent-Cc: b\nTo: old\n", "a b"),

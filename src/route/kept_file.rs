@@ -1,5 +1,6 @@
 //! A file that people edit while it is in use: of a version that cannot be read the log tells, and
-//! the last good one stays. It may be a user's, and is read with no more rights than that user has.
+//! the last good one stays, also while the file is missing for a moment as it is saved. It may be a
+//! user's, and is read with no more rights than that user has.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -31,7 +32,8 @@ pub(super) struct KeptFile<T> {
 impl<T> KeptFile<T> {
     /// The file at `path`, which is `what`. One with more than `max_octets` is not read.
     pub(super) fn new(path: PathBuf, max_octets: u64, what: &'static str) -> Self {
-        Self { file: WatchedFile::of_users(path, max_octets), what, unreadable: Complaint::new() }
+        let file = WatchedFile::of_users(path, max_octets).patient();
+        Self { file, what, unreadable: Complaint::new() }
     }
 
     /// Where it is.
@@ -39,8 +41,8 @@ impl<T> KeptFile<T> {
         self.file.path()
     }
 
-    /// What the file means now; `None` where there is none. `read` is asked about what has
-    /// changed.
+    /// What the file means now; `None` where there is none, and was none a minute ago. `read` is
+    /// asked about what has changed.
     ///
     /// # Errors
     /// A temporary failure when it cannot be read, or makes no sense, and no version before did.

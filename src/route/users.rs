@@ -194,7 +194,7 @@ fn is_whole_name(name: &str) -> bool {
 }
 
 fn users_file(path: &Path) -> WatchedFile<HashSet<String>> {
-    WatchedFile::new(path.to_owned(), MAX_USERS_FILE)
+    WatchedFile::new(path.to_owned(), MAX_USERS_FILE).patient()
 }
 
 fn names_in(file: &WatchedFile<HashSet<String>>) -> Result<Arc<HashSet<String>>, Failure> {

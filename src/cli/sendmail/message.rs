@@ -66,8 +66,7 @@ pub(super) fn read(options: &Options, server: &Server) -> Result<Message, Failur
         true => (recipients, bad_recipients),
         false => (Vec::new(), Vec::new()),
     };
-    let given = options.recipients.iter().flat_map(|list| address_list::specs(list.as_bytes()));
-    for spec in given {
+    for spec in options.specs() {
         match address_list::complete(&spec, server.domains.origin()) {
             Ok(mailbox) => recipients.push(mailbox),
             Err(_) => bad.push(spec),

@@ -7,6 +7,7 @@ use std::ffi::OsString;
 use std::str::FromStr;
 
 use crate::cli::output::warn;
+use crate::mail::address_list;
 use crate::mail::dsn_request::{
     MessageRequest, NotOfTheForm, Notify, RecipientRequest, encode_xtext,
 };
@@ -127,6 +128,19 @@ impl Options {
     /// The addresses as they were given.
     pub(super) fn addresses(&self) -> impl Iterator<Item = &String> {
         self.sender.iter().chain(&self.recipients)
+    }
+
+    /// The addresses among the recipients, neither checked nor completed. A backslash before one,
+    /// which means in Sendmail that aliases are not asked, cannot go over SMTP and is dropped.
+    pub(super) fn specs(&self) -> impl Iterator<Item = String> {
+        let given = self.recipients.iter().flat_map(|list| address_list::specs(list.as_bytes()));
+        given.map(|spec| match spec.strip_prefix('\\') {
+            Some(name) => {
+                log::debug!("the backslash in {spec:?} means nothing here");
+                name.to_owned()
+            }
+            None => spec,
+        })
     }
 
     fn has_recipients(&self) -> bool {
@@ -334,6 +348,15 @@ mod tests {
         ] {
             assert_eq!(told(line), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn a_backslash_before_a_recipient_means_nothing() {
+        let recipients = ["\\ann, bob,\\carl@x.test", "\\\\dan", "\"\\e\""];
+        let options =
+            Options { recipients: recipients.map(str::to_owned).into(), ..Options::default() };
+        let specs: Vec<_> = options.specs().collect();
+        assert_eq!(specs, ["ann", "bob", "carl@x.test", "\\dan", "\"\\e\""]);
     }
 
     #[test]

@@ -26,8 +26,7 @@ pub(super) fn run(options: &Options, server: &Server) -> Result<u8, Failure> {
     let mut dialog = Dialog::open(server)?;
     dialog.must_take(&format!("MAIL FROM:<{}>", own_mailbox(server)?))?;
     let mut code = exit::OK;
-    let given = options.recipients.iter().flat_map(|list| address_list::specs(list.as_bytes()));
-    for spec in given {
+    for spec in options.specs() {
         let Ok(mailbox) = address_list::complete(&spec, server.domains.origin()) else {
             warn(format_args!("{spec}: is no address"));
             code = code.max(exit::DATAERR);

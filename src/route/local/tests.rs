@@ -181,7 +181,22 @@ fn a_broken_file_changes_nothing_and_without_one_before_mail_waits() {
     let news = self::router(folder.path(), USERS, None);
     assert_eq!(resolve(&news, "a@home.test"), "4.3.5");
     fs::remove_dir(&path).unwrap();
-    assert_eq!(resolve(&router, "a@home.test"), "unknown");
+    assert_eq!(resolve(&router, "a@home.test"), "ann@home.test");
+    assert_eq!(resolve(&news, "a@home.test"), "unknown");
+}
+
+#[test]
+fn a_file_that_is_being_saved_leaves_nobody_unknown() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("aliases");
+    let router = router(folder.path(), USERS, None);
+    assert_eq!(resolve(&router, "a@home.test"), "unknown", "there was no file yet");
+    fs::write(&path, "a: ann\n").unwrap();
+    assert_eq!(resolve(&router, "a@home.test"), "ann@home.test");
+    fs::rename(&path, folder.path().join("aliases~")).unwrap();
+    assert_eq!(resolve(&router, "a@home.test"), "ann@home.test");
+    fs::write(&path, "a: bob\n").unwrap();
+    assert_eq!(resolve(&router, "a@home.test"), "bob@home.test");
 }
 
 #[test]
@@ -216,8 +231,9 @@ fn lists_are_read_when_they_change() {
     check("bob@home.test \\ann@home.test root@home.test from owner-l@home.test");
     fs::write(path("l"), "\n").unwrap();
     check("root@home.test from owner-l@home.test");
+    // While it is saved, it is missing for a moment.
     fs::remove_file(path("l")).unwrap();
-    check("4.3.5");
+    check("root@home.test from owner-l@home.test");
 }
 
 #[test]
