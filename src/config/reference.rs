@@ -170,7 +170,9 @@ const SERVER: &[Key] = &[
         Kind::Words("domains, such as home.example, localhost"),
         "",
         "The domains whose mail is delivered here; the first one completes addresses that have \
-         none. `*` means every domain. Empty: the hostname and localhost.",
+         none. `*` means every domain. Empty: the hostname, localhost, and what else this host is \
+         called: its own name, that name with its domain in /etc/hosts, that without one, and \
+         localhost.localdomain.",
     ),
     key(
         "user",
