@@ -163,7 +163,8 @@ const SERVER: &[Key] = &[
         Kind::Words("a domain name, such as mail.home.example"),
         "",
         "The name in the greeting, in EHLO and in Received fields, such as mail.home.example. \
-         Empty: the host's own name.",
+         Empty: the host's own name. In EHLO to other hosts a name without a dot gets the domain \
+         that /etc/hosts has for it.",
     ),
     key(
         "domains",
