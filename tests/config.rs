@@ -10,7 +10,8 @@ use mailwren::config::settings::{
     AuthRule, BareNewline, ClientTls, ListenAddress, ListenerTls, LogReceiver, MailboxFormat,
     SecretSource, Settings, TlsVersion, Users, Vrfy,
 };
-use mailwren::config::{ConfigError, load, parse, sample};
+use mailwren::config::{ConfigError, HostNames, load, parse, sample};
+use mailwren::mail::address::Domain;
 use mailwren::smtp::sasl::Mechanism;
 use proptest::prelude::*;
 
@@ -320,6 +321,45 @@ fn the_name_of_the_host_has_to_be_one() {
     }
     let named = parse("f", b"[server]\nhostname = pi", "my_pi").unwrap();
     assert_eq!(named.server.hostname.as_str(), "pi");
+}
+
+#[test]
+fn where_no_domains_are_listed_all_names_of_the_host_are_local() {
+    let all = ["localhost", "localhost.localdomain", "nas", "NAS.home.test"];
+    let all: Vec<_> = all.iter().map(|name| name.parse().unwrap()).collect();
+    let read = |text: &str| {
+        let host = HostNames { own: "nas".to_owned(), all: all.clone() };
+        parse("m.ini", text.as_bytes(), host).unwrap().server.domains
+    };
+    let is_local = |text: &str, name: &str| {
+        let name = Domain::Name(name.parse().unwrap());
+        let (domains, listed) = (read(text), settings(text).server.domains);
+        assert!(!listed.contains(&name) || domains.contains(&name), "{text} {name}");
+        (domains.contains(&name), domains.shares_users(&name))
+    };
+    let named = "[server]\nhostname = mail.example.org\n";
+    for (text, origin) in [("", "nas"), (named, "mail.example.org")] {
+        for name in ["nas", "nas.home.test", "localhost", "localhost.localdomain", origin] {
+            assert_eq!(is_local(text, name), (true, true), "{text} {name}");
+        }
+        for name in ["pi", "home.test", "example.org", "b.nas.home.test"] {
+            assert_eq!(is_local(text, name), (false, false), "{text} {name}");
+        }
+        let domains = read(text);
+        assert_eq!(domains.origin().as_str(), origin);
+        assert_eq!(
+            domains.names.iter().map(|it| it.as_str()).collect::<Vec<_>>(),
+            [origin, "localhost"]
+        );
+    }
+    assert_eq!(is_local("[domain.nas.home.test]", "nas.home.test"), (true, false));
+    for text in ["[server]\ndomains = a.test", "[server]\nhostname = mx.test\ndomains = a.test"] {
+        assert_eq!(is_local(text, "a.test"), (true, true));
+        for name in ["nas", "nas.home.test", "localhost", "localhost.localdomain", "mx.test"] {
+            assert_eq!(is_local(text, name), (false, false), "{text} {name}");
+        }
+    }
+    assert_eq!(read("[server]\ndomains = *").own, []);
 }
 
 #[test]

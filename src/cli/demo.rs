@@ -11,7 +11,7 @@ use super::invocation::{Argument, Invocation};
 use super::output::{say, warn};
 use super::serve::serve;
 use crate::report::log_format;
-use crate::sys::process::{self, exit};
+use crate::sys::process::exit;
 
 /// Whom the printed example writes to; any other name would do.
 const SOMEBODY: &str = "ann";
@@ -37,8 +37,7 @@ pub(super) fn run(invocation: &mut Invocation) -> Ran {
         }
     };
     let settings =
-        match crate::config::parse(&path.to_string_lossy(), text.as_bytes(), &process::host_name())
-        {
+        match crate::config::parse(&path.to_string_lossy(), text.as_bytes(), super::host_names()) {
             Ok(settings) => settings,
             Err(error) => {
                 warn(error);

@@ -10,7 +10,7 @@ use super::commands::Command;
 use super::output::warn;
 use super::{CONFIG_VARIABLE, DEFAULT_CONFIG};
 use crate::config::settings::Settings;
-use crate::sys::process::{self, exit};
+use crate::sys::process::exit;
 
 /// Why a command line goes no further.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ impl Invocation {
     /// The settings, or the exit code after their mistakes were told.
     pub(super) fn settings(&self) -> Result<Settings, u8> {
         let path = self.config_path();
-        crate::config::load(&path, &process::host_name()).map_err(|error| {
+        crate::config::load(&path, super::host_names()).map_err(|error| {
             warn(error);
             exit::CONFIG
         })

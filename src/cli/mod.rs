@@ -26,6 +26,7 @@ use lexopt::{Arg, Parser};
 use crate::cli::commands::{COMMANDS, Command};
 use crate::cli::invocation::{Invocation, Stop};
 use crate::cli::output::{say, warn};
+use crate::config::HostNames;
 use crate::sys::process::{self, exit};
 
 /// Where the configuration is when nothing else is said.
@@ -119,6 +120,11 @@ fn help_on(mut parser: Parser) -> Result<u8, lexopt::Error> {
         None => Ok(print(text)),
         Some(argument) => Err(argument.unexpected()),
     }
+}
+
+/// What this host is called, now.
+fn host_names() -> HostNames {
+    HostNames { own: process::host_name(), all: process::own_names() }
 }
 
 /// Says what was asked for.

@@ -47,7 +47,8 @@ pub(super) fn domain_name(text: &str) -> Result<DomainName, String> {
 
 /// The local domains. With `*` alone, addresses without a domain are completed by `hostname`.
 pub(super) fn local_domains(text: &str, hostname: &DomainName) -> Result<LocalDomains, String> {
-    let mut domains = LocalDomains { names: Vec::new(), all: false, others: Vec::new() };
+    let mut domains =
+        LocalDomains { names: Vec::new(), own: Vec::new(), all: false, others: Vec::new() };
     for name in list(text, |item| if item == "*" { Ok(None) } else { domain_name(item).map(Some) })?
     {
         match name {

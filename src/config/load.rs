@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
+use super::host_names::HostNames;
 use super::ini::{self, Document, MAX_FILE};
 use super::mistake::{ConfigError, Mistakes, shown};
 use super::reader::Reader;
@@ -26,19 +27,19 @@ const MAX_USER: usize = 32;
 /// The smallest journal of events, in octets: a file of it holds the longest line.
 const LEAST_EVENTS: u64 = 64 << 10;
 
-/// Reads the configuration file at `path`. `hostname` is the host's own name, which counts
-/// where the file gives none.
+/// Reads the configuration file at `path`. `host` is what the host is called, which counts where
+/// the file gives no names.
 ///
 /// # Errors
 /// Every mistake in the file, or the one that keeps it from being read. The person who
 /// wrote it has to mend it; trying again does not help.
-pub fn load(path: &Path, hostname: &str) -> Result<Settings, ConfigError> {
+pub fn load(path: &Path, host: impl Into<HostNames>) -> Result<Settings, ConfigError> {
     let file_name = path.to_string_lossy();
     let mut octets = Vec::new();
     // One octet more than is allowed, so that the parser sees that it is too many.
     let limit = MAX_FILE as u64 + 16;
     match File::open(path).and_then(|file| file.take(limit).read_to_end(&mut octets)) {
-        Ok(_) => parse(&file_name, &octets, hostname),
+        Ok(_) => parse(&file_name, &octets, host),
         Err(error) => Err(ConfigError::of_file(&file_name, unreadable(&error))),
     }
 }
@@ -71,33 +72,37 @@ fn line_in(text: &[u8], section: &str, key: &str) -> Option<usize> {
     document.section(section)?.entry(key).map(|entry| entry.line)
 }
 
-/// Reads the text of a configuration; `file_name` is only for the messages. `hostname` is
-/// the host's own name, which counts where the text gives none.
+/// Reads the text of a configuration; `file_name` is only for the messages. `host` is
+/// what the host is called, which counts where the text gives no names.
 ///
 /// # Errors
 /// Every mistake in the text.
-pub fn parse(file_name: &str, text: &[u8], hostname: &str) -> Result<Settings, ConfigError> {
+pub fn parse(
+    file_name: &str,
+    text: &[u8],
+    host: impl Into<HostNames>,
+) -> Result<Settings, ConfigError> {
     let mut mistakes = Mistakes::default();
     let document = ini::read(text, &mut mistakes);
     names::check(&document, &mut mistakes);
-    match settings(&document, hostname, &mut mistakes) {
+    match settings(&document, &host.into(), &mut mistakes) {
         Some(settings) if mistakes.is_empty() => Ok(settings),
         _ => Err(mistakes.into_error(file_name)),
     }
 }
 
 impl Settings {
-    /// What an empty file gives on a host of that name.
+    /// What an empty file gives on a host that is called so.
     ///
     /// # Errors
-    /// When `hostname` is no domain name.
-    pub fn default_with(hostname: &str) -> Result<Self, ConfigError> {
-        parse("(no file)", b"", hostname)
+    /// When its own name is no domain name.
+    pub fn default_with(host: impl Into<HostNames>) -> Result<Self, ConfigError> {
+        parse("(no file)", b"", host)
     }
 }
 
-fn settings(document: &Document, hostname: &str, mistakes: &mut Mistakes) -> Option<Settings> {
-    let server = server(&mut Reader::new(document, "server", mistakes), hostname);
+fn settings(document: &Document, host: &HostNames, mistakes: &mut Mistakes) -> Option<Settings> {
+    let server = server(&mut Reader::new(document, "server", mistakes), host);
     let tls = login::server_tls(&mut Reader::new(document, "tls", mistakes));
     let tls_minimum = tls.as_ref().map_or(TlsVersion::V1_2, |(_, minimum)| *minimum);
     let listeners = listeners(document, server.as_ref(), tls_minimum, mistakes);
@@ -118,6 +123,8 @@ fn settings(document: &Document, hostname: &str, mistakes: &mut Mistakes) -> Opt
     let events_size = events_size(&mut Reader::new(document, "log", mistakes));
     let (mut server, domains) = (server?, domains?);
     server.domains.others = domains.iter().map(|domain| domain.name.clone()).collect();
+    let LocalDomains { names, own, others, .. } = &mut server.domains;
+    own.retain(|name| !names.contains(name) && !others.contains(name));
     Some(Settings {
         server,
         listeners: listeners?,
@@ -137,10 +144,10 @@ fn settings(document: &Document, hostname: &str, mistakes: &mut Mistakes) -> Opt
     })
 }
 
-fn server(section: &mut Reader<'_>, host: &str) -> Option<Server> {
-    let hostname = hostname(section, host);
+fn server(section: &mut Reader<'_>, host: &HostNames) -> Option<Server> {
+    let hostname = hostname(section, &host.own);
     let domains = match &hostname {
-        Some(hostname) => local_domains(section, hostname),
+        Some(hostname) => local_domains(section, hostname, &host.all),
         None => None,
     };
     let user = section.value("user", user);
@@ -192,12 +199,18 @@ fn hostname(section: &mut Reader<'_>, host: &str) -> Option<DomainName> {
     }
 }
 
-fn local_domains(section: &mut Reader<'_>, hostname: &DomainName) -> Option<LocalDomains> {
+/// The domains listed; where none are, the hostname, localhost and all that the host is called.
+fn local_domains(
+    section: &mut Reader<'_>,
+    hostname: &DomainName,
+    own: &[DomainName],
+) -> Option<LocalDomains> {
     if section.is_set("domains") {
         return section.value("domains", |text| addresses::local_domains(text, hostname));
     }
     let text = format!("{hostname}, localhost");
-    section.value("domains", |_| addresses::local_domains(&text, hostname))
+    let domains = section.value("domains", |_| addresses::local_domains(&text, hostname))?;
+    Some(LocalDomains { own: own.to_vec(), ..domains })
 }
 
 /// The name of an account.

@@ -13,6 +13,7 @@
 mod addresses;
 mod connections;
 pub mod edit;
+mod host_names;
 mod ini;
 pub mod keys;
 mod load;
@@ -32,5 +33,6 @@ pub mod settings;
 mod values;
 
 pub use addresses::host_and_port;
+pub use host_names::HostNames;
 pub use load::{line_of, load, parse};
 pub use mistake::{ConfigError, Mistake};

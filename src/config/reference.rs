@@ -164,14 +164,17 @@ const SERVER: &[Key] = &[
         Kind::Words("a domain name, such as mail.home.example"),
         "",
         "The name in the greeting, in EHLO and in Received fields, such as mail.home.example. \
-         Empty: the host's own name.",
+         Empty: the host's own name. In EHLO to other hosts a name without a dot gets the domain \
+         that /etc/hosts has for it.",
     ),
     key(
         "domains",
         Kind::Words("domains, such as home.example, localhost"),
         "",
         "The domains whose mail is delivered here; the first one completes addresses that have \
-         none. `*` means every domain. Empty: the hostname and localhost.",
+         none. `*` means every domain. Empty: the hostname, localhost, and what else this host is \
+         called: its own name, that name with its domain in /etc/hosts, that without one, and \
+         localhost.localdomain.",
     ),
     key(
         "user",

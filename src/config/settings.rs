@@ -93,6 +93,8 @@ pub struct Server {
 pub struct LocalDomains {
     /// The names listed, at least one.
     pub names: Vec<DomainName>,
+    /// What else the host is called, where nothing is listed; its programs put it behind an `@`.
+    pub own: Vec<DomainName>,
     /// Whether `*` is among them: every domain is delivered here, as `mailwren demo` wants.
     pub all: bool,
     /// The domains with users of their own, each a `[domain.NAME]`.
@@ -103,8 +105,13 @@ impl LocalDomains {
     /// Whether mail for `domain` is delivered here. An address literal is so only with `*`; for
     /// its own address the session puts a name of ours first.
     pub fn contains(&self, domain: &Domain) -> bool {
-        let is_ours = |name| self.names.contains(name) || self.others.contains(name);
+        let is_ours = |name| self.has(name) || self.others.contains(name);
         self.all || domain.name().is_some_and(is_ours)
+    }
+
+    /// Whether `name` is listed, or one of the host's own.
+    pub fn has(&self, name: &DomainName) -> bool {
+        self.names.contains(name) || self.own.contains(name)
     }
 
     /// Whether the users of `domain` are those of `[local]`, and not of a virtual domain.

@@ -31,7 +31,7 @@ use crate::route::rewrite::Rewriter;
 use crate::smtp::client::{self, Awaited, RecipientResult, Refusal, Transaction};
 use crate::spool::envelope::{Body, Envelope};
 use crate::spool::manager::Order;
-use crate::sys::dns::Resolver;
+use crate::sys::dns::{self, Resolver};
 
 mod hosts;
 mod login;
@@ -100,10 +100,10 @@ impl Deliver for Relay {
 }
 
 impl Relay {
-    /// A relay with the host's name, the name servers and `[rewrite]` of the settings.
+    /// A relay with the host's full name, the name servers and `[rewrite]` of the settings.
     pub fn new(settings: &Settings) -> Self {
         let resolver = Resolver::new(&settings.dns_servers);
-        Self::with_resolver(settings.server.hostname.clone(), resolver)
+        Self::with_resolver(full_hostname(settings), resolver)
             .with_rewriter(Rewriter::new(settings))
     }
 
@@ -155,7 +155,7 @@ impl Relay {
             false => Arc::new(Resolver::new(&after.dns_servers)),
         };
         Self {
-            hostname: after.server.hostname.clone(),
+            hostname: full_hostname(after),
             resolver,
             connections: Arc::clone(&self.connections),
             encryption: Arc::clone(&self.encryption),
@@ -285,6 +285,15 @@ impl Relay {
         }
         Ok(outcomes)
     }
+}
+
+/// The name by which other hosts hear of this one. RFC 5321 §2.3.5 wants a full one in EHLO, and many
+/// refuse another: one of a single label gets the domain that `/etc/hosts` has for it.
+fn full_hostname(settings: &Settings) -> DomainName {
+    let own = &settings.server.hostname;
+    let is_full = own.as_str().contains('.');
+    let full = if is_full { None } else { dns::full_name(own.as_str()) };
+    full.unwrap_or_else(|| own.clone())
 }
 
 /// A recipient with what was asked about it. RFC 3461 §5.2.1 (d) lets ORCPT be added with the

@@ -186,7 +186,7 @@ impl Forwards {
             is(user.name.as_str()) || is(mailbox.local_part().as_str())
         };
         let is_ours = |domain: &Domain| {
-            self.domains.all || domain.name().is_some_and(|it| self.domains.names.contains(it))
+            self.domains.all || domain.name().is_some_and(|it| self.domains.has(it))
         };
         let itself = || mailbox.clone();
         Some(match target {

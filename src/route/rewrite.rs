@@ -106,7 +106,7 @@ impl Rewriter {
     }
 
     fn is_listed(&self, name: &DomainName) -> bool {
-        self.domains.names.contains(name)
+        self.domains.has(name)
     }
 
     /// What a local address becomes that neither the map nor `sender` knows.

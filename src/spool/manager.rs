@@ -294,7 +294,10 @@ impl Manager {
             }
             Err(ReadError::Locked) => self.schedule.insert(id, Instant::now() + LOCK_PAUSE),
             Err(ReadError::Io(error)) if self.is_gone(&error) => {
-                log::info!("{id}: was removed from the queue by hand");
+                // What `mailwren queue` has removed is told of already, and was to be looked at.
+                if !self.urgent.contains(&id) {
+                    log::info!("{id}: was removed from the queue by hand");
+                }
                 self.forget(id);
             }
             Err(ReadError::Io(error)) => {

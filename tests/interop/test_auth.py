@@ -2,15 +2,20 @@
 
 import base64
 import contextlib
+import itertools
 import threading
 import time
+from collections import Counter
 
 from accounts import Accounts, encoded, plain
 from harness import Client, Closed, loopback
 
 FAILURES = 10_000
 ATTACKERS = 8
-ADDRESSES_EACH = 4
+# Guesses of one connection at once: nobody who guesses waits for an answer to each.
+VOLLEY = 50
+# Each costs the server ten passwords, one after the other, before it is not listened to.
+ADDRESSES = 8
 GROWTH = 4 << 20
 
 
@@ -118,13 +123,12 @@ def test_ten_thousand_failures():
         server.logged_in().__exit__()
         before = server.settled()
         # Each attacker gets refusals in the end, so what is counted is attempts.
-        left, lock, answers = [FAILURES], threading.Lock(), {}
+        left, lock, answers, numbers = [FAILURES], threading.Lock(), Counter(), itertools.count()
 
         def attack(number):
             connections = 0
             while left[0] > 0:
-                # Most of them are soon not listened to; some are always new.
-                source = loopback(20 + number + ATTACKERS * (connections % ADDRESSES_EACH))
+                source = loopback(20 + (number + connections) % ADDRESSES)
                 connections += 1
                 with contextlib.suppress(OSError, Closed):
                     with Client(server.host, server.ports["plain"], source) as client:
@@ -138,14 +142,17 @@ def test_ten_thousand_failures():
                 return
             client.command("EHLO bad.test")
             while left[0] > 0:
-                guess = plain(("ann", "nobody")[left[0] % 2], f"guess{left[0]}")
-                count(client.command("AUTH PLAIN " + guess).code)
-                with lock:
-                    left[0] -= 1
+                guesses = [plain(("ann", "nobody")[number % 2], f"guess{number}")
+                           for number in itertools.islice(numbers, VOLLEY)]
+                client.send("".join(f"AUTH PLAIN {guess}\r\n" for guess in guesses).encode())
+                for _ in guesses:
+                    count(int(client.line()[:3]))
+                    with lock:
+                        left[0] -= 1
 
         def count(answer):
             with lock:
-                answers[answer] = answers.get(answer, 0) + 1
+                answers[answer] += 1
 
         attackers = [threading.Thread(target=attack, args=(n,)) for n in range(ATTACKERS)]
         begin = time.monotonic()

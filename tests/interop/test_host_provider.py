@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+import smtplib
 from email.header import decode_header, make_header
 from email.utils import parseaddr
 from pathlib import Path
@@ -78,14 +79,19 @@ def test_programs_at_a_strict_provider():
         assert "rejected" not in host.log(), host.log()
 
 
+def call_house():
+    """Gives the host its names as Debian's installer does."""
+    run(["hostname", "house"])
+    Path("/etc/mailname").write_text("house.home.test\n")
+    Path("/etc/hosts").write_text("127.0.0.1 localhost\n127.0.1.1 house.home.test house\n")
+
+
 @own_house
 def test_a_name_in_two_parts():
     """A host as Debian's installer makes one: it is called by a short name, and some programs find the
     full one in /etc/hosts and /etc/mailname. Its mail is read here, and taken by the provider."""
     only_crontabs()
-    run(["hostname", "house"])
-    Path("/etc/mailname").write_text("house.home.test\n")
-    Path("/etc/hosts").write_text("127.0.0.1 localhost\n127.0.1.1 house.home.test house\n")
+    call_house()
     fail2ban = ["/usr/sbin/sendmail", "-f", "root@house.home.test"]
     programs = [("ann", ["mail.mailutils", "-s", "mailutils"], "x\n"),
                 ("ann", ["mutt", "-s", "mutt"], "x\n"),
@@ -108,6 +114,29 @@ def test_a_name_in_two_parts():
 def gathered(host):
     """How many messages wait to go out as one."""
     return run([binary(), "queue", "list"], env=host.environment()).count("gathered until")
+
+
+@own_house
+def test_a_name_in_two_parts_by_smtp():
+    """On the same host, programs that speak SMTP themselves, as monit does, reach its users and root's
+    alias by each name that the host has, and by no other. The provider, which refuses a client that
+    calls itself by a short name, takes what goes there."""
+    call_house()
+    names = ["house", "house.home.test", "localhost", "localhost.localdomain"]
+    with World() as world, \
+            Host({**settings(world), "server": {"hostname": None}}) as host:
+        for count, name in enumerate(names, 1):
+            with smtplib.SMTP("127.0.0.1") as client:
+                assert client.sendmail(f"monit@{name}", [f"root@{name}", f"bob@{name}"],
+                                       "Subject: x\n\nx\n") == {}
+                client.mail(f"monit@{name}")
+                assert client.rcpt(f"nobody-here@{name}")[0] == 550, name
+            assert b"Subject: x" in world.provider.wait_mail(count)[-1]
+            host.wait_mail("bob", count)
+        told = host.run(["mailwren", "route", "root@house.home.test", "root@home.test"])
+        assert told.startswith(f"root@house.home.test: an alias for <{ME}>"), told
+        assert "root@home.test: relayed to" in told, told
+        assert b"Received: from house.home.test (" in world.provider.wait_mail(count)[-1]
 
 
 @own_house

@@ -36,6 +36,7 @@ class Strict(Postfix):
         owners.write_text(f"/^{own}$/ {USER}\n")
         return super().main(accounts) + f"""smtpd_sender_restrictions = reject_sender_login_mismatch
 smtpd_sender_login_maps = regexp:{owners}
+smtpd_helo_restrictions = reject_non_fqdn_helo_hostname
 header_checks = regexp:{checks}
 nested_header_checks =
 soft_bounce = yes

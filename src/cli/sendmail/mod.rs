@@ -14,12 +14,12 @@ use lexopt::Parser;
 
 use super::invocation::{Invocation, Stop};
 use super::output::warn;
-use super::{Ran, aliases, queue};
+use super::{Ran, aliases, host_names, queue};
 use crate::config::settings::LogReceiver;
 use crate::config::settings::{Server, Settings};
 use crate::mail::address::{Domain, LocalPart, Mailbox};
 use crate::report::log_format;
-use crate::sys::process::{self, exit};
+use crate::sys::process::exit;
 use crate::sys::{signals, users};
 use options::{Mode, Options};
 
@@ -104,9 +104,8 @@ pub(super) fn run(invocation: &mut Invocation) -> Ran {
 /// The settings, or the defaults where they cannot be read: a mistake in them is the
 /// administrator's, and no reason to lose a user's mail.
 fn settings(invocation: &Invocation) -> Option<Settings> {
-    let host = process::host_name();
-    let loaded = crate::config::load(&invocation.config_path(), &host);
-    loaded.or_else(|_| Settings::default_with(&host)).ok()
+    let loaded = crate::config::load(&invocation.config_path(), host_names());
+    loaded.or_else(|_| Settings::default_with(host_names())).ok()
 }
 
 /// The calling user's own address.

@@ -13,6 +13,7 @@ use super::generation::Channels;
 use super::{Live, Server, VERSION};
 use crate::cli::check::findings::Findings;
 use crate::cli::check::{aliases, rewrite, secrets, smarthost, users};
+use crate::cli::host_names;
 use crate::config;
 use crate::config::settings::Settings;
 use crate::report::{events, log_format};
@@ -150,7 +151,7 @@ fn panicked() -> String {
 /// password, and be root's alone.
 fn read(path: &Path) -> Result<Settings, Mistakes> {
     let _guard = Identity::root().assume();
-    let settings = config::load(path, &process::host_name());
+    let settings = config::load(path, host_names());
     settings.map_err(|error| error.to_string().lines().map(str::to_owned).collect())
 }
 

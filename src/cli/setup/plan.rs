@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use super::standing::Standing;
 use super::wish::{Exit, Password, SUBMISSIONS, TLS, Wish};
 use super::{Failure, root_alias, wish};
+use crate::cli::host_names;
 use crate::config;
 use crate::config::edit::Editor;
 use crate::config::settings::{ClientTls, HostPort, SecretSource, Settings};
 use crate::mail::address::Mailbox;
-use crate::sys::process::{self, exit};
+use crate::sys::process::exit;
 
 const SECTION: &str = "smarthost";
 
@@ -42,7 +43,7 @@ impl Plan {
         edit(&mut editor, now, wish, &mut changes).map_err(|why| (exit::USAGE, why))?;
         let text = editor.text();
         let name = now.config.to_string_lossy();
-        let settings = config::parse(&name, text.as_bytes(), &process::host_name())
+        let settings = config::parse(&name, text.as_bytes(), host_names())
             .map_err(|error| (exit::USAGE, format!("so it cannot be:\n{error}")))?;
         let root = wish.root.clone().filter(|root| Some(root) != now.root.as_ref());
         let aliases = match &root {

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::{Failure, root_alias};
+use crate::cli::host_names;
 use crate::cli::invocation::Invocation;
 use crate::config::settings::{SecretSource, Settings};
 use crate::config::{self, sample};
-use crate::sys::process::{self, exit};
+use crate::sys::process::exit;
 use crate::sys::whole_file;
 
 /// The most octets of a configuration and of an alias file.
@@ -40,7 +41,7 @@ impl Standing {
         let found = read(&config)?;
         let config_octets = found.clone().unwrap_or_default();
         let text = found.unwrap_or_else(|| sample::render().into_bytes());
-        let settings = config::parse(&config.to_string_lossy(), &text, &process::host_name());
+        let settings = config::parse(&config.to_string_lossy(), &text, host_names());
         let settings = settings.map_err(|error| (exit::CONFIG, error.to_string()))?;
         let text = String::from_utf8(text).map_err(|error| (exit::CONFIG, error.to_string()))?;
         let aliases = settings.local.aliases.clone();

@@ -154,9 +154,7 @@ impl FileAccounts {
     }
 
     fn without_our_domain<'a>(&self, name: &'a str) -> &'a str {
-        let is_ours = |domain: &str| {
-            self.domains.names.iter().any(|ours| ours.to_string().eq_ignore_ascii_case(domain))
-        };
+        let is_ours = |domain: &str| domain.parse().is_ok_and(|name| self.domains.has(&name));
         match name.rsplit_once('@') {
             Some((user, domain)) if is_ours(domain) => user,
             _ => name,

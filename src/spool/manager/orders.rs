@@ -62,9 +62,6 @@ impl Manager {
     /// Leaves a message alone that somebody holds. The time until its release does not count.
     pub(super) fn hold(&mut self, message: &StoredMessage, mut progress: Progress) {
         let id = message.envelope().id;
-        if let Some(hold) = &progress.held {
-            log::info!("{id}: held by {:?}", hold.by);
-        }
         self.held.insert(id);
         self.urgent.remove(&id);
         let is_counted = self.ages.counts(id);
