@@ -105,6 +105,8 @@ fn each_recipient_has_its_own_outcome() {
     );
     let Outcome::Failed(failure) = &outcomes[2].1 else { panic!("{outcomes:?}") };
     assert_eq!(failure.status.to_string(), "5.1.1");
+    let text = "there is no user \"../x\"; to name a file write its whole path, from / on";
+    assert_eq!(failure.text, text);
     let Outcome::Expanded(expansion) = &outcomes[3].1 else { panic!("{outcomes:?}") };
     let itself = Addressee { mailbox: "root@home.test".parse().unwrap(), way: Way::User };
     assert_eq!(expansion.into, [itself, ann().into()]);

@@ -292,13 +292,22 @@ fn mailbox_alone(mailbox: &Mailbox) -> Expansion {
     Expansion { into: vec![itself], owner: None }
 }
 
+/// There is nobody of this name. One with a slash is most likely a file that somebody means in an
+/// alias or a `.forward`, such as `$HOME/mail`.
+fn no_user(mailbox: &Mailbox) -> Failure {
+    let name = mailbox.local_part();
+    let hint = match name.as_str().contains('/') {
+        true => "; to name a file write its whole path, from / on",
+        false => "",
+    };
+    Failure::new(UNKNOWN_USER, format!("there is no user {name}{hint}"))
+}
+
 /// What becomes of an address that is nobody's mailbox.
 fn outcome_without_user(resolution: Resolution, mailbox: &Mailbox) -> Result<Outcome, Failure> {
     match resolution {
         Resolution::Expanded(expansion) => Ok(Outcome::Expanded(expansion)),
         Resolution::Failed(failure) => Err(failure),
-        Resolution::Unknown | Resolution::Mailbox(_) => {
-            Err(Failure::new(UNKNOWN_USER, format!("there is no user {}", mailbox.local_part())))
-        }
+        Resolution::Unknown | Resolution::Mailbox(_) => Err(no_user(mailbox)),
     }
 }
