@@ -219,7 +219,8 @@ const SERVER: &[Key] = &[
         "max_sessions_per_client",
         Kind::Count(1, 65_536),
         "50",
-        "The most sessions at once from one address. With IPv6 the network /64 counts as one.",
+        "The most sessions at once from one address. With IPv6 the network /64 counts as one, \
+         but for the addresses of a LAN (fe80::/10, fc00::/7).",
     ),
     key(
         "session_timeout",

@@ -78,7 +78,7 @@ pub struct Server {
     pub max_recipients: usize,
     /// The most sessions at once, over all listeners.
     pub max_sessions: usize,
-    /// The most sessions at once of one client address, or network /64 of IPv6.
+    /// The most sessions at once of one client, as [`crate::receive::peer::Client`] counts.
     pub max_sessions_per_client: usize,
     /// How long to wait for the next command.
     pub session_timeout: Duration,

@@ -35,7 +35,9 @@ impl Peer {
 }
 
 /// What counts as one client where somebody counts: of IPv6 the network /64, any address of which a
-/// host in it can take (RFC 4291 §2.5.1, RFC 7721 §1).
+/// host in it can take (RFC 4291 §2.5.1, RFC 7721 §1). Of the addresses that only a network at hand has,
+/// link-local and unique local ones (RFC 4291 §2.5.6, RFC 4193), each counts by itself: all hosts of a
+/// LAN have the same /64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Client {
     /// Hosts: their only address, or the first of their network.
@@ -49,7 +51,9 @@ impl Client {
     pub fn of(peer: &Peer) -> Self {
         match *peer {
             Peer::Account { uid } => Self::Account(uid),
-            Peer::Host { remote: IpAddr::V6(address), .. } => {
+            Peer::Host { remote: IpAddr::V6(address), .. }
+                if !address.is_unicast_link_local() && !address.is_unique_local() =>
+            {
                 let network = u128::from(address) >> 64 << 64;
                 Self::Network(Ipv6Addr::from(network).into())
             }

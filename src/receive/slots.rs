@@ -136,12 +136,23 @@ mod tests {
             let remote = text.parse::<std::net::IpAddr>().unwrap().to_canonical();
             Peer::Host { remote, local: [192, 0, 2, 254].into() }
         };
-        let slots = Slots::new(9, 2);
+        let slots = Slots::new(14, 2);
         let _two =
             ["2001:db8:0:1::1", "2001:db8:0:1:ffff::"].map(|it| slots.take(&host(it)).unwrap());
         let one_more = slots.take(&host("2001:db8:0:1::2"));
         assert_eq!(one_more.unwrap_err(), NoSlot::TooManyOfClient);
-        let others = ["2001:db8:0:2::1", "::ffff:192.0.2.1", "192.0.2.1", "::ffff:192.0.2.2"];
+        let others = [
+            "2001:db8:0:2::1",
+            "::ffff:192.0.2.1",
+            "192.0.2.1",
+            "::ffff:192.0.2.2",
+            "fe80::1",
+            "fe80::2",
+            "fe80::3",
+            "fd00::1",
+            "fd00::2",
+            "fd00::3",
+        ];
         let _others = others.map(|it| slots.take(&host(it)).unwrap());
         assert_eq!(slots.take(&host("192.0.2.1")).unwrap_err(), NoSlot::TooManyOfClient);
     }
