@@ -1,13 +1,17 @@
 //! Signals as a stream of what they mean.
 
+#![expect(unsafe_code, reason = "an action in a signal handler has no safe wrapper")]
+
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
+use signal_hook::low_level;
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +69,32 @@ impl Requests {
 /// When the system does not let us.
 pub fn outlive_large_files() -> io::Result<()> {
     flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map(drop)
+}
+
+/// Has `last` done before SIGTERM or SIGHUP ends the process, as they do by themselves. Only what is
+/// said first counts.
+///
+/// # Safety
+/// `last` does only what a signal handler may (signal-safety(7)): system calls and atomics, nothing
+/// that allocates, locks or panics.
+///
+/// # Errors
+/// When the system does not let us.
+pub unsafe fn before_the_end(last: fn()) -> io::Result<()> {
+    static DONE: OnceLock<()> = OnceLock::new();
+    if DONE.set(()).is_err() {
+        return Ok(());
+    }
+    for signal in [SIGTERM, SIGHUP] {
+        let action = move || {
+            last();
+            // It fails for signals that have no default, and these have one.
+            let _ = low_level::emulate_default_handler(signal);
+        };
+        // SAFETY: the caller vouches for `last`, and the rest is made for handlers.
+        unsafe { low_level::register(signal, action) }?;
+    }
+    Ok(())
 }
 
 /// SIGINT of a program that asks a person: it ends the program, but not while that is held back.

@@ -1,15 +1,32 @@
 //! The terminal of a person who answers questions, some of them with a secret.
+//!
+//! Whatever ends a question, the terminal is then as it was: SIGTERM and SIGHUP put it back before they
+//! end the process.
+
+#![expect(unsafe_code, reason = "a signal handler puts the terminal back")]
 
 use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::termios::{
     LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetwinsize, tcsetattr,
 };
 
-use crate::sys::signals::Interrupts;
+use crate::sys::signals::{self, Interrupts};
 
 /// What Ctrl-C types where it interrupts nothing.
 const INTERRUPT: u8 = 3;
+
+/// Shows the cursor, which a list hides.
+const SHOW_CURSOR: &[u8] = b"\x1b[?25h";
+
+/// The terminal as it was before the first question.
+static BEFORE: OnceLock<Termios> = OnceLock::new();
+/// Whether it behaves otherwise now.
+static IS_CHANGED: AtomicBool = AtomicBool::new(false);
+/// Whether its cursor may be hidden now.
+static HAS_KEYS: AtomicBool = AtomicBool::new(false);
 
 /// Whether standard input is a terminal.
 pub fn is_there() -> bool {
@@ -122,7 +139,10 @@ impl Keyboard {
             it.special_codes[SpecialCodeIndex::VMIN] = 1;
             it.special_codes[SpecialCodeIndex::VTIME] = 0;
         })?;
-        self.0.hold(ask)
+        HAS_KEYS.store(true, Ordering::SeqCst);
+        let answer = self.0.hold(ask);
+        HAS_KEYS.store(false, Ordering::SeqCst);
+        answer
     }
 }
 
@@ -132,8 +152,12 @@ struct Changed(Termios);
 impl Changed {
     fn begin(when: OptionalActions, change: impl FnOnce(&mut Termios)) -> io::Result<Self> {
         let before = tcgetattr(io::stdin())?;
+        let _ = BEFORE.set(before.clone());
+        // SAFETY: it reads atomics and makes system calls.
+        unsafe { signals::before_the_end(put_back) }?;
         let mut changed = before.clone();
         change(&mut changed);
+        IS_CHANGED.store(true, Ordering::SeqCst);
         tcsetattr(io::stdin(), when, &changed)?;
         Ok(Self(before))
     }
@@ -143,6 +167,18 @@ impl Drop for Changed {
     fn drop(&mut self) {
         // There is nothing left to do if the terminal went away.
         let _ = tcsetattr(io::stdin(), OptionalActions::Drain, &self.0);
+        IS_CHANGED.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Puts the terminal back in the midst of a question. A signal handler may do it.
+fn put_back() {
+    let before = BEFORE.get().filter(|_| IS_CHANGED.load(Ordering::SeqCst));
+    let Some(before) = before else { return };
+    // Neither of the two streams takes a lock for that. Nobody is left to hear of an error.
+    let _ = tcsetattr(io::stdin(), OptionalActions::Now, before);
+    if HAS_KEYS.load(Ordering::SeqCst) {
+        let _ = rustix::io::write(io::stderr(), SHOW_CURSOR);
     }
 }
 

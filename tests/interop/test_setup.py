@@ -9,6 +9,7 @@ import pwd
 import re
 import select
 import shutil
+import signal
 import stat
 import struct
 import subprocess
@@ -257,6 +258,25 @@ def test_keys_end():
 
 
 @as_root
+def test_signals_end():
+    """SIGTERM and SIGHUP end it at a list, at a line and at the password, on any terminal: with nothing
+    written, and a terminal that shows what is typed, and its cursor."""
+    with House() as house:
+        before = house.state()
+        keys = [(LISTED, UP), ("> another", ENTER), ("HOST:PORT", b"127.0.0.1:1" + ENTER),
+                ("Account there", b"x@far.test" + ENTER)]
+        lines = [("or server [none]: ", b"127.0.0.1:1\n"), ("Account", b"x@far.test\n")]
+        for ends in (signal.SIGTERM, signal.SIGHUP):
+            for steps in ([(LISTED, ends)], [*keys[:2], ("HOST:PORT", ends)],
+                          [*keys, ("Password of", ends)]):
+                code, shown = typed(house, steps, **FULL)
+                assert (code, house.state()) == (-ends, before), (code, shown)
+            code, shown = typed(house, [*lines, ("Password", ends)], TERM="dumb", size=(24, 80))
+            assert (code, house.state()) == (-ends, before), (code, shown)
+            assert "\x1b" not in shown, shown
+
+
+@as_root
 def test_lines_on_a_terminal():
     """A terminal that is dumb, or does not say how large it is, gets lines and no control sequence;
     Ctrl-D ends it."""
@@ -295,7 +315,10 @@ def typed(house, steps, TERM, size):
                 assert select.select([terminal], [], [], PATIENCE)[0], f"no {words!r} in {shown}"
                 shown += os.read(terminal, 4096).decode(errors="replace")
             seen = at + len(words)
-            os.write(terminal, keys)
+            if isinstance(keys, signal.Signals):
+                child.send_signal(keys)
+            else:
+                os.write(terminal, keys)
         code = child.wait(PATIENCE)
     finally:
         child.kill()
