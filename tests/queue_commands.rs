@@ -345,6 +345,20 @@ fn with_the_server_down_changes_wait_for_it() {
 }
 
 #[test]
+fn a_journal_that_cannot_be_written_is_told_of_and_stops_nothing() {
+    let scene = Scene::without_smarthost();
+    let id = scene.keep(SUE, &["zoe@far.test"], CONTENT);
+    let state = scene.home.path().join("state");
+    let _ = fs::remove_dir_all(&state);
+    fs::write(&state, "").unwrap();
+    let said = scene.queue(&["hold", &id]);
+    assert_eq!((said.code, said.out.as_str()), (0, "1 message held\n"));
+    let begin = format!("warning: {}/events: the journal of events cannot be", state.display());
+    assert!(said.err.starts_with(&begin) && said.err.lines().count() == 1, "{}", said.err);
+    assert_eq!(scene.queue(&["retry", "--all"]).err, "");
+}
+
+#[test]
 fn with_the_server_up_changes_work_at_once() {
     let is_open = Arc::new(AtomicBool::new(false));
     let opened = Arc::clone(&is_open);

@@ -71,6 +71,11 @@ pub fn finish() {
     JOURNAL.finish(LAST_WORDS);
 }
 
+/// Why lines were lost at last, in words for a person; `None` where none were.
+pub fn failure() -> Option<String> {
+    JOURNAL.lock().failure.clone()
+}
+
 /// Notes that something happened, where a journal is kept.
 pub(super) fn note(id: Option<QueueId>, station: Station, fields: &Fields) {
     JOURNAL.note(id, station, fields);
@@ -99,6 +104,8 @@ struct Waiting {
     /// Whether there is a thread.
     is_run: bool,
     is_ending: bool,
+    /// Why the last lines that could not be written were lost.
+    failure: Option<String>,
 }
 
 impl Waiting {
@@ -123,6 +130,7 @@ impl Journal {
             is_moved: false,
             is_run: false,
             is_ending: false,
+            failure: None,
         };
         Self { waiting: Mutex::new(waiting), bell: Condvar::new() }
     }
@@ -179,11 +187,13 @@ impl Journal {
             if let Some(place) = &place {
                 let fitted = if is_moved { writer.fit(place) } else { Ok(()) };
                 if let Err(error) = fitted.and_then(|()| writer.write(place, lines.as_bytes())) {
-                    WRITES_FAIL_TOLD.error(format_args!(
+                    let text = format!(
                         "{}/{NAME}: the journal of events cannot be written: {error}; mail flows \
                          on, but trace and status will not know of it",
                         place.folder.display()
-                    ));
+                    );
+                    WRITES_FAIL_TOLD.error(format_args!("{text}"));
+                    self.lock().failure = Some(text);
                 }
             }
             if is_end {

@@ -84,6 +84,9 @@ pub(super) fn run(settings: &Settings, verb: Verb, request: &Request) -> io::Res
     }
     hands.change_each(ids, wanted, &verb.change(), |id, result| told.take(id, result));
     events::finish();
+    if let Some(why) = events::failure() {
+        warn(format_args!("warning: {why}"));
+    }
     told.end(verb, is_served)
 }
 
