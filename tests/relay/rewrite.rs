@@ -134,7 +134,9 @@ fn every_octet_behind_the_header_section_is_the_same() {
         told_of(&relay, "<root@pi>", "uid 0", &format!("{header}{far}")).1,
         format!("{changed}{far}")
     );
-    for message in ["", "\r\nFrom: <root@pi>\r\n", "From: root\u{a0}@far.test\r\n", "no field\r\n\r\n"] {
+    for message in
+        ["", "\r\nFrom: <root@pi>\r\n", "From: root\u{a0}@far.test\r\n", "no field\r\n\r\n"]
+    {
         assert_eq!(told_of(&relay, "<root@pi>", "uid 0", message).1, message);
     }
     assert_eq!(told_of(&relay, "<root@pi>", "uid 0", header).1, changed);
