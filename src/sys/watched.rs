@@ -161,15 +161,16 @@ impl<T> WatchedFile<T> {
         let mut last = self.last();
         let (_, value) = last.version.as_ref().filter(|_| self.is_patient)?;
         let value = Arc::clone(value);
-        let since = last.missing_since.unwrap_or_else(|| {
+        let is_news = last.missing_since.is_none();
+        let since = *last.missing_since.get_or_insert(now);
+        drop(last);
+        if is_news {
             let (path, seconds) = (self.path.display(), MISSING_GRACE.as_secs());
             log::warn!(
                 "{path} is missing; what stood there counts for {seconds} s, then it counts as \
                  removed"
             );
-            now
-        });
-        last.missing_since = Some(since);
+        }
         (now.saturating_duration_since(since) < MISSING_GRACE).then_some(value)
     }
 
